@@ -1,0 +1,43 @@
+# Every verb of this project. `make run` and `make test` set up what they need by themselves.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help run test check fmt fuzz bench chaos clean
+
+# Cargo prints where it is; a terminal-less run must not wait for input.
+CARGO ?= cargo
+
+help: ## What there is to do
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: tools ## Build, start everything on embedded defaults, feed sample events, show where to look
+	$(CARGO) run --release --locked --quiet -p server --bin muttd -- demo
+
+test: tools ## All checks and tests, as CI runs them
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	  $(CARGO) nextest run --locked --workspace; \
+	else \
+	  $(CARGO) test --locked --workspace --quiet; \
+	fi
+
+check: ## Only compile and lint
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+chaos: ## The kill -9 loop, longer: CHAOS_ROUNDS=1000 make chaos
+	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-500} $(CARGO) test --locked -p server --test chaos -- --nocapture
+
+bench: tools ## Measure against peers in one run; needs rsyslog (installed from Debian's packages)
+	bash bench/run.sh
+
+clean: ## Remove what was built and what `make run` kept
+	$(CARGO) clean
+	rm -rf .data
+
+.PHONY: tools
+tools:
+	@bash scripts/tools.sh

@@ -1,0 +1,113 @@
+//! Channels: where alerts go.
+//!
+//! Promises of every channel (`contract.rs` checks them):
+//! * `deliver` tries exactly once: no retry, no sleep, no queue. The pipeline retries, limits and
+//!   breaks, once for all channels.
+//! * The receiver is given the same idempotency key (the alert's id) on every try.
+//! * One connection is reused between deliveries.
+//! * Errors say whether trying again can help and, if the receiver said so, when.
+//! * No secret in an error, a log line or a URL that is shown.
+//!
+//! To add one: a file beside these, a variant in [`ChannelConfig`] and an arm in [`open`]. The
+//! smallest to imitate is `webhook.rs`; a channel over HTTP posts through `client.rs` and passes
+//! `contract::http_channel` (a test of a few lines in `tests/channels_contract.rs`).
+
+#[cfg(feature = "contract")]
+pub mod contract;
+mod client;
+mod moogsoft;
+mod webhook;
+
+use async_trait::async_trait;
+use model::{Alert, ErrorKind, Timestamp};
+use runtime::Secret;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The receiver took it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Short and human: `HTTP 200`.
+    pub detail: String,
+}
+
+/// The receiver did not take it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reason}")]
+pub struct DeliveryError {
+    /// Transient kinds are tried again; `Invalid` and `Denied` never help to repeat.
+    pub kind: ErrorKind,
+    /// A sentence for people, with the receiver's status and the start of its answer.
+    pub reason: String,
+    /// The receiver's own wish (`Retry-After`).
+    pub retry_after: Option<Duration>,
+    /// Whether this says something about the receiver (5xx, 429, timeout, connection) rather than
+    /// about this alert: what the breaker counts.
+    pub receiver_at_fault: bool,
+}
+
+/// A way to tell people. Its promises are at the top of this module.
+#[async_trait]
+pub trait Channel: Send + Sync + 'static {
+    /// The configured name; unique, stable, used in payloads and metrics.
+    fn name(&self) -> &str;
+
+    /// Tries once. `now` is the time of sending.
+    async fn deliver(&self, alert: &Alert, now: Timestamp) -> Result<Receipt, DeliveryError>;
+
+    /// Asks whether the receiver answers, without creating anything there. Any answer will do that
+    /// is not its own failure: who refuses the question is there.
+    async fn probe(&self) -> Result<(), DeliveryError>;
+}
+
+/// What every HTTP channel needs. Prints without path and query of the URL.
+#[derive(Clone)]
+pub struct HttpTarget {
+    pub name: String,
+    /// `https://…` or `http://…` without user name and password; validated by [`open`].
+    pub url: String,
+    /// From the start of a try to the end of its answer.
+    pub timeout: Duration,
+    /// PEM bundle to trust instead of the system's roots.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for HttpTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTarget")
+            .field("name", &self.name)
+            .field("url", &client::shown(&self.url))
+            .field("timeout", &self.timeout)
+            .field("ca_file", &self.ca_file)
+            .finish()
+    }
+}
+
+/// A channel to open.
+#[derive(Debug, Clone)]
+pub enum ChannelConfig {
+    /// Moogsoft AIOps webhook (contract mutt §4).
+    Moogsoft { target: HttpTarget, api_key: Secret },
+    /// A signed webhook (Standard Webhooks 1.0).
+    Webhook { target: HttpTarget, secret: Secret },
+}
+
+impl ChannelConfig {
+    /// The configured name of the channel.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Moogsoft { target, .. } | Self::Webhook { target, .. } => &target.name,
+        }
+    }
+}
+
+/// Builds the channel; fails on what can be known without the receiver (URL, CA file, secret).
+pub fn open(config: ChannelConfig) -> Result<Arc<dyn Channel>, DeliveryError> {
+    let channel: Arc<dyn Channel> = match config {
+        ChannelConfig::Moogsoft { target, api_key } => Arc::new(moogsoft::Moogsoft::open(target, api_key)?),
+        ChannelConfig::Webhook { target, secret } => Arc::new(webhook::Webhook::open(target, secret)?),
+    };
+    Ok(channel)
+}

@@ -1,0 +1,157 @@
+//! Sockets: bound first (so that problems show at start-up and ports are known), run later.
+
+use super::deliver::Shared;
+use super::{BindError, SyslogConfig, tcp, udp};
+use crate::inputs::Sink;
+use jiff::tz::TimeZone;
+use runtime::{Clock, Stop};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+/// Bytes of events that may wait for the sink, over all listeners and connections.
+const IN_FLIGHT_KIB: u32 = 64 << 10;
+/// A sink that has not answered this long after the stop is given up.
+const STOP_MAX: Duration = Duration::from_secs(10);
+const BACKLOG: i32 = 1_024;
+
+/// Bound listeners, not yet read.
+#[derive(Debug)]
+pub struct Syslog {
+    config: SyslogConfig,
+    timezone: TimeZone,
+    udp: Option<UdpSocket>,
+    tcp: Option<TcpListener>,
+    tls: Option<(TcpListener, Arc<rustls::ServerConfig>)>,
+    addresses: Addresses,
+}
+
+/// Where the listeners really are; with port 0 the kernel chose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Addresses {
+    pub udp: Option<SocketAddr>,
+    pub tcp: Option<SocketAddr>,
+    pub tls: Option<SocketAddr>,
+}
+
+/// Opens every configured listener and reads certificate and key.
+pub fn bind(config: SyslogConfig) -> Result<Syslog, BindError> {
+    let timezone = match config.timezone.as_str() {
+        "" | "UTC" => TimeZone::UTC,
+        name => TimeZone::get(name).map_err(|source| BindError::Timezone { name: name.to_owned(), source })?,
+    };
+    let failed = |what, address| move |source| BindError::Listen { what, address, source };
+    let mut addresses = Addresses::default();
+    let mut udp = None;
+    if let Some(address) = config.udp {
+        let socket = udp_socket(address, config.receive_buffer_bytes).map_err(failed("UDP", address))?;
+        addresses.udp = Some(socket.local_addr().map_err(failed("UDP", address))?);
+        udp = Some(socket);
+    }
+    let mut tcp = None;
+    if let Some(address) = config.tcp {
+        let listener = tcp_listener(address).map_err(failed("TCP", address))?;
+        addresses.tcp = Some(listener.local_addr().map_err(failed("TCP", address))?);
+        tcp = Some(listener);
+    }
+    let mut tls = None;
+    if let Some(listen) = &config.tls {
+        let server = runtime::tls::server_config(&listen.cert, &listen.key, listen.minimum)?;
+        let listener = tcp_listener(listen.address).map_err(failed("TLS", listen.address))?;
+        addresses.tls = Some(listener.local_addr().map_err(failed("TLS", listen.address))?);
+        tls = Some((listener, server));
+    }
+    Ok(Syslog { config, timezone, udp, tcp, tls, addresses })
+}
+
+impl Syslog {
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Takes messages until the stop is requested. Returns when everything that was read is
+    /// accepted by the sink or counted as rejected or lost, at the latest ten seconds after the
+    /// stop.
+    pub async fn run(self, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, stop: Stop) {
+        let shared = Arc::new(Shared {
+            sink,
+            clock,
+            stop: stop.clone(),
+            org: self.config.org.clone(),
+            durability: self.config.durability,
+            timezone: self.timezone,
+            in_flight_kib: Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize)),
+            in_flight_kib_max: IN_FLIGHT_KIB,
+        });
+        let limits = Arc::new(tcp::Limits {
+            max_message_bytes: self.config.max_message_bytes,
+            idle_timeout: self.config.idle_timeout,
+            connections: Arc::new(Semaphore::new(self.config.max_connections.min(Semaphore::MAX_PERMITS))),
+            growth: Arc::new(Semaphore::new(tcp::GROWTH_BYTES / 1_024)),
+        });
+        let mut listeners = JoinSet::new();
+        if let Some(socket) = self.udp {
+            let (max, buffer) = (self.config.max_message_bytes, self.config.receive_buffer_bytes);
+            listeners.spawn(udp::serve(socket, max, buffer, Arc::clone(&shared)));
+        }
+        let plain = self.tcp.map(|listener| (listener, None));
+        let secure = self.tls.map(|(listener, config)| (listener, Some(TlsAcceptor::from(config))));
+        for (listener, acceptor) in plain.into_iter().chain(secure) {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    listeners.spawn(tcp::serve(listener, acceptor, Arc::clone(&limits), Arc::clone(&shared)));
+                }
+                Err(error) => tracing::error!(%error, "cannot listen for syslog connections"),
+            }
+        }
+        let died = |ended: Result<(), tokio::task::JoinError>| match ended {
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, "a syslog listener died"),
+        };
+        loop {
+            tokio::select! {
+                () = stop.requested() => break,
+                Some(ended) = listeners.join_next() => died(ended),
+            }
+        }
+        let ended = tokio::time::timeout(STOP_MAX, async {
+            while let Some(ended) = listeners.join_next().await {
+                died(ended);
+            }
+        });
+        if ended.await.is_err() {
+            tracing::error!("gave up syslog events that the queue neither took nor refused");
+        }
+    }
+}
+
+fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        // `[::]` takes IPv4 too, whatever the machine's default is.
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn udp_socket(address: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSocket> {
+    let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
+    // The kernel gives at most net.core.rmem_max; the arenas bridge what is missing.
+    let _ = socket.set_recv_buffer_size(buffer_bytes);
+    socket.bind(&SockAddr::from(address))?;
+    Ok(socket.into())
+}
+
+fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address, Type::STREAM, Protocol::TCP)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

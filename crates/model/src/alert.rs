@@ -1,0 +1,77 @@
+//! An alert: what a team is told.
+
+use crate::{AlertId, AlertSeverity, EventId, Handling, OrgId, RuleId, Timestamp};
+use bytes::Bytes;
+
+/// Why an alert exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AlertKind {
+    /// A rule matched.
+    Rule,
+    /// Many events of one host and shape matched no rule (contract mutt §3.7).
+    Unhandled,
+}
+
+impl AlertKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rule => "rule",
+            Self::Unhandled => "unhandled",
+        }
+    }
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Rule, Self::Unhandled].into_iter().find(|k| k.as_str() == text)
+    }
+}
+
+/// Where an alert is on its way to its team.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AlertState {
+    /// Written with its audit row; not known to have reached a channel.
+    Pending,
+    /// Every channel that wanted it has taken it.
+    Delivered,
+    /// Could not be delivered; lies in the dead letters.
+    Dead,
+    /// No channel is configured: kept in the catalog only.
+    Recorded,
+}
+
+impl AlertState {
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Dead, Self::Recorded];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+            Self::Recorded => "recorded",
+        }
+    }
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+}
+
+/// What a team is told, with everything a channel needs to render it.
+#[derive(Debug, Clone)]
+pub struct Alert {
+    pub id: AlertId,
+    pub org: OrgId,
+    pub kind: AlertKind,
+    pub event_id: EventId,
+    pub correlation_id: String,
+    pub created_at: Timestamp,
+    pub host: String,
+    pub team: String,
+    pub severity: AlertSeverity,
+    /// The rule's decision for this host's environment, `Ticket_only` for meta-alerts.
+    pub handling: Handling,
+    pub rule_id: Option<RuleId>,
+    /// Same text for repeats of one fault of one host, different for different faults.
+    pub signature: String,
+    /// What people read: the event's message, or the sentence of a meta-alert.
+    pub message: String,
+    /// The event as a JSON object, without internal keys.
+    pub raw_json: Bytes,
+}

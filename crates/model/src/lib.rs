@@ -1,0 +1,27 @@
+//! The words of the product: ids, events, rules, alerts, outcomes, error kinds.
+//!
+//! Always true here: no clock, no file, no socket, no async. Everything that depends on time takes
+//! it as an argument. Domain types carry no serde derives; each edge (wire, API, storage row) has a
+//! type of its own and a conversion.
+
+mod alert;
+mod applied;
+mod dead_letter;
+mod error;
+mod event;
+mod ids;
+mod outcome;
+mod rule;
+mod severity;
+mod time;
+
+pub use alert::{Alert, AlertKind, AlertState};
+pub use applied::AppliedSet;
+pub use dead_letter::{DeadLetter, DeadLetterSide};
+pub use error::ErrorKind;
+pub use event::{Durability, Event, InputKind};
+pub use ids::{AlertId, EventId, EventIdSource, IdError, OrgId};
+pub use outcome::{Outcome, RejectReason};
+pub use rule::{Environment, Handling, MatchType, Rule, RuleDraft, RuleId};
+pub use severity::{AlertSeverity, Severity};
+pub use time::Timestamp;

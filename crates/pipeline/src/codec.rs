@@ -1,0 +1,427 @@
+//! What lies in the queues: JSON objects that people and other programs can read (contract mutt
+//! §2.2, §3.6), and their way in and out of the domain types.
+//!
+//! An event in the ingest queue is the client's object plus the pipeline's own keys, which begin
+//! with `_`: `_correlation_id`, `_event_id`, `_input`, `_org` (unless default) and `_retry_count`
+//! (after a replay). An alert in the alert queue has the contract's keys and `_alert` with ours. No
+//! secret is ever in either.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use connectors::inputs::NewEvent;
+use model::{
+    Alert, AlertId, AlertKind, AlertSeverity, Event, EventId, Handling, InputKind, OrgId, Severity, Timestamp,
+};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Writes an accepted event as its queue record.
+pub fn encode_event(event: &NewEvent, id: EventId) -> Bytes {
+    let object = &event.object;
+    debug_assert!(object.starts_with(b"{") && object.ends_with(b"}"));
+    let body = &object[..object.len().saturating_sub(1)];
+    let mut out = BytesMut::with_capacity(object.len() + 160);
+    out.put_slice(body);
+    if body.len() > 1 {
+        out.put_u8(b',');
+    }
+    if let Some(correlation) = &event.correlation_id {
+        out.put_slice(b"\"_correlation_id\":");
+        let quoted = serde_json::to_vec(&**correlation).unwrap_or_else(|_| b"\"\"".to_vec());
+        out.put_slice(&quoted);
+        out.put_u8(b',');
+    }
+    let _ = write!(out, "\"_event_id\":\"{id}\",\"_input\":\"{}\"", event.input.as_str());
+    if event.org.as_str() != OrgId::DEFAULT {
+        let _ = write!(out, ",\"_org\":\"{}\"", event.org);
+    }
+    out.put_u8(b'}');
+    out.freeze()
+}
+
+/// Sets `_retry_count` in a queue record that is a JSON object: how often remediation replayed it.
+/// Anything else is returned as it is.
+pub fn with_replays(payload: &[u8], replays: u32) -> Bytes {
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(payload) {
+        Ok(mut object) => {
+            object.insert("_retry_count".into(), replays.into());
+            serde_json::to_vec(&object).map_or_else(|_| Bytes::copy_from_slice(payload), Bytes::from)
+        }
+        Err(_) => Bytes::copy_from_slice(payload),
+    }
+}
+
+/// `_retry_count` of a queue record; 0 where there is none.
+pub fn replays(payload: &[u8]) -> u32 {
+    #[derive(Deserialize)]
+    struct Count {
+        #[serde(rename = "_retry_count", default)]
+        count: u32,
+    }
+    serde_json::from_slice::<Count>(payload).map_or(0, |c| c.count)
+}
+
+/// The keys of an event that the pipeline looks at, unparsed.
+#[derive(Default)]
+struct Raw<'a> {
+    hostname: Option<&'a RawValue>,
+    message: Option<&'a RawValue>,
+    timestamp: Option<&'a RawValue>,
+    severity: Option<&'a RawValue>,
+    syslog_severity: Option<&'a RawValue>,
+    trap_oid: Option<&'a RawValue>,
+    correlation_id: Option<&'a RawValue>,
+    event_id: Option<&'a RawValue>,
+    input: Option<&'a RawValue>,
+    org: Option<&'a RawValue>,
+}
+
+impl<'de> Deserialize<'de> for Raw<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Raw<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Raw<'de>, A::Error> {
+                let mut raw = Raw::default();
+                // As in the original's parser, the last of equal keys counts.
+                while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+                    let slot = match &*key {
+                        "hostname" => &mut raw.hostname,
+                        "message" => &mut raw.message,
+                        "timestamp" => &mut raw.timestamp,
+                        "severity" => &mut raw.severity,
+                        "syslog_severity" => &mut raw.syslog_severity,
+                        "trap_oid" => &mut raw.trap_oid,
+                        "_correlation_id" => &mut raw.correlation_id,
+                        "_event_id" => &mut raw.event_id,
+                        "_input" => &mut raw.input,
+                        "_org" => &mut raw.org,
+                        _ => {
+                            map.next_value::<serde::de::IgnoredAny>()?;
+                            continue;
+                        }
+                    };
+                    *slot = Some(map.next_value()?);
+                }
+                Ok(raw)
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Key<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Key<'de>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a key")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Key<'de>, E> {
+                Ok(Key(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// Text of a value: strings unquoted, numbers and booleans as written, nothing for null, "" and
+/// containers are kept as JSON.
+fn text(value: Option<&RawValue>) -> String {
+    let Some(raw) = value.map(RawValue::get) else { return String::new() };
+    if raw.starts_with('"') {
+        serde_json::from_str(raw).unwrap_or_default()
+    } else if raw == "null" {
+        String::new()
+    } else {
+        raw.to_owned()
+    }
+}
+
+/// Reads a queue record. `Err` is a sentence saying why it can never be worked.
+pub fn decode_event(payload: &Bytes) -> Result<Event, String> {
+    let utf8 = std::str::from_utf8(payload).map_err(|e| format!("the record is not UTF-8: {e}"))?;
+    let raw: Raw<'_> = serde_json::from_str(utf8).map_err(|e| format!("the record is not a JSON object: {e}"))?;
+    let host = text(raw.hostname);
+    if host.trim().is_empty() {
+        return Err("hostname is empty".to_owned());
+    }
+    let message = text(raw.message);
+    if message.trim().is_empty() {
+        return Err("message is empty".to_owned());
+    }
+    let timestamp_text = text(raw.timestamp);
+    if timestamp_text.is_empty() {
+        return Err("timestamp is empty".to_owned());
+    }
+    let sent = Timestamp::parse(&timestamp_text);
+    let id = match text(raw.event_id).parse() {
+        Ok(id) => id,
+        Err(_) => foreign_id(payload, sent),
+    };
+    let severity = [raw.syslog_severity, raw.severity].into_iter().map(text).find_map(|word| Severity::parse(&word));
+    let org = text(raw.org).parse().unwrap_or_default();
+    let correlation = text(raw.correlation_id);
+    Ok(Event {
+        id,
+        org,
+        input: InputKind::parse(&text(raw.input)).unwrap_or(InputKind::Internal),
+        correlation_id: if correlation.is_empty() { id.to_string() } else { correlation },
+        host,
+        message,
+        timestamp: sent.unwrap_or_else(|| id.accepted()),
+        timestamp_text,
+        severity,
+        trap_oid: oid(&text(raw.trap_oid)),
+        raw: payload.clone(),
+    })
+}
+
+/// An id for a record that another program put into the queue: from its bytes, so that working it
+/// twice is working it once.
+fn foreign_id(payload: &[u8], sent: Option<Timestamp>) -> EventId {
+    let seed = EventId::new(sent.unwrap_or_default(), 0, 0);
+    let text = String::from_utf8_lossy(payload);
+    let hash = AlertId::derive(seed, &text).to_u128();
+    EventId::new(sent.unwrap_or_default(), (hash >> 48) as u32, (hash as u64) & ((1 << 48) - 1))
+}
+
+fn oid(text: &str) -> Option<String> {
+    let digits = text.trim().trim_start_matches('.');
+    let well_formed = !digits.is_empty()
+        && digits.len() <= 1_024
+        && digits.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+    well_formed.then(|| digits.to_owned())
+}
+
+/// The event's object without the pipeline's keys: what the audit log and alerts show.
+pub fn public_object(payload: &[u8]) -> Bytes {
+    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(payload) {
+        Ok(mut object) => {
+            object.retain(|key, _| !key.starts_with('_') || key == "_correlation_id");
+            serde_json::to_vec(&object).map_or_else(|_| Bytes::copy_from_slice(payload), Bytes::from)
+        }
+        Err(_) => Bytes::copy_from_slice(payload),
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct AlertRecord<'a> {
+    hostname: Cow<'a, str>,
+    team_assignment: Cow<'a, str>,
+    severity: Cow<'a, str>,
+    message_body: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    raw_json: Option<&'a RawValue>,
+    #[serde(rename = "_correlation_id", default)]
+    correlation_id: Cow<'a, str>,
+    #[serde(rename = "_alert", default, skip_serializing_if = "Option::is_none")]
+    own: Option<OwnKeys>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OwnKeys {
+    id: String,
+    event_id: String,
+    org: String,
+    kind: String,
+    handling: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rule_id: Option<i64>,
+    signature: String,
+    created_at: String,
+    /// Channels that have not taken it yet; absent = all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    channels: Option<Vec<String>>,
+}
+
+/// Writes an alert as its queue record; `channels` names those that are left, `None` = all.
+pub fn encode_alert(alert: &Alert, channels: Option<Vec<String>>) -> Bytes {
+    let raw = std::str::from_utf8(&alert.raw_json).ok().and_then(|t| serde_json::from_str::<&RawValue>(t).ok());
+    let record = AlertRecord {
+        hostname: Cow::Borrowed(&alert.host),
+        team_assignment: Cow::Borrowed(&alert.team),
+        severity: Cow::Borrowed(alert.severity.as_str()),
+        message_body: Cow::Borrowed(&alert.message),
+        raw_json: raw,
+        correlation_id: Cow::Borrowed(&alert.correlation_id),
+        own: Some(OwnKeys {
+            id: alert.id.to_string(),
+            event_id: alert.event_id.to_string(),
+            org: alert.org.to_string(),
+            kind: alert.kind.as_str().to_owned(),
+            handling: alert.handling.as_str().to_owned(),
+            rule_id: alert.rule_id,
+            signature: alert.signature.clone(),
+            created_at: alert.created_at.rfc3339(),
+            channels,
+        }),
+    };
+    Bytes::from(serde_json::to_vec(&record).expect("strings, numbers and valid JSON always encode"))
+}
+
+/// Reads an alert's queue record, ours or the original's, and the channels that are left.
+pub fn decode_alert(payload: &Bytes) -> Result<(Alert, Option<Vec<String>>), String> {
+    let record: AlertRecord<'_> =
+        serde_json::from_slice(payload).map_err(|e| format!("the record is not an alert: {e}"))?;
+    let raw_json =
+        record.raw_json.map_or_else(|| Bytes::from_static(b"{}"), |raw| Bytes::copy_from_slice(raw.get().as_bytes()));
+    let host = record.hostname.into_owned();
+    let severity = AlertSeverity::parse(&record.severity).unwrap_or(AlertSeverity::Warning);
+    let bad = |what: &str| format!("the record is not an alert: bad {what}");
+    let base = |id: AlertId, event_id: EventId| Alert {
+        id,
+        org: OrgId::default(),
+        kind: AlertKind::Rule,
+        event_id,
+        correlation_id: record.correlation_id.to_string(),
+        created_at: event_id.accepted(),
+        host: host.clone(),
+        team: record.team_assignment.to_string(),
+        severity,
+        handling: Handling::new("Page_and_ticket"),
+        rule_id: None,
+        signature: host.clone(),
+        message: record.message_body.to_string(),
+        raw_json: raw_json.clone(),
+    };
+    let Some(own) = record.own.as_ref() else {
+        let event_id = foreign_id(payload, None);
+        return Ok((base(AlertId::derive(event_id, "foreign"), event_id), None));
+    };
+    let mut alert =
+        base(own.id.parse().map_err(|_| bad("_alert.id"))?, own.event_id.parse().map_err(|_| bad("_alert.event_id"))?);
+    alert.org = own.org.parse().map_err(|_| bad("_alert.org"))?;
+    alert.kind = AlertKind::parse(&own.kind).ok_or_else(|| bad("_alert.kind"))?;
+    alert.handling = Handling::new(own.handling.clone());
+    alert.rule_id = own.rule_id;
+    alert.signature = own.signature.clone();
+    alert.created_at = Timestamp::parse(&own.created_at).ok_or_else(|| bad("_alert.created_at"))?;
+    Ok((alert, own.channels.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> EventId {
+        EventId::new(Timestamp::from_millis(1_700_000_000_000), 7, 9)
+    }
+
+    fn record(object: &str) -> Bytes {
+        let event = NewEvent {
+            org: "acme".parse().unwrap(),
+            input: InputKind::Http,
+            correlation_id: Some("c\"1".into()),
+            object: Bytes::copy_from_slice(object.as_bytes()),
+        };
+        encode_event(&event, id())
+    }
+
+    #[test]
+    fn an_event_keeps_its_object_and_gains_the_pipelines_keys() {
+        let record = record(r#"{"hostname":"sw1","message":"x","timestamp":"2026-01-01T00:00:00Z","extra":[1]}"#);
+        let json: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        assert_eq!(json["extra"][0], 1);
+        assert_eq!(json["_correlation_id"], "c\"1");
+        let event = decode_event(&record).unwrap();
+        assert_eq!((event.id, event.org.as_str(), event.host.as_str()), (id(), "acme", "sw1"));
+        assert_eq!(event.correlation_id, "c\"1");
+        assert_eq!(event.timestamp, Timestamp::parse("2026-01-01T00:00:00Z").unwrap());
+        let public: serde_json::Value = serde_json::from_slice(&public_object(&record)).unwrap();
+        assert!(public.get("_event_id").is_none() && public["extra"][0] == 1);
+    }
+
+    #[test]
+    fn severity_words_and_numbers_in_either_key_are_read() {
+        for (fields, code) in [
+            (r#""severity":"err""#, Some(3)),
+            (r#""syslog_severity":"3""#, Some(3)),
+            (r#""syslog_severity":3,"severity":"debug""#, Some(3)),
+            (r#""syslog_severity":"high","severity":"warning""#, Some(4)),
+            (r#""severity":"high""#, None),
+            (r#""severity":null"#, None),
+        ] {
+            let event = decode_event(&record(&format!(r#"{{"hostname":"h","message":"m","timestamp":1,{fields}}}"#)));
+            assert_eq!(event.unwrap().severity.map(Severity::code), code, "{fields}");
+        }
+    }
+
+    #[test]
+    fn oids_lose_their_dot_and_junk_is_no_oid() {
+        for (given, expected) in [
+            ("\".1.3.6.1\"", Some("1.3.6.1")),
+            ("\"1.3.6.1\"", Some("1.3.6.1")),
+            ("\"1..3\"", None),
+            ("\"linkDown\"", None),
+            ("null", None),
+        ] {
+            let event =
+                decode_event(&record(&format!(r#"{{"hostname":"h","message":"m","timestamp":1,"trap_oid":{given}}}"#)));
+            assert_eq!(event.unwrap().trap_oid.as_deref(), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn what_can_never_be_worked_says_why() {
+        for (object, why) in [
+            (r#"{"hostname":null,"message":"m","timestamp":1}"#, "hostname is empty"),
+            (r#"{"hostname":"h","message":"","timestamp":1}"#, "message is empty"),
+            (r#"{"hostname":"h","message":5,"timestamp":""}"#, "timestamp is empty"),
+        ] {
+            assert_eq!(decode_event(&record(object)).unwrap_err(), why);
+        }
+        assert!(decode_event(&Bytes::from_static(b"[1]")).unwrap_err().contains("not a JSON object"));
+        let event = decode_event(&record(r#"{"hostname":"h","message":5,"timestamp":1}"#)).unwrap();
+        assert_eq!(event.message, "5", "a number is a message too");
+    }
+
+    #[test]
+    fn a_foreign_record_gets_the_same_id_every_time() {
+        let payload = Bytes::from_static(br#"{"hostname":"h","message":"m","timestamp":"2026-01-01T00:00:00Z"}"#);
+        assert_eq!(decode_event(&payload).unwrap().id, decode_event(&payload).unwrap().id);
+        let other = Bytes::from_static(br#"{"hostname":"h","message":"n","timestamp":"2026-01-01T00:00:00Z"}"#);
+        assert_ne!(decode_event(&payload).unwrap().id, decode_event(&other).unwrap().id);
+    }
+
+    #[test]
+    fn an_alert_survives_the_queue_and_carries_no_key() {
+        let alert = testkit::builders::alert().build();
+        let record = encode_alert(&alert, Some(vec!["a".into()]));
+        let (back, channels) = decode_alert(&record).unwrap();
+        assert_eq!(channels.as_deref(), Some(&["a".to_owned()][..]));
+        assert_eq!(encode_alert(&back, channels), record);
+        assert!(!String::from_utf8_lossy(&record).contains("api_key"));
+    }
+
+    #[test]
+    fn an_alert_of_the_original_is_understood() {
+        let payload = Bytes::from_static(
+            br#"{"api_key":"k","hostname":"h","team_assignment":"NETO","severity":"Warning","message_body":"m","raw_json":{"a":1},"_correlation_id":"c"}"#,
+        );
+        let (alert, channels) = decode_alert(&payload).unwrap();
+        assert_eq!((alert.host.as_str(), alert.team.as_str(), alert.correlation_id.as_str()), ("h", "NETO", "c"));
+        assert_eq!(channels, None);
+    }
+
+    #[test]
+    fn the_replay_counter_is_one_number_in_the_record() {
+        let record = record(r#"{"hostname":"h","message":"m","timestamp":1}"#);
+        assert_eq!(replays(&record), 0);
+        let again = with_replays(&with_replays(&record, 1), 2);
+        assert_eq!(replays(&again), 2);
+        assert_eq!(decode_event(&again).unwrap().id, id());
+        assert_eq!(with_replays(b"not json", 1), "not json");
+    }
+}

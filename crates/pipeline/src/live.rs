@@ -1,0 +1,214 @@
+//! Settings that act while running: from the configuration, overlaid by the shared live settings
+//! (contract mutt §8.2).
+
+use arc_swap::ArcSwap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::coordination::{BreakerSettings, RateLimit, UnhandledPolicy};
+
+/// What detection does while the alert queue is over its shed threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShedMode {
+    /// Go on detecting; alerts wait in the outbox of the catalog until the queue has room.
+    Outbox,
+    /// Pause detection; events wait in the ingest queue.
+    Defer,
+}
+
+/// The settings.
+#[derive(Debug, Clone)]
+pub struct LiveSettings {
+    pub ingest_records_max: u64,
+    /// Site-wide limit of accepted events; `None` = off.
+    pub ingest_limit: Option<RateLimit>,
+    pub unhandled: UnhandledPolicy,
+    pub unhandled_team: String,
+    pub alerts_warn_depth: u64,
+    pub alerts_shed_depth: u64,
+    pub shed_mode: ShedMode,
+    pub defer_sleep: Duration,
+    pub delivery_limit: RateLimit,
+    /// `None` = no breaker.
+    pub breaker: Option<BreakerSettings>,
+    pub remediation_enabled: bool,
+    pub remediation_interval: Duration,
+    /// Dead letters replayed per second.
+    pub remediation_batch: u32,
+    pub poison_replays_max: u32,
+}
+
+/// The settings of now. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Live {
+    base: Arc<ArcSwap<LiveSettings>>,
+    current: Arc<ArcSwap<LiveSettings>>,
+}
+
+impl Live {
+    pub fn new(base: LiveSettings) -> Self {
+        let base = Arc::new(base);
+        Self { base: Arc::new(ArcSwap::new(Arc::clone(&base))), current: Arc::new(ArcSwap::new(base)) }
+    }
+
+    pub fn get(&self) -> Arc<LiveSettings> {
+        self.current.load_full()
+    }
+
+    /// A new configuration was read; the shared settings are laid over it at the next [`Self::overlay`].
+    pub fn replace_base(&self, base: LiveSettings) {
+        let base = Arc::new(base);
+        self.base.store(Arc::clone(&base));
+        self.current.store(base);
+    }
+
+    /// Lays the shared settings over the configuration. Returns the values that cannot be used.
+    pub fn overlay(&self, shared: &BTreeMap<String, String>) -> Vec<String> {
+        let mut settings = (**self.base.load()).clone();
+        let mut problems = Vec::new();
+        for (key, value) in shared {
+            if let Err(problem) = settings.set(key, value) {
+                problems.push(problem);
+            }
+        }
+        self.current.store(Arc::new(settings));
+        problems
+    }
+}
+
+impl LiveSettings {
+    /// Keys that act live, as the contract names them.
+    pub const KEYS: [&'static str; 18] = [
+        "max_ingest_queue_size",
+        "ingest_max_rate",
+        "ingest_rate_window",
+        "unhandled_threshold",
+        "unhandled_expiry_seconds",
+        "unhandled_default_team",
+        "alerter_queue_warn_threshold",
+        "alerter_queue_shed_threshold",
+        "alerter_shed_mode",
+        "alerter_defer_sleep_ms",
+        "moog_rate_limit",
+        "moog_rate_period",
+        "circuit_breaker_threshold",
+        "circuit_breaker_timeout",
+        "remediation_enabled",
+        "remediation_interval",
+        "remediation_batch_size",
+        "max_poison_retries",
+    ];
+
+    /// Sets one; `Err` is a sentence naming key, value and what would do.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
+        let value = value.trim();
+        let number = |least: u64, most: u64| {
+            value
+                .parse::<u64>()
+                .ok()
+                .filter(|n| (least..=most).contains(n))
+                .ok_or_else(|| format!("{key}: `{value}` is not a whole number from {least} to {most}"))
+        };
+        let count = |least: u64| number(least, u64::from(u32::MAX)).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        const YEAR: u64 = 31_536_000;
+        match key {
+            "max_ingest_queue_size" => self.ingest_records_max = number(1_000, 1 << 40)?,
+            // 0 turns the site-wide limit off.
+            "ingest_max_rate" => {
+                let max = count(0)?;
+                let window = self.ingest_limit.map_or(Duration::from_secs(60), |l| l.window);
+                self.ingest_limit = (max > 0).then_some(RateLimit { max, window });
+            }
+            "ingest_rate_window" => {
+                let window = Duration::from_secs(number(1, 86_400)?);
+                if let Some(limit) = &mut self.ingest_limit {
+                    limit.window = window;
+                }
+            }
+            "unhandled_threshold" => self.unhandled.threshold = number(1, 1 << 40)?,
+            "unhandled_expiry_seconds" => self.unhandled.expiry = Duration::from_secs(number(1, YEAR)?),
+            "unhandled_default_team" => self.unhandled_team = value.to_owned(),
+            "alerter_queue_warn_threshold" => self.alerts_warn_depth = number(1, 1 << 40)?,
+            "alerter_queue_shed_threshold" => self.alerts_shed_depth = number(1, 1 << 40)?,
+            "alerter_shed_mode" => {
+                self.shed_mode = match value {
+                    "dlq" | "outbox" => ShedMode::Outbox,
+                    "defer" => ShedMode::Defer,
+                    _ => return Err(format!("{key}: `{value}` is not one of dlq, defer")),
+                };
+            }
+            "alerter_defer_sleep_ms" => self.defer_sleep = Duration::from_millis(number(1, 60_000)?),
+            "moog_rate_limit" => self.delivery_limit.max = count(1)?,
+            "moog_rate_period" => self.delivery_limit.window = Duration::from_secs(number(1, 86_400)?),
+            "circuit_breaker_threshold" => {
+                let threshold = count(1)?;
+                if let Some(breaker) = &mut self.breaker {
+                    breaker.failure_threshold = threshold;
+                }
+            }
+            "circuit_breaker_timeout" => {
+                let open_for = Duration::from_secs(number(1, 86_400)?);
+                if let Some(breaker) = &mut self.breaker {
+                    breaker.open_for = open_for;
+                }
+            }
+            "remediation_enabled" => {
+                self.remediation_enabled = match value.to_ascii_lowercase().as_str() {
+                    "true" | "1" | "yes" => true,
+                    "false" | "0" | "no" => false,
+                    _ => return Err(format!("{key}: `{value}` is not true or false")),
+                };
+            }
+            "remediation_interval" => self.remediation_interval = Duration::from_secs(number(1, 86_400)?),
+            "remediation_batch_size" => self.remediation_batch = count(1)?,
+            "max_poison_retries" => self.poison_replays_max = count(0)?,
+            // Others may keep settings of their own there (contract §8.2 lists more than act here).
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn test_settings() -> LiveSettings {
+    LiveSettings {
+        ingest_records_max: 1_000_000,
+        ingest_limit: None,
+        unhandled: UnhandledPolicy { threshold: 100, expiry: Duration::from_secs(86_400), keys_max: 10_000 },
+        unhandled_team: "NETO".into(),
+        alerts_warn_depth: 1_000,
+        alerts_shed_depth: 2_000,
+        shed_mode: ShedMode::Outbox,
+        defer_sleep: Duration::from_millis(250),
+        delivery_limit: RateLimit { max: 50, window: Duration::from_secs(1) },
+        breaker: None,
+        remediation_enabled: true,
+        remediation_interval: Duration::from_secs(30),
+        remediation_batch: 10,
+        poison_replays_max: 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_settings_win_and_bad_ones_are_named_and_change_nothing() {
+        let live = Live::new(test_settings());
+        let shared = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        let problems = live.overlay(&shared(&[
+            ("moog_rate_limit", "7"),
+            ("alerter_queue_shed_threshold", "-1"),
+            ("unhandled_threshold", "many"),
+            ("slo_x_window_hours", "24"),
+            ("ingest_max_rate", "5"),
+        ]));
+        let now = live.get();
+        assert_eq!((now.delivery_limit.max, now.alerts_shed_depth, now.unhandled.threshold), (7, 2_000, 100));
+        assert_eq!(now.ingest_limit.map(|l| l.max), Some(5));
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        live.overlay(&shared(&[]));
+        assert_eq!(live.get().delivery_limit.max, 50, "a removed setting gives the configured value back");
+    }
+}

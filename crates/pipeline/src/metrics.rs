@@ -1,0 +1,212 @@
+//! Every metric of the product, with the contract's names and labels (mutt §9.1) and our own.
+//!
+//! One registry a process; each port shows all of it, as the roles may share a process.
+
+use model::{InputKind, Outcome, RejectReason};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// Label names and values of one series.
+pub type Labels = Vec<(&'static str, String)>;
+type Float = Gauge<f64, AtomicU64>;
+
+const LATENCY: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+const DELIVERY: [f64; 8] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const WRITE_MS: [f64; 11] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0];
+const API: [f64; 7] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+macro_rules! metrics {
+    ($( $field:ident: $kind:ty = $make:expr, $name:literal, $help:literal; )*) => {
+        /// The metrics; fields are named as the series without the `mutt_` prefix.
+        #[expect(missing_docs, reason = "the help text of each is its documentation")]
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $( pub $field: $kind, )*
+        }
+
+        impl Metrics {
+            fn build() -> Self {
+                let mut registry = Registry::default();
+                $(
+                    let $field: $kind = $make;
+                    registry.register($name, $help, $field.clone());
+                )*
+                Self { registry, $( $field, )* }
+            }
+        }
+    };
+}
+
+fn histogram(buckets: &'static [f64]) -> Histogram {
+    Histogram::new(buckets.iter().copied())
+}
+
+metrics! {
+    ingest_requests: Family<Labels, Counter> = Family::default(), "mutt_ingest_requests", "Ingest requests by status and reason";
+    ingest_queue_depth: Gauge = Gauge::default(), "mutt_ingest_queue_depth", "Events accepted and not settled";
+    ingest_rate_limit_hits: Counter = Counter::default(), "mutt_ingest_rate_limit_hits", "Requests refused by the site-wide limit";
+    ingest_latency: Histogram = histogram(&LATENCY), "mutt_ingest_latency_seconds", "Time to answer an ingest request";
+    events_accepted: Family<Labels, Counter> = Family::default(), "mutt_events_accepted", "Events made durable, by input";
+    events_rejected: Family<Labels, Counter> = Family::default(), "mutt_events_rejected", "Things that came in and were not accepted, by input and reason";
+    events_lost_in_kernel: Family<Labels, Counter> = Family::default(), "mutt_events_lost_in_kernel", "Datagrams the kernel dropped before they could be read, by input";
+    events_settled: Family<Labels, Counter> = Family::default(), "mutt_events_settled", "Accepted events by how they ended";
+    queue_quarantined: Family<Labels, Gauge> = Family::default(), "mutt_queue_quarantined_records", "Broken records put aside when the queue was opened";
+    queue_bytes: Family<Labels, Gauge> = Family::default(), "mutt_queue_bytes", "Bytes a queue occupies";
+    queue_depth: Family<Labels, Gauge> = Family::default(), "mutt_queue_depth", "Unsettled records by queue";
+
+    alerter_events_processed: Family<Labels, Counter> = Family::default(), "mutt_alerter_events_processed", "Events worked by status";
+    alerter_alerts_forwarded: Counter = Counter::default(), "mutt_alerter_alerts_forwarded", "Alerts handed to delivery";
+    alerter_unhandled_meta_alerts: Counter = Counter::default(), "mutt_alerter_unhandled_meta_alerts", "Meta-alerts about unhandled events";
+    alerter_cache_reload_failures: Counter = Counter::default(), "mutt_alerter_cache_reload_failures", "Rule reloads that failed; the old rules stay";
+    alerter_cache_reload: Family<Labels, Counter> = Family::default(), "mutt_alerter_cache_reload", "Rule reloads by status";
+    alerter_processing_latency: Histogram = histogram(&LATENCY), "mutt_alerter_processing_latency_seconds", "Time to work a batch of events";
+    alerter_cache_reload_latency: Histogram = histogram(&LATENCY), "mutt_alerter_cache_reload_latency_seconds", "Time to reload the rules";
+    alerter_cache_rules_count: Gauge = Gauge::default(), "mutt_alerter_cache_rules_count", "Active rules";
+    alerter_cache_dev_hosts_count: Gauge = Gauge::default(), "mutt_alerter_cache_dev_hosts_count", "Development hosts";
+    alerter_cache_teams_count: Gauge = Gauge::default(), "mutt_alerter_cache_teams_count", "Hosts with a team";
+    alerter_dlq_depth: Gauge = Gauge::default(), "mutt_alerter_dlq_depth", "Dead letters of the alerter";
+    alerter_processing_list_depth: Gauge = Gauge::default(), "mutt_alerter_processing_list_depth", "Events leased to the alerter";
+    alerter_queue_depth: Gauge = Gauge::default(), "mutt_alerter_queue_depth", "Alerts waiting for delivery, as the alerter sees them";
+    alerter_shed_events: Family<Labels, Counter> = Family::default(), "mutt_alerter_shed_events", "Alerts left in the outbox (dlq) or pauses (defer) because the alert queue was over its threshold";
+    db_write_latency_ms: Histogram = histogram(&WRITE_MS), "mutt_db_write_latency_ms", "Time to write a batch to the catalog";
+
+    moog_requests: Family<Labels, Counter> = Family::default(), "mutt_moog_requests", "Delivery attempts by status and reason";
+    moog_request_latency: Histogram = histogram(&DELIVERY), "mutt_moog_request_latency_seconds", "Time of one delivery attempt";
+    moog_dlq_depth: Gauge = Gauge::default(), "mutt_moog_dlq_depth", "Dead letters of the forwarder";
+    moog_processing_list_depth: Gauge = Gauge::default(), "mutt_moog_processing_list_depth", "Alerts leased to the forwarder";
+    moog_rate_limit_hits: Counter = Counter::default(), "mutt_moog_rate_limit_hits", "Times an alert had to wait for the shared limit";
+    moog_alerts_processed: Family<Labels, Counter> = Family::default(), "mutt_moog_alerts_processed", "Alerts by how delivery ended";
+    alert_delivery_seconds: Histogram = histogram(&DELIVERY), "mutt_alert_delivery_seconds", "From acceptance of the event to delivery of the alert";
+    circuit_breaker_state: Family<Labels, Gauge> = Family::default(), "mutt_circuit_breaker_state", "0 closed, 1 half open, 2 open";
+    circuit_breaker_failures: Family<Labels, Gauge> = Family::default(), "mutt_circuit_breaker_failures", "Failures in a row";
+    circuit_breaker_state_changes: Family<Labels, Counter> = Family::default(), "mutt_circuit_breaker_state_changes", "Changes of state";
+    moog_circuit_open: Gauge = Gauge::default(), "mutt_moog_circuit_open", "1 while a breaker is open";
+    moog_circuit_breaker_state: Gauge = Gauge::default(), "mutt_moog_circuit_breaker_state", "As mutt_circuit_breaker_state, for shipped alert rules";
+    moog_circuit_trips: Counter = Counter::default(), "mutt_moog_circuit_trips", "Times a breaker opened";
+    moog_circuit_blocked: Counter = Counter::default(), "mutt_moog_circuit_blocked", "Times an alert had to wait for a breaker";
+
+    webui_api_requests: Family<Labels, Counter> = Family::default(), "mutt_webui_api_requests", "Web API requests by endpoint and status";
+    webui_api_latency: Family<Labels, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| histogram(&API)), "mutt_webui_api_latency_seconds", "Time to answer a Web API request by endpoint";
+    webui_db_query_latency_ms: Family<Labels, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| histogram(&WRITE_MS)), "mutt_webui_db_query_latency_ms", "Time of a catalog query by operation";
+
+    remediation_loops: Counter = Counter::default(), "mutt_remediation_loops", "Remediation cycles";
+    remediation_replay_success: Counter = Counter::default(), "mutt_remediation_replay_success", "Dead letters replayed";
+    remediation_poison_messages: Counter = Counter::default(), "mutt_remediation_poison_messages", "Dead letters parked for good";
+    remediation_replay_fail: Family<Labels, Counter> = Family::default(), "mutt_remediation_replay_fail", "Replays that failed by reason";
+    remediation_dlq_depth: Family<Labels, Gauge> = Family::default(), "mutt_remediation_dlq_depth", "Dead letters by queue";
+    remediation_moog_health: Gauge = Gauge::default(), "mutt_remediation_moog_health", "1 while the receiver answers";
+    remediation_loop_duration: Histogram = histogram(&DELIVERY), "mutt_remediation_loop_duration_seconds", "Time of a remediation cycle";
+
+    process_resident_memory: Gauge = Gauge::default(), "process_resident_memory_bytes", "Resident memory";
+    process_open_fds: Gauge = Gauge::default(), "process_open_fds", "Open file descriptors";
+    process_start_time: Float = Float::default(), "process_start_time_seconds", "Start of the process, Unix time";
+}
+
+/// One series' labels.
+pub fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
+    pairs.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
+}
+
+impl Metrics {
+    /// All metrics, with the series that operators and alert rules expect present from the start.
+    pub fn new() -> Arc<Self> {
+        let metrics = Self::build();
+        for reason in ["auth", "json", "validation", "queue_full", "redis", "rate_limit", "unknown"] {
+            drop(metrics.ingest_requests.get_or_create(&labels([("status", "fail"), ("reason", reason)])));
+        }
+        drop(metrics.ingest_requests.get_or_create(&labels([("status", "success"), ("reason", "")])));
+        for status in ["handled", "unhandled", "poison", "error"] {
+            drop(metrics.alerter_events_processed.get_or_create(&labels([("status", status)])));
+        }
+        for status in ["success", "dlq", "error"] {
+            drop(metrics.moog_alerts_processed.get_or_create(&labels([("status", status)])));
+        }
+        for reason in ["http", "rate_limit", "retry_exhausted", "circuit_open"] {
+            drop(metrics.moog_requests.get_or_create(&labels([("status", "fail"), ("reason", reason)])));
+        }
+        drop(metrics.moog_requests.get_or_create(&labels([("status", "success"), ("reason", "")])));
+        for outcome in Outcome::ALL {
+            drop(metrics.events_settled.get_or_create(&labels([("outcome", outcome.as_str())])));
+        }
+        for input in InputKind::ALL {
+            drop(metrics.events_accepted.get_or_create(&labels([("input", input.as_str())])));
+        }
+        for kind in [InputKind::SyslogUdp] {
+            drop(metrics.events_lost_in_kernel.get_or_create(&labels([("input", kind.as_str())])));
+        }
+        Arc::new(metrics)
+    }
+
+    /// The text of `/metrics` (OpenMetrics 1.0).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => format!("# encoding failed: {error}\n# EOF\n"),
+        }
+    }
+
+    /// Counts an ingest request as the contract labels it; an empty reason is a success.
+    pub fn count_ingest(&self, reason: &str) {
+        let status = if reason.is_empty() { "success" } else { "fail" };
+        self.ingest_requests.get_or_create(&labels([("status", status), ("reason", reason)])).inc();
+        if reason == "rate_limit" {
+            self.ingest_rate_limit_hits.inc();
+        }
+    }
+
+    pub fn count_accepted(&self, input: InputKind, n: u64) {
+        self.events_accepted.get_or_create(&labels([("input", input.as_str())])).inc_by(n);
+    }
+
+    pub fn count_rejected(&self, input: InputKind, reason: RejectReason) {
+        let labels = labels([("input", input.as_str()), ("reason", reason.as_str())]);
+        self.events_rejected.get_or_create(&labels).inc();
+    }
+
+    pub fn count_settled(&self, outcome: Outcome, n: u64) {
+        if n > 0 {
+            self.events_settled.get_or_create(&labels([("outcome", outcome.as_str())])).inc_by(n);
+        }
+        let status = match outcome {
+            Outcome::Handled => "handled",
+            Outcome::Unhandled => "unhandled",
+            Outcome::DeadLettered => "poison",
+            Outcome::Duplicate => return,
+        };
+        self.alerter_events_processed.get_or_create(&labels([("status", status)])).inc_by(n);
+    }
+
+    /// Sum of the events of one outcome, for tests that add up.
+    pub fn settled(&self, outcome: Outcome) -> u64 {
+        self.events_settled.get_or_create(&labels([("outcome", outcome.as_str())])).get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_contracts_series_are_there_from_the_start() {
+        let text = Metrics::new().encode();
+        for line in [
+            "mutt_ingest_requests_total{status=\"success\",reason=\"\"} 0",
+            "mutt_alerter_events_processed_total{status=\"handled\"} 0",
+            "mutt_moog_alerts_processed_total{status=\"dlq\"} 0",
+            "mutt_moog_circuit_open 0",
+            "mutt_alerter_dlq_depth 0",
+            "mutt_remediation_loops_total 0",
+            "mutt_ingest_latency_seconds_count 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+        }
+    }
+}

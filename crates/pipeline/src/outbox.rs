@@ -1,0 +1,158 @@
+//! The outbox: alerts are written to the catalog first and published second; whatever a crash or a
+//! full queue kept from being published is published later, from the catalog.
+
+use crate::codec;
+use crate::metrics::{Metrics, labels};
+use model::{Alert, AlertId, AlertState, Durability};
+use runtime::{Clock, Stop};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use storage::StorageResult;
+use storage::catalog::{AlertProgress, Catalog};
+use storage::queue::{Queue, QueueName, Queues};
+
+/// Publishes alerts. Clones share it.
+#[derive(Clone)]
+pub struct Outbox(Arc<Shared>);
+
+struct Shared {
+    queue: Arc<dyn Queue>,
+    catalog: Arc<dyn Catalog>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    live: crate::Live,
+    /// Whether there is any channel; without one alerts are only recorded.
+    has_channels: bool,
+    /// Something was left in the catalog for later.
+    behind: AtomicBool,
+}
+
+/// An alert younger than this may still be on its way from catalog to queue.
+const ON_ITS_WAY: Duration = Duration::from_secs(10);
+const PAGE: usize = 1_000;
+
+impl Outbox {
+    pub fn new(
+        queues: &Queues,
+        catalog: Arc<dyn Catalog>,
+        live: crate::Live,
+        has_channels: bool,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let queue = Arc::clone(queues.get(QueueName::Alerts));
+        Self(Arc::new(Shared { queue, catalog, clock, metrics, live, has_channels, behind: AtomicBool::new(false) }))
+    }
+
+    /// Publishes alerts that the catalog holds already. Never fails: what the queue does not take
+    /// stays in the catalog and is published when there is room.
+    pub async fn publish(&self, alerts: Vec<Alert>) {
+        let shared = &self.0;
+        if alerts.is_empty() {
+            return;
+        }
+        if !shared.has_channels {
+            self.only_recorded(&alerts).await;
+            return;
+        }
+        let live = shared.live.get();
+        let depth = shared.queue.stats().await.map_or(0, |s| s.depth);
+        shared.metrics.alerter_queue_depth.set(i64::try_from(depth).unwrap_or(i64::MAX));
+        if depth > live.alerts_shed_depth {
+            shared.metrics.alerter_shed_events.get_or_create(&labels([("mode", "dlq")])).inc_by(alerts.len() as u64);
+            shared.behind.store(true, Ordering::Release);
+            return;
+        }
+        if depth > live.alerts_warn_depth {
+            tracing::warn!(depth, "many alerts wait for delivery");
+        }
+        let records = alerts.iter().map(|alert| codec::encode_alert(alert, None)).collect();
+        if let Err(error) = shared.queue.publish(records, Durability::Strict).await {
+            tracing::warn!(%error, alerts = alerts.len(), "alerts wait in the outbox: the alert queue did not take them");
+            shared.behind.store(true, Ordering::Release);
+        }
+    }
+
+    async fn only_recorded(&self, alerts: &[Alert]) {
+        let at = self.0.clock.now();
+        let progress = alerts
+            .iter()
+            .map(|alert| AlertProgress {
+                id: alert.id,
+                state: AlertState::Recorded,
+                at,
+                attempts: 0,
+                detail: Some("no channel is configured".into()),
+            })
+            .collect();
+        if let Err(error) = self.0.catalog.mark_alerts(progress).await {
+            tracing::warn!(%error, "alerts could not be marked as recorded only");
+        }
+    }
+
+    /// Publishes what the catalog holds as pending and the queue does not hold: at start, before
+    /// detection begins, `settled_before` = now.
+    pub async fn catch_up(&self, settled_before: model::Timestamp) -> StorageResult<usize> {
+        let shared = &self.0;
+        let pending = shared.catalog.pending_alerts(settled_before, PAGE).await?;
+        if pending.is_empty() {
+            return Ok(0);
+        }
+        if !shared.has_channels {
+            self.only_recorded(&pending).await;
+            return Ok(0);
+        }
+        let queued = self.queued().await?;
+        let missing: Vec<&Alert> = pending.iter().filter(|alert| !queued.contains(&alert.id)).collect();
+        let records: Vec<_> = missing.iter().map(|alert| codec::encode_alert(alert, None)).collect();
+        let count = records.len();
+        if count > 0 {
+            shared.queue.publish(records, Durability::Strict).await?;
+            tracing::info!(alerts = count, "published alerts from the outbox");
+        }
+        Ok(count)
+    }
+
+    async fn queued(&self) -> StorageResult<BTreeSet<AlertId>> {
+        let mut ids = BTreeSet::new();
+        let mut after = None;
+        loop {
+            let page = self.0.queue.peek(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(ids) };
+            after = Some(last.position);
+            ids.extend(page.iter().filter_map(|p| codec::decode_alert(&p.payload).ok()).map(|(alert, _)| alert.id));
+        }
+    }
+
+    /// Catches up whenever something was left behind and the queue has room again.
+    pub async fn run(&self, stop: Stop) {
+        while stop.sleep(Duration::from_secs(1)).await {
+            let shared = &self.0;
+            if !shared.behind.load(Ordering::Acquire) {
+                continue;
+            }
+            let depth = shared.queue.stats().await.map_or(u64::MAX, |s| s.depth);
+            if depth > shared.live.get().alerts_shed_depth / 2 {
+                continue;
+            }
+            let before = shared.clock.now().minus(ON_ITS_WAY);
+            match self.catch_up(before).await {
+                // Nothing old is missing, and nothing young was left since.
+                Ok(0) if self.nothing_young().await => shared.behind.store(false, Ordering::Release),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "the outbox could not be published; trying again"),
+            }
+        }
+    }
+
+    async fn nothing_young(&self) -> bool {
+        let young = self.0.catalog.pending_alerts(self.0.clock.now(), PAGE).await;
+        let queued = self.queued().await;
+        match (young, queued) {
+            (Ok(young), Ok(queued)) => young.iter().all(|alert| queued.contains(&alert.id)),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Why a rule matched or did not, in sentences: derived from the predicates, without the index.
+
+use crate::operators::Value;
+use crate::{Field, Predicate, Subject, View, ir};
+use model::{Rule, RuleId};
+use std::fmt;
+
+/// Longest quotation in an explanation, in characters.
+const QUOTE_CHARS_MAX: usize = 80;
+
+/// The rules that were tried, in order, ending at the winner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// One step a rule.
+    pub steps: Vec<Step>,
+    /// The rule that matched first.
+    pub winner: Option<RuleId>,
+}
+
+/// One rule's part of an explanation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The rule.
+    pub rule: RuleId,
+    /// Its priority.
+    pub priority: i32,
+    /// Whether it matched.
+    pub hit: bool,
+    /// What was asked, in order; nothing is asked after the answer is known.
+    pub checks: Vec<Check>,
+}
+
+/// One question and its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// A sentence that holds exactly if `passed`: `the message contains "x"`.
+    pub asked: String,
+    /// What the event has.
+    pub found: String,
+    /// The answer.
+    pub passed: bool,
+}
+
+pub(crate) fn explain<'a>(
+    rules: impl Iterator<Item = (&'a Rule, &'a Predicate)>,
+    subject: &Subject<'_>,
+) -> Explanation {
+    let mut lower = String::new();
+    ir::lower_into(subject.message, &mut lower);
+    let view = View::new(*subject, &lower);
+    let mut steps = Vec::new();
+    for (rule, predicate) in rules {
+        let mut checks = Vec::new();
+        let hit = ask(predicate, &view, &mut checks);
+        steps.push(Step { rule: rule.id, priority: rule.draft.priority, hit, checks });
+        if hit {
+            return Explanation { steps, winner: Some(rule.id) };
+        }
+    }
+    Explanation { steps, winner: None }
+}
+
+/// Explains one predicate; the answer and what was asked on the way.
+pub fn ask(predicate: &Predicate, view: &View<'_>, checks: &mut Vec<Check>) -> bool {
+    match predicate {
+        Predicate::All(parts) => parts.iter().all(|part| ask(part, view, checks)),
+        Predicate::Any(parts) => parts.iter().any(|part| ask(part, view, checks)),
+        Predicate::Not(part) => {
+            if let Predicate::Present(field) = **part {
+                let passed = !view.has(field);
+                checks.push(Check { asked: format!("{} is absent", field.label()), found: found(field, view), passed });
+                return passed;
+            }
+            let mut inner = Vec::new();
+            let passed = !ask(part, view, &mut inner);
+            checks.extend(inner.into_iter().map(|check| Check {
+                asked: format!("it is not so that {}", check.asked),
+                passed: !check.passed,
+                found: check.found,
+            }));
+            passed
+        }
+        Predicate::Present(field) => {
+            let passed = view.has(*field);
+            checks.push(Check { asked: format!("{} is present", field.label()), found: found(*field, view), passed });
+            passed
+        }
+        Predicate::Test(field, operator) => {
+            let passed = operator.matches(&view.value(*field));
+            let asked = format!("{} {}", field.label(), operator.describe());
+            checks.push(Check { asked, found: found(*field, view), passed });
+            passed
+        }
+    }
+}
+
+fn found(field: Field, view: &View<'_>) -> String {
+    match view.value(field) {
+        Value::Absent => "absent".to_owned(),
+        Value::Text { raw, .. } => quote(raw),
+        Value::Oid(oid) => quote(oid),
+        Value::Severity(severity) => format!("{} ({})", severity.as_str(), severity.code()),
+    }
+}
+
+/// Quoted, with control characters escaped, and cut.
+fn quote(text: &str) -> String {
+    match text.char_indices().nth(QUOTE_CHARS_MAX) {
+        Some((cut, _)) => format!("{:?}…", &text[..cut]),
+        None => format!("{text:?}"),
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.hit { "match" } else { "no match" };
+        write!(f, "rule {} (priority {}): {verdict}", self.rule, self.priority)?;
+        for (i, check) in self.checks.iter().enumerate() {
+            let start = if i == 0 { ": " } else { "; " };
+            let mark = if check.passed { "yes" } else { "no" };
+            write!(f, "{start}{}? {mark}, it is {}", check.asked, check.found)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for step in &self.steps {
+            writeln!(f, "{step}")?;
+        }
+        match self.winner {
+            Some(id) => write!(f, "rule {id} wins"),
+            None if self.steps.is_empty() => write!(f, "no rule matches: there are no active rules"),
+            None => write!(f, "no rule matches: the event counts as unhandled"),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Rules: rows of the catalog and rule files → one predicate IR → matcher and explanation.
+//!
+//! Always true here: no clock, no file, no socket. A rule that cannot be right is refused when it is
+//! compiled; matching cannot fail and takes time linear in the message, whatever an author or an
+//! attacker writes.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`ir`] | [`Predicate`], the one meaning of every rule |
+//! | [`mutt`] | rule rows → predicate, validation |
+//! | [`operators`] | what can be asked of a field; **to add an operator**, read its page |
+//! | `plan`, `literals`, `oid_index` | what the index may look for, derived from the predicate |
+//! | [`matcher`] | [`RuleSet`]: all rules in one pass |
+//! | [`explain`] | why, in sentences |
+//! | [`mod@lint`] | rules that are allowed but probably not meant |
+//! | [`mod@file`] | rule files in YAML, with their own tests |
+//! | [`yaml`] | bounded YAML trees with lines |
+//! | [`mod@template`] | the shape of a message, and the key of a fault |
+//!
+//! **To add a kind of rule** (a new front end): translate it to [`Predicate`] in a file beside
+//! [`mutt`]. **To add an output** (SQL): one `match` over [`Predicate`] beside [`explain`].
+
+pub mod error;
+pub mod explain;
+pub mod file;
+pub mod ir;
+pub mod lint;
+mod literals;
+pub mod matcher;
+pub mod mutt;
+mod oid_index;
+pub mod operators;
+mod plan;
+mod suggest;
+pub mod template;
+pub mod yaml;
+
+pub use error::{FieldProblem, RuleError, RuleProblem};
+pub use explain::{Check, Explanation, Step};
+pub use file::{FileProblem, FileRule, TestResult};
+
+pub use ir::{Field, Predicate, Subject, View};
+pub use lint::{SetWarning, Warning, lint, lint_set};
+pub use matcher::RuleSet;
+pub use mutt::validate;
+pub use operators::{Operator, Value};
+pub use template::{fault_key, fingerprint, fingerprint_hex, template};

@@ -1,0 +1,22 @@
+//! What every process of ours needs to run: a clock, stop and drain, backoff, configuration from
+//! layers, secrets, logs, health, and serving HTTP with bounds.
+//!
+//! Always true here: no process globals (two servers run in one test process), nothing about
+//! events or alerts, and the only place that reads the environment or the system clock.
+
+pub mod backoff;
+mod clock;
+pub mod config;
+mod health;
+pub mod http;
+pub mod logging;
+mod secret;
+mod stop;
+mod supervisor;
+pub mod tls;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use health::Health;
+pub use secret::Secret;
+pub use stop::{Stop, Stopper};
+pub use supervisor::{Ended, Supervisor};

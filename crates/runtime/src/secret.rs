@@ -1,0 +1,73 @@
+//! Secrets: values that print as `***` and compare in constant time.
+
+use sha2::{Digest, Sha256};
+use std::fmt;
+use subtle::ConstantTimeEq;
+
+/// A secret text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// A new random secret of 256 bits, as `prefix` and 64 hex digits.
+    pub fn generate(prefix: &str) -> Result<Self, getrandom::Error> {
+        let mut bytes = [0u8; 32];
+        getrandom::fill(&mut bytes)?;
+        let mut text = String::with_capacity(prefix.len() + 64);
+        text.push_str(prefix);
+        for byte in bytes {
+            text.push_str(&format!("{byte:02x}"));
+        }
+        Ok(Self(text))
+    }
+
+    /// The value itself, where it must be sent. Never log what this returns.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Compares any bytes with the secret in a time that depends on neither's content nor length.
+    pub fn matches(&self, candidate: &[u8]) -> bool {
+        let candidate: [u8; 32] = Sha256::digest(candidate).into();
+        self.fingerprint().ct_eq(&candidate).into()
+    }
+
+    /// SHA-256 of the secret: what may be kept to compare with later.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        Sha256::digest(self.0.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_never_prints_and_matches_only_itself() {
+        let secret = Secret::generate("mk_").unwrap();
+        assert_eq!(format!("{secret} {secret:?}"), "*** ***");
+        assert!(secret.matches(secret.expose().as_bytes()));
+        assert!(!secret.matches(b"") && !secret.matches("ключ".as_bytes()));
+        assert_ne!(secret, Secret::generate("mk_").unwrap());
+    }
+}

@@ -1,0 +1,106 @@
+//! Events as they were stored, and the alerts they caused.
+
+use super::Api;
+use super::auth::Caller;
+use super::error::{ApiError, ApiResult};
+use super::params::{Params, Segment, pagination};
+use super::queues::readable;
+use axum::Json;
+use axum::extract::State;
+use model::{AlertId, AlertState, ErrorKind, EventId, Severity};
+use pipeline::codec;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use storage::catalog::{AlertFilter, AlertRecord};
+use storage::events::{EventQuery, StoredEvent};
+
+const SEVERITY: &str = "a syslog severity, 0 to 7 or a word such as err";
+
+/// Newest first; `next` is what to pass as `before` for older ones.
+pub async fn search(_: Caller, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+    let limit = params.limit(100, 1_000)?;
+    let query = EventQuery {
+        from: params.from("from")?,
+        to: params.to("to")?,
+        host: params.bounded("host")?,
+        text: params.bounded("text")?,
+        severity_at_most: params.read("severity", SEVERITY, Severity::parse)?,
+        rule_id: params.number("rule_id", i64::MIN..=i64::MAX)?,
+        before: params.read("before", "an event id, evt_…", |text| text.parse().ok())?,
+        limit,
+    };
+    let found = api.ask("events_search", api.deps.events.search(&api.deps.org, &query)).await?;
+    let next = (found.len() == limit).then(|| found.last().map(|event| event.id.to_string())).flatten();
+    Ok(Json(json!({ "events": found.iter().map(event_shown).collect::<Vec<_>>(), "next": next })))
+}
+
+pub async fn one(_: Caller, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
+    let id: EventId = id.0.parse().map_err(|error| ApiError::invalid(format!("id: {error}")))?;
+    let found = api.ask("events_get", api.deps.events.get(&api.deps.org, id)).await?;
+    match found {
+        Some(event) => Ok(Json(event_shown(&event))),
+        None => Err(ApiError::not_found("no such event is stored; /api/v2/trace/{id} tells where it may be")),
+    }
+}
+
+pub fn event_shown(event: &StoredEvent) -> Value {
+    json!({
+        "id": event.id.to_string(),
+        "accepted_at": event.id.accepted().rfc3339(),
+        "timestamp": event.timestamp.rfc3339(),
+        "input": event.input.as_str(),
+        "host": event.host,
+        "severity": event.severity.map(Severity::code),
+        "severity_name": event.severity.map(Severity::as_str),
+        "rule_id": event.rule_id,
+        "event": readable(&codec::public_object(&event.raw)),
+    })
+}
+
+pub async fn alerts(_: Caller, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+    let filter = AlertFilter {
+        event_id: params.read("event_id", "an event id, evt_…", |text| text.parse().ok())?,
+        hostname: params.bounded("host")?,
+        state: params.read("state", "one of pending, delivered, dead, recorded", AlertState::parse)?,
+        from: params.from("from")?,
+        to: params.to("to")?,
+    };
+    let page = params.page()?;
+    let found = api.ask("alerts_list", api.deps.catalog.alerts(&api.deps.org, &filter, page)).await?;
+    let alerts: Vec<Value> = found.rows.iter().map(alert_shown).collect();
+    Ok(Json(json!({ "alerts": alerts, "pagination": pagination(page, found.total) })))
+}
+
+pub async fn alert(_: Caller, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
+    let id: AlertId = id.0.parse().map_err(|error| ApiError::invalid(format!("id: {error}")))?;
+    Ok(Json(alert_shown(&find_alert(&api, id).await?)))
+}
+
+pub async fn find_alert(api: &Api, id: AlertId) -> ApiResult<AlertRecord> {
+    api.ask("alerts_get", api.deps.catalog.alert(&api.deps.org, id))
+        .await
+        .map_err(|error| error.named(ErrorKind::NotFound, "no such alert"))
+}
+
+pub fn alert_shown(record: &AlertRecord) -> Value {
+    let alert = &record.alert;
+    json!({
+        "id": alert.id.to_string(),
+        "event_id": alert.event_id.to_string(),
+        "kind": alert.kind.as_str(),
+        "created_at": alert.created_at.rfc3339(),
+        "host": alert.host,
+        "team": alert.team,
+        "severity": alert.severity.as_str(),
+        "handling": alert.handling.as_str(),
+        "rule_id": alert.rule_id,
+        "signature": alert.signature,
+        "message": alert.message,
+        "correlation_id": alert.correlation_id,
+        "event": readable(&alert.raw_json),
+        "state": record.state.as_str(),
+        "state_at": record.state_at.rfc3339(),
+        "attempts": record.attempts,
+        "detail": record.detail,
+    })
+}

@@ -1,0 +1,567 @@
+//! The whole server: build (open stores, bind sockets, run nothing) → run → drain.
+
+use crate::api::{ApiOptions, ApiState};
+use crate::config::{Config, Listen, PairListen, Role};
+use crate::ingest_http;
+use crate::keys::{self, Key};
+use crate::maintenance::Chores;
+use crate::rule_files;
+use crate::worker_http::RoleHealth;
+use anyhow::{Context, Result};
+use axum::Router;
+use connectors::channels::{self, Channel};
+use connectors::inputs::http::{HttpIngest, HttpIngestConfig, IngestKey};
+use connectors::inputs::syslog::{self, Syslog, SyslogConfig, TlsListen};
+use model::OrgId;
+use pipeline::Live;
+use pipeline::accept::Acceptor;
+use pipeline::deliver::Deliverer;
+use pipeline::detect::Detector;
+use pipeline::metrics::Metrics;
+use pipeline::outbox::Outbox;
+use pipeline::rejects::RejectLog;
+use pipeline::remediate::Remediator;
+use pipeline::rulebook::Rulebook;
+use runtime::backoff::Backoff;
+use runtime::http::HttpLimits;
+use runtime::{Clock, Health, Stop, Stopper, Supervisor};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::catalog::{Catalog, CatalogConfig};
+use storage::coordination::{Coordination, CoordinationConfig};
+use storage::events::{EventStore, EventStoreConfig};
+use storage::queue::{QueueName, Queues};
+use tokio::net::TcpListener;
+
+/// Where the parts answer; port 0 in the configuration is the real port here.
+#[derive(Debug, Clone, Default)]
+pub struct Addresses {
+    pub ingest: Option<SocketAddr>,
+    pub syslog_udp: Option<SocketAddr>,
+    pub syslog_tcp: Option<SocketAddr>,
+    pub syslog_tls: Option<SocketAddr>,
+    pub webui: Option<SocketAddr>,
+    /// `/health` and `/metrics` of workers: (role, address).
+    pub workers: Vec<(&'static str, SocketAddr)>,
+}
+
+/// A server that is built and not running yet.
+pub struct App {
+    config: Config,
+    parts: Parts,
+    acceptor: Arc<Acceptor>,
+    http: Vec<(TcpListener, Router, HttpLimits)>,
+    syslog: Option<Syslog>,
+    addresses: Addresses,
+    pub ingest_key: Key,
+    pub webui_key: Key,
+}
+
+/// What the roles share. Cheap to clone.
+#[derive(Clone)]
+pub struct Parts {
+    pub queues: Queues,
+    pub catalog: Arc<dyn Catalog>,
+    pub events: Arc<dyn EventStore>,
+    pub coordination: Arc<dyn Coordination>,
+    pub channels: Vec<Arc<dyn Channel>>,
+    pub rulebook: Rulebook,
+    pub outbox: Outbox,
+    pub live: Live,
+    pub rejects: Arc<RejectLog>,
+    pub metrics: Arc<Metrics>,
+    pub health: Health,
+    pub clock: Arc<dyn Clock>,
+}
+
+const REJECT_SAMPLES: usize = 200;
+
+impl App {
+    /// Opens the stores, binds every socket, makes missing keys. Fails before anything runs.
+    pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
+        keys::private_dir(&config.data_dir)?;
+        let ingest_key = keys::obtain(&config.data_dir, "ingest_api_key", &config.ingest_key, "mik_")?;
+        let webui_key = keys::obtain(&config.data_dir, "webui_api_key", &config.webui_key, "mwk_")?;
+        let parts = open(&config, &clock).await?;
+        let run = random_run()?;
+        let acceptor = Arc::new(Acceptor::new(
+            &parts.queues,
+            Arc::clone(&parts.coordination),
+            parts.live.clone(),
+            run,
+            Arc::clone(&clock),
+            Arc::clone(&parts.metrics),
+            Arc::clone(&parts.rejects),
+            parts.health.clone(),
+        ));
+        acceptor.refresh_depth().await;
+        let mut app = Self {
+            config,
+            parts,
+            acceptor,
+            http: Vec::new(),
+            syslog: None,
+            addresses: Addresses::default(),
+            ingest_key,
+            webui_key,
+        };
+        app.bind()?;
+        app.announce()?;
+        Ok(app)
+    }
+
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    fn bind(&mut self) -> Result<()> {
+        let config = self.config.clone();
+        if config.has(Role::Ingestor) {
+            self.bind_ingest(&config)?;
+        }
+        for (role, pair, service, needs) in [
+            (Role::Alerter, &config.alerter_listen, "mutt-alerter", &["queue", "catalog", "events", "coordination"][..]),
+            (Role::Forwarder, &config.forwarder_listen, "mutt-moog-forwarder", &["queue", "catalog", "coordination", "channel"][..]),
+            (Role::Remediation, &config.remediation_listen, "mutt-remediation", &["queue", "catalog"][..]),
+        ] {
+            if config.has(role) {
+                self.bind_pair(role.as_str(), pair, self.role_health(service, needs))?;
+            }
+        }
+        if let Some(listen) = config.webui_listen.as_ref().filter(|_| config.has(Role::Webui)) {
+            let router = crate::api::router(api_state(&self.parts, &config, self.webui_key.secret.clone()));
+            self.addresses.webui = Some(self.listen(listen, router, HttpLimits::default())?);
+        }
+        Ok(())
+    }
+
+    fn bind_ingest(&mut self, config: &Config) -> Result<()> {
+        if let Some(http) = &config.http {
+            let metrics = Arc::clone(&self.parts.metrics);
+            let ingest = HttpIngest::new(
+                HttpIngestConfig {
+                    keys: vec![IngestKey { key: self.ingest_key.secret.clone(), org: OrgId::default() }],
+                    rules: http.rules.clone(),
+                    body_bytes_max: http.body_bytes_max,
+                    body_timeout: http.body_timeout,
+                    durability: http.durability,
+                },
+                Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>,
+                Arc::new(move |reason, took| {
+                    metrics.count_ingest(reason);
+                    metrics.ingest_latency.observe(took.as_secs_f64());
+                }),
+            );
+            let router = ingest_http::router(
+                ingest,
+                self.role_health("mutt-ingestor", &["queue"]),
+                Arc::clone(&self.parts.coordination),
+                shown(config),
+            );
+            let limits = HttpLimits { connections_max: http.connections_max, ..HttpLimits::default() };
+            self.addresses.ingest = Some(self.listen(&http.listen, router, limits)?);
+        }
+        let settings = &config.syslog;
+        if settings.udp.is_none() && settings.tcp.is_none() && settings.tls.is_none() {
+            return Ok(());
+        }
+        let syslog = syslog::bind(SyslogConfig {
+            udp: settings.udp.as_ref().map(|l| l.address),
+            tcp: settings.tcp.as_ref().map(|l| l.address),
+            tls: settings.tls.as_ref().map(|(listen, cert, key, minimum)| TlsListen {
+                address: listen.address,
+                cert: cert.clone(),
+                key: key.clone(),
+                minimum: *minimum,
+            }),
+            max_message_bytes: settings.message_bytes_max,
+            max_connections: settings.connections_max,
+            idle_timeout: settings.idle_timeout,
+            receive_buffer_bytes: settings.receive_buffer_bytes,
+            timezone: settings.timezone.clone(),
+            durability: settings.durability,
+            org: OrgId::default(),
+        })
+        .context("failed to open the syslog listeners (settings ingest.syslog.*)")?;
+        let bound = syslog.addresses();
+        self.addresses.syslog_udp = bound.udp;
+        self.addresses.syslog_tcp = bound.tcp;
+        self.addresses.syslog_tls = bound.tls;
+        self.syslog = Some(syslog);
+        Ok(())
+    }
+
+    fn bind_pair(&mut self, role: &'static str, pair: &PairListen, health: RoleHealth) -> Result<()> {
+        for listen in pair.metrics.iter().chain(&pair.health) {
+            let address = self.listen(listen, health.clone().router(), HttpLimits::default())?;
+            self.addresses.workers.push((role, address));
+        }
+        Ok(())
+    }
+
+    fn listen(&mut self, listen: &Listen, router: Router, limits: HttpLimits) -> Result<SocketAddr> {
+        let listener = runtime::http::bind(listen.address)
+            .with_context(|| format!("failed to listen on {} (setting {})", listen.address, listen.setting))?;
+        let address = listener.local_addr()?;
+        self.http.push((listener, router, limits));
+        Ok(address)
+    }
+
+    fn role_health(&self, service: &'static str, needs: &'static [&'static str]) -> RoleHealth {
+        RoleHealth {
+            service,
+            needs,
+            pod: self.config.log.pod_name.clone(),
+            health: self.parts.health.clone(),
+            metrics: Arc::clone(&self.parts.metrics),
+            version_prefix: self.config.version_prefix,
+        }
+    }
+
+    /// Writes where this process answers, for the command line on the same machine.
+    fn announce(&self) -> Result<()> {
+        let text = |address: Option<SocketAddr>| address.map(|a| a.to_string());
+        let running = serde_json::json!({
+            "pid": std::process::id(),
+            "ingest": text(self.addresses.ingest),
+            "webui": text(self.addresses.webui),
+            "syslog_udp": text(self.addresses.syslog_udp),
+            "syslog_tcp": text(self.addresses.syslog_tcp),
+            "syslog_tls": text(self.addresses.syslog_tls),
+        });
+        let file = self.config.data_dir.join(RUNNING_FILE);
+        std::fs::write(&file, format!("{running}\n")).with_context(|| format!("failed to write `{}`", file.display()))?;
+        Ok(())
+    }
+
+    /// A handle that can change a running server.
+    pub fn handle(&self) -> AppHandle {
+        AppHandle { parts: self.parts.clone() }
+    }
+
+    /// Runs until `stop`; then drains within the grace period. `true` = everything ended clean.
+    pub async fn run(self, stop: Stop) -> bool {
+        let (input_stopper, input_stop) = Stopper::new();
+        let (worker_stopper, worker_stop) = Stopper::new();
+        let mut inputs = Supervisor::new(input_stopper.clone());
+        let mut workers = Supervisor::new(worker_stopper.clone());
+        let parts = self.parts.clone();
+        let grace = self.config.grace;
+        let file = self.config.data_dir.join(RUNNING_FILE);
+        if self.config.has(Role::Alerter) {
+            start_alerter(&mut workers, &self.config, &parts, &worker_stop).await;
+        }
+        if self.config.has(Role::Forwarder) && !parts.channels.is_empty() {
+            start_forwarder(&mut workers, &self.config, &parts, &worker_stop);
+        }
+        if self.config.has(Role::Remediation) {
+            let remediator = Remediator {
+                queues: parts.queues.clone(),
+                catalog: Arc::clone(&parts.catalog),
+                coordination: Arc::clone(&parts.coordination),
+                channels: parts.channels.clone(),
+                live: parts.live.clone(),
+                clock: Arc::clone(&parts.clock),
+                metrics: Arc::clone(&parts.metrics),
+                probe: self.config.remediation_probe,
+            };
+            let stop = worker_stop.clone();
+            workers.spawn("remediation", async move {
+                remediator.run(stop).await;
+                Ok(())
+            });
+        }
+        let chores = Chores {
+            queues: parts.queues.clone(),
+            catalog: Arc::clone(&parts.catalog),
+            events: Arc::clone(&parts.events),
+            coordination: Arc::clone(&parts.coordination),
+            acceptor: Arc::clone(&self.acceptor),
+            live: parts.live.clone(),
+            metrics: Arc::clone(&parts.metrics),
+            health: parts.health.clone(),
+            clock: Arc::clone(&parts.clock),
+        };
+        if self.config.retention.enabled {
+            let (chores, retention, stop) = (chores.clone(), self.config.retention.clone(), worker_stop.clone());
+            workers.spawn("retention", async move {
+                chores.retain(retention, stop).await;
+                Ok(())
+            });
+        }
+        {
+            let stop = worker_stop.clone();
+            workers.spawn("watch", async move {
+                chores.watch(stop).await;
+                Ok(())
+            });
+        }
+        for (listener, router, mut limits) in self.http {
+            limits.drain = grace / 2;
+            let stop = input_stop.clone();
+            inputs.spawn("http", async move {
+                if !runtime::http::serve(listener, router, limits, stop).await {
+                    tracing::warn!("some HTTP requests did not end in time and were cut off");
+                }
+                Ok(())
+            });
+        }
+        if let Some(syslog) = self.syslog {
+            let sink = Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>;
+            let (clock, stop) = (Arc::clone(&parts.clock), input_stop.clone());
+            inputs.spawn("syslog", async move {
+                syslog.run(sink, clock, stop).await;
+                Ok(())
+            });
+        }
+        drop(self.acceptor);
+        // Whoever ends first decides: a stop from outside, or a part that died.
+        tokio::select! {
+            () = stop.requested() => tracing::info!("stopping: no new events; finishing what is under way"),
+            () = input_stop.requested() => {}
+            () = worker_stop.requested() => {}
+        }
+        let drained = tokio::time::timeout(grace, async {
+            input_stopper.stop();
+            let mut failures = inputs.join().await;
+            worker_stopper.stop();
+            failures.extend(workers.join().await);
+            for name in QueueName::ALL {
+                if let Err(error) = parts.queues.get(name).flush().await {
+                    tracing::warn!(%error, queue = name.as_str(), "the queue could not be synced");
+                }
+            }
+            failures.is_empty()
+        })
+        .await;
+        let _ = std::fs::remove_file(file);
+        match drained {
+            Ok(true) => {
+                tracing::info!("stopped clean: everything under way is settled or safe in the queue");
+                true
+            }
+            Ok(false) => {
+                tracing::error!("stopped after a failure; events not worked are safe in the queue");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(grace_ms = grace.as_millis() as u64, "stopped at the end of the grace period; what was not finished is safe in the queue");
+                false
+            }
+        }
+    }
+}
+
+/// Name of the file below the data directory that says where the running process answers.
+pub const RUNNING_FILE: &str = "running.json";
+
+/// Changes a running server.
+#[derive(Clone)]
+pub struct AppHandle {
+    parts: Parts,
+}
+
+impl AppHandle {
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Takes over what can change while running: live settings and rule files.
+    pub async fn apply(&self, config: &Config) {
+        self.parts.live.replace_base(config.live.clone());
+        load_rule_files(&self.parts.rulebook, &config.rule_paths).await;
+        match self.parts.rulebook.reload().await {
+            Ok(problems) => tracing::info!(left_out = problems.len(), "configuration and rules reloaded"),
+            Err(error) => tracing::error!(%error, "rules could not be reloaded; the old ones stay"),
+        }
+    }
+}
+
+async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Parts> {
+    let dir = &config.data_dir;
+    let queues = storage::queue::open(config.queue.clone(), Arc::clone(clock))
+        .await
+        .with_context(|| format!("failed to open the queue below `{}`", dir.display()))?;
+    let catalog = storage::catalog::open(CatalogConfig::Sqlite { file: dir.join("catalog.db") })
+        .await
+        .with_context(|| format!("failed to open the catalog `{}`", dir.join("catalog.db").display()))?;
+    let events = storage::events::open(EventStoreConfig::Sqlite { dir: dir.join("events") })
+        .await
+        .with_context(|| format!("failed to open the event store `{}`", dir.join("events").display()))?;
+    let coordination = storage::coordination::open(CoordinationConfig::Local { file: dir.join("state.db") })
+        .await
+        .with_context(|| format!("failed to open the shared state `{}`", dir.join("state.db").display()))?;
+    let mut opened = Vec::new();
+    for channel in &config.channels {
+        let name = channel.0.name().to_owned();
+        opened.push(channels::open(channel.0.clone()).with_context(|| format!("failed to open the channel `{name}`"))?);
+    }
+    let metrics = Metrics::new();
+    metrics.process_start_time.set(clock.now().micros() as f64 / 1e6);
+    let live = Live::new(config.live.clone());
+    let health = Health::default();
+    for part in ["queue", "catalog", "events", "coordination", "channel"] {
+        health.ok(part);
+    }
+    let rulebook = Rulebook::new(Arc::clone(&catalog), Arc::clone(&metrics));
+    load_rule_files(&rulebook, &config.rule_paths).await;
+    rulebook.reload().await.context("failed to load the rules")?;
+    let outbox = Outbox::new(
+        &queues,
+        Arc::clone(&catalog),
+        live.clone(),
+        !opened.is_empty(),
+        Arc::clone(clock),
+        Arc::clone(&metrics),
+    );
+    Ok(Parts {
+        queues,
+        catalog,
+        events,
+        coordination,
+        channels: opened,
+        rulebook,
+        outbox,
+        live,
+        rejects: Arc::new(RejectLog::new(REJECT_SAMPLES)),
+        metrics,
+        health,
+        clock: Arc::clone(clock),
+    })
+}
+
+async fn load_rule_files(rulebook: &Rulebook, paths: &[PathBuf]) {
+    if paths.is_empty() {
+        rulebook.set_file_rules(Vec::new());
+        return;
+    }
+    let paths = paths.to_vec();
+    let Ok(found) = tokio::task::spawn_blocking(move || rule_files::read(&paths)).await else { return };
+    for problem in &found.problems {
+        tracing::error!(%problem, "a rule of a file was left out");
+    }
+    for problem in &found.unreadable {
+        tracing::error!(problem, "a rule file cannot be read");
+    }
+    tracing::info!(rules = found.rules.len(), files = found.files, "rule files read");
+    rulebook.set_file_rules(rule_files::as_rules(&found.rules));
+}
+
+async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Parts, stop: &Stop) {
+    // Before detection starts: what a crash kept between catalog and queue.
+    if let Err(error) = parts.outbox.catch_up(parts.clock.now()).await {
+        tracing::error!(%error, "the outbox could not be published; it will be tried again");
+    }
+    for _ in 0..config.alerter_workers {
+        let detector = Detector {
+            queues: parts.queues.clone(),
+            catalog: Arc::clone(&parts.catalog),
+            events: Arc::clone(&parts.events),
+            coordination: Arc::clone(&parts.coordination),
+            rulebook: parts.rulebook.clone(),
+            outbox: parts.outbox.clone(),
+            live: parts.live.clone(),
+            clock: Arc::clone(&parts.clock),
+            metrics: Arc::clone(&parts.metrics),
+            health: parts.health.clone(),
+            batch_max: config.batch_max,
+            retries_max: config.event_retries_max,
+        };
+        let stop = stop.clone();
+        workers.spawn("alerter", async move {
+            detector.run(stop).await;
+            Ok(())
+        });
+    }
+    let (rulebook, rules_stop) = (parts.rulebook.clone(), stop.clone());
+    workers.spawn("rules", async move {
+        rulebook.run(rules_stop).await;
+        Ok(())
+    });
+    let (outbox, outbox_stop) = (parts.outbox.clone(), stop.clone());
+    workers.spawn("outbox", async move {
+        outbox.run(outbox_stop).await;
+        Ok(())
+    });
+}
+
+fn start_forwarder(workers: &mut Supervisor, config: &Config, parts: &Parts, stop: &Stop) {
+    let deliverer = Deliverer {
+        queues: parts.queues.clone(),
+        catalog: Arc::clone(&parts.catalog),
+        coordination: Arc::clone(&parts.coordination),
+        channels: parts.channels.clone(),
+        live: parts.live.clone(),
+        clock: Arc::clone(&parts.clock),
+        metrics: Arc::clone(&parts.metrics),
+        health: parts.health.clone(),
+        concurrency: config.delivery_concurrency,
+        retries_max: config.delivery_retries_max,
+        backoff: Backoff::new(config.retry_base, config.retry_max),
+    };
+    let stop = stop.clone();
+    workers.spawn("forwarder", async move {
+        deliverer.run(stop).await;
+        Ok(())
+    });
+}
+
+fn random_run() -> Result<u32> {
+    let mut bytes = [0u8; 4];
+    getrandom::fill(&mut bytes).context("failed to get a random number")?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+fn shown(config: &Config) -> BTreeMap<&'static str, String> {
+    let mut shown = BTreeMap::new();
+    if let Some(http) = &config.http {
+        shown.insert("REQUIRED_FIELDS", http.rules.required.join(","));
+        shown.insert("SERVER_PORT_INGESTOR", http.listen.address.port().to_string());
+    }
+    shown.insert("MAX_INGEST_QUEUE_SIZE", config.live.ingest_records_max.to_string());
+    shown.insert("RATE_LIMIT_ENABLED", config.ingest_limit.is_some().to_string());
+    if let Some(limit) = config.ingest_limit {
+        shown.insert("INGEST_MAX_RATE", limit.max.to_string());
+        shown.insert("INGEST_RATE_WINDOW", Duration::as_secs(&limit.window).to_string());
+    }
+    shown
+}
+
+/// The API over the stores of a data directory that no server runs on, with a key for this use.
+pub async fn offline_api(config: Config) -> Result<(Router, String)> {
+    let clock: Arc<dyn Clock> = Arc::new(runtime::SystemClock);
+    let config = Config { channels: Vec::new(), ..config };
+    let parts = open(&config, &clock).await?;
+    let key = runtime::Secret::generate("")?;
+    let state = api_state(&parts, &config, key.clone());
+    Ok((crate::api::router(state), key.expose().to_owned()))
+}
+
+fn api_state(parts: &Parts, config: &Config, key: runtime::Secret) -> ApiState {
+    ApiState {
+        catalog: Arc::clone(&parts.catalog),
+        events: Arc::clone(&parts.events),
+        coordination: Arc::clone(&parts.coordination),
+        queues: parts.queues.clone(),
+        live: parts.live.clone(),
+        rulebook: parts.rulebook.clone(),
+        rejects: Arc::clone(&parts.rejects),
+        metrics: Arc::clone(&parts.metrics),
+        health: parts.health.clone(),
+        clock: Arc::clone(&parts.clock),
+        keys: Arc::new(vec![key]),
+        org: OrgId::default(),
+        options: ApiOptions {
+            version_prefix: config.version_prefix,
+            key_in_url: config.key_in_url,
+            metrics_cache: config.metrics_cache,
+        },
+    }
+}

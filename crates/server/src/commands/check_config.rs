@@ -1,0 +1,50 @@
+//! `muttd check-config`.
+
+use super::{Global, out, print_problems};
+use clap::Args;
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Print the settings in force, keys hidden
+    #[arg(long)]
+    pub print: bool,
+    /// Print the documented defaults, to start a file of your own
+    #[arg(long)]
+    pub defaults: bool,
+}
+
+pub fn run(global: &Global, args: &CheckArgs) -> ExitCode {
+    if args.defaults {
+        out(crate::config::DEFAULTS);
+        return ExitCode::SUCCESS;
+    }
+    let loaded = match global.load(None) {
+        Ok(loaded) => loaded,
+        Err(problems) => return print_problems(&problems),
+    };
+    if args.print {
+        out(&loaded.effective);
+    }
+    let roles: Vec<&str> = loaded.config.roles.iter().map(|r| r.as_str()).collect();
+    let mut text = String::new();
+    for note in &loaded.notes {
+        text.push_str(&format!("note: {note}\n"));
+    }
+    let files = crate::rule_files::read(&loaded.config.rule_paths);
+    for problem in files.problems.iter().map(ToString::to_string).chain(files.unreadable.iter().cloned()) {
+        text.push_str(&format!("rule problem: {problem}\n"));
+    }
+    let bad_rules = files.problems.len() + files.unreadable.len();
+    if !args.print {
+        text.push_str(&format!(
+            "the configuration is valid: roles {}; data in {}; {} channel(s); {} rule(s) in files\n",
+            roles.join(", "),
+            loaded.config.data_dir.display(),
+            loaded.config.channels.len(),
+            files.rules.len(),
+        ));
+    }
+    out(&text);
+    if bad_rules == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

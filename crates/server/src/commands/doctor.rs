@@ -1,0 +1,129 @@
+//! `muttd doctor`: what stands between this installation and its work.
+
+use super::client::running;
+use super::{Global, out, print_problems};
+use crate::config::{Config, Role};
+use clap::Args;
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {}
+
+enum Finding {
+    Good(String),
+    Note(String),
+    Bad(String),
+}
+
+pub fn run(global: &Global, _: &DoctorArgs) -> ExitCode {
+    let loaded = match global.load(None) {
+        Ok(loaded) => loaded,
+        Err(problems) => return print_problems(&problems),
+    };
+    let mut findings = vec![Finding::Good("the configuration is valid".into())];
+    findings.extend(loaded.notes.iter().cloned().map(Finding::Note));
+    let config = loaded.config;
+    data_dir(&config, &mut findings);
+    match running(&config) {
+        Some((pid, _)) => findings.push(Finding::Good(format!("the server runs (process {pid})"))),
+        None => ports(&config, &mut findings),
+    }
+    channels(&config, &mut findings);
+    kernel(&config, &mut findings);
+    let mut text = String::new();
+    let mut bad = 0;
+    for finding in findings {
+        let (mark, sentence) = match finding {
+            Finding::Good(s) => ("ok  ", s),
+            Finding::Note(s) => ("note", s),
+            Finding::Bad(s) => {
+                bad += 1;
+                ("BAD ", s)
+            }
+        };
+        let _ = writeln!(text, "{mark}  {sentence}");
+    }
+    out(&text);
+    if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn data_dir(config: &Config, findings: &mut Vec<Finding>) {
+    let dir = &config.data_dir;
+    if !dir.exists() {
+        findings.push(Finding::Note(format!("the data directory `{}` does not exist yet; the first start makes it", dir.display())));
+        return;
+    }
+    let probe = dir.join(".doctor");
+    match std::fs::write(&probe, b"x").and_then(|()| std::fs::File::open(&probe)).and_then(|f| f.sync_all()) {
+        Ok(()) => findings.push(Finding::Good(format!("the data directory `{}` can be written", dir.display()))),
+        Err(error) => findings.push(Finding::Bad(format!("the data directory `{}` cannot be written: {error}", dir.display()))),
+    }
+    let _ = std::fs::remove_file(&probe);
+    if let Ok(stat) = rustix::fs::statvfs(dir) {
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let gib = free / (1 << 30);
+        if free < 2 << 30 {
+            findings.push(Finding::Bad(format!("only {} MiB are free for the data directory", free >> 20)));
+        } else {
+            findings.push(Finding::Good(format!("{gib} GiB are free for the data directory")));
+        }
+    }
+}
+
+fn ports(config: &Config, findings: &mut Vec<Finding>) {
+    let mut taken = Vec::new();
+    for listen in config.listens() {
+        if let Err(error) = TcpListener::bind(listen.address) {
+            taken.push(format!("{} ({}): {error}", listen.address, listen.setting));
+        }
+    }
+    if let Some(udp) = config.syslog.udp.as_ref().filter(|_| config.has(Role::Ingestor)) {
+        if let Err(error) = std::net::UdpSocket::bind(udp.address) {
+            taken.push(format!("{}/udp ({}): {error}", udp.address, udp.setting));
+        }
+    }
+    if taken.is_empty() {
+        findings.push(Finding::Good("every port is free".into()));
+    }
+    findings.extend(taken.into_iter().map(|t| Finding::Bad(format!("cannot listen on {t}"))));
+}
+
+fn channels(config: &Config, findings: &mut Vec<Finding>) {
+    if config.channels.is_empty() {
+        findings.push(Finding::Note("no alert channel is configured: alerts are kept in the catalog only".into()));
+        return;
+    }
+    let probed = super::block_on(async {
+        let mut findings = Vec::new();
+        for channel in &config.channels {
+            let name = channel.0.name();
+            let answer = match connectors::channels::open(channel.0.clone()) {
+                Ok(channel) => channel.probe().await,
+                Err(error) => Err(error),
+            };
+            findings.push(match answer {
+                Ok(()) => Finding::Good(format!("the channel `{name}` answers")),
+                Err(error) => Finding::Bad(format!("the channel `{name}` does not answer: {error}")),
+            });
+        }
+        findings
+    });
+    if let Ok(probed) = probed {
+        findings.extend(probed);
+    }
+}
+
+fn kernel(config: &Config, findings: &mut Vec<Finding>) {
+    if config.syslog.udp.is_none() || !config.has(Role::Ingestor) {
+        return;
+    }
+    let max = std::fs::read_to_string("/proc/sys/net/core/rmem_max").ok().and_then(|t| t.trim().parse::<usize>().ok());
+    if let Some(max) = max.filter(|max| *max < config.syslog.receive_buffer_bytes) {
+        findings.push(Finding::Note(format!(
+            "net.core.rmem_max is {max}, below ingest.syslog.receive_buffer_bytes {}: bursts of UDP may be lost (sysctl -w net.core.rmem_max={})",
+            config.syslog.receive_buffer_bytes, config.syslog.receive_buffer_bytes
+        )));
+    }
+}

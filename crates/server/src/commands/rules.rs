@@ -1,0 +1,180 @@
+//! `muttd rules {lint,test,import}`.
+
+use super::client::Client;
+use super::{Global, block_on, out, print_failure};
+use crate::rule_files;
+use anyhow::{Result, bail};
+use axum::http::Method;
+use clap::{Args, Subcommand};
+use model::Rule;
+use rules::file::FileRule;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+pub struct RulesArgs {
+    #[command(subcommand)]
+    command: RulesCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RulesCommand {
+    /// Check rule files: mistakes, and what is probably not meant
+    Lint {
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// One JSON object a finding
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run the tests in rule files (events that must and must not match)
+    Test {
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Explain every test, not only failed ones
+        #[arg(long)]
+        explain: bool,
+    },
+    /// Put the rules of files into the catalog: all of them or none
+    Import {
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+        /// Only say what would be imported
+        #[arg(long)]
+        dry_run: bool,
+        /// Goes into the audit log
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+pub fn run(global: &Global, args: RulesArgs) -> ExitCode {
+    match args.command {
+        RulesCommand::Lint { paths, json } => lint(&paths, json),
+        RulesCommand::Test { paths, explain } => test(&paths, explain),
+        RulesCommand::Import { paths, dry_run, reason } => {
+            match block_on(import(global, &paths, dry_run, reason.as_deref())) {
+                Ok(Ok(())) => ExitCode::SUCCESS,
+                Ok(Err(error)) => print_failure(&error),
+                Err(error) => print_failure(&error.into()),
+            }
+        }
+    }
+}
+
+struct Finding {
+    place: String,
+    level: &'static str,
+    message: String,
+}
+
+fn lint(paths: &[PathBuf], json: bool) -> ExitCode {
+    let files = rule_files::read(paths);
+    let mut findings: Vec<Finding> = Vec::new();
+    for message in &files.unreadable {
+        findings.push(Finding { place: String::new(), level: "error", message: message.clone() });
+    }
+    for problem in &files.problems {
+        findings.push(Finding { place: String::new(), level: "error", message: problem.to_string() });
+    }
+    for rule in &files.rules {
+        for warning in rules::lint(&rule.draft) {
+            findings.push(Finding { place: place(rule), level: "warning", message: format!("{}: {}", warning.field, warning.message) });
+        }
+    }
+    let numbered: Vec<Rule> = files
+        .rules
+        .iter()
+        .zip(1..)
+        .map(|(rule, id)| Rule { id, draft: rule.draft.clone() })
+        .collect();
+    let named = |id: i64| usize::try_from(id - 1).ok().and_then(|i| files.rules.get(i)).map_or_else(String::new, place);
+    for warning in rules::lint_set(&numbered) {
+        findings.push(Finding {
+            place: named(warning.rule),
+            level: "warning",
+            message: format!("{} ({})", warning.message, named(warning.by)),
+        });
+    }
+    let errors = findings.iter().filter(|f| f.level == "error").count();
+    let mut text = String::new();
+    for finding in &findings {
+        if json {
+            let _ = writeln!(text, "{}", json!({"level": finding.level, "place": finding.place, "message": finding.message}));
+        } else {
+            let colon = if finding.place.is_empty() { "" } else { ": " };
+            let _ = writeln!(text, "{}: {}{colon}{}", finding.level, finding.place, finding.message);
+        }
+    }
+    if !json {
+        let _ = writeln!(text, "{} rule(s) in {} file(s): {errors} error(s), {} warning(s)", files.rules.len(), files.files, findings.len() - errors);
+    }
+    out(&text);
+    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn place(rule: &FileRule) -> String {
+    format!("\"{}\" (line {})", rule.name, rule.line)
+}
+
+fn test(paths: &[PathBuf], explain: bool) -> ExitCode {
+    let files = rule_files::read(paths);
+    let mut text = String::new();
+    for problem in files.unreadable.iter().cloned().chain(files.problems.iter().map(ToString::to_string)) {
+        let _ = writeln!(text, "error: {problem}");
+    }
+    let results = rules::file::run_tests(&files.rules);
+    let failed = results.iter().filter(|r| !r.passed).count();
+    for result in &results {
+        if !result.passed || explain {
+            let _ = writeln!(text, "{result}\n{}", result.explanation);
+        }
+    }
+    let untested = files.rules.iter().filter(|r| r.tests.matching.is_empty() && r.tests.no_match.is_empty()).count();
+    if untested > 0 {
+        let _ = writeln!(text, "note: {untested} rule(s) have no tests");
+    }
+    let _ = writeln!(text, "{} passed, {failed} failed", results.len() - failed);
+    out(&text);
+    let broken = files.problems.len() + files.unreadable.len();
+    if failed == 0 && broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn import(global: &Global, paths: &[PathBuf], dry_run: bool, reason: Option<&str>) -> Result<()> {
+    let files = rule_files::read(paths);
+    let problems: Vec<String> =
+        files.unreadable.iter().cloned().chain(files.problems.iter().map(ToString::to_string)).collect();
+    if !problems.is_empty() {
+        bail!("nothing was imported:\n  {}", problems.join("\n  "));
+    }
+    if files.rules.is_empty() {
+        bail!("there is no rule in these files");
+    }
+    if dry_run {
+        out(&format!("{} rule(s) would be imported\n", files.rules.len()));
+        return Ok(());
+    }
+    let rules: Vec<Value> = files.rules.iter().map(as_json).collect();
+    let client = Client::open(global).await?;
+    let body = json!({"rules": rules, "reason": reason.unwrap_or("muttd rules import")});
+    client.send(Method::POST, "/api/v2/rules/import", &body).await?;
+    out(&format!("imported {} rule(s); they act within a second\n", files.rules.len()));
+    Ok(())
+}
+
+fn as_json(rule: &FileRule) -> Value {
+    let draft = &rule.draft;
+    json!({
+        "match_string": draft.match_string,
+        "trap_oid": draft.trap_oid,
+        "syslog_severity": draft.syslog_severity,
+        "match_type": draft.match_type.as_str(),
+        "priority": draft.priority,
+        "prod_handling": draft.prod_handling.as_str(),
+        "dev_handling": draft.dev_handling.as_str(),
+        "team_assignment": draft.team_assignment,
+        "is_active": draft.is_active,
+    })
+}

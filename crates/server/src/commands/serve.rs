@@ -1,0 +1,135 @@
+//! `muttd serve`: logging, configuration, build, announce, run, wait for a signal, drain.
+
+use super::{Global, block_on, print_failure, print_problems};
+use crate::app::{App, AppHandle};
+use crate::keys::Key;
+use clap::Args;
+use runtime::logging::LevelHandle;
+use runtime::{Clock, Stop, Stopper, SystemClock};
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Roles to run, separated by commas: ingestor, alerter, forwarder, remediation, webui [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "ROLES")]
+    pub roles: Option<Vec<String>>,
+}
+
+pub fn run(global: &Global, args: ServeArgs) -> ExitCode {
+    let loaded = match global.load(args.roles.clone()) {
+        Ok(loaded) => loaded,
+        Err(problems) => return print_problems(&problems),
+    };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let level = match runtime::logging::init(&loaded.config.log, Arc::clone(&clock)) {
+        Ok(level) => level,
+        Err(message) => return print_failure(&anyhow::anyhow!(message)),
+    };
+    for note in &loaded.notes {
+        tracing::warn!("{note}");
+    }
+    let served = block_on(async {
+        let app = App::build(loaded.config, clock).await?;
+        let (stopper, stop) = Stopper::new();
+        announce(&app);
+        let signals = tokio::spawn(signals(stopper, stop.clone(), app.handle(), level, global.clone(), args.roles));
+        let clean = app.run(stop).await;
+        signals.abort();
+        Ok::<bool, anyhow::Error>(clean)
+    });
+    match served {
+        Ok(Ok(true)) => ExitCode::SUCCESS,
+        Ok(Ok(false)) => ExitCode::FAILURE,
+        Ok(Err(error)) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+        Err(error) => print_failure(&error.into()),
+    }
+}
+
+fn announce(app: &App) {
+    let addresses = app.addresses();
+    for (what, address) in [
+        ("HTTP ingest", addresses.ingest),
+        ("syslog UDP", addresses.syslog_udp),
+        ("syslog TCP", addresses.syslog_tcp),
+        ("syslog TLS", addresses.syslog_tls),
+        ("web API", addresses.webui),
+    ] {
+        if let Some(address) = address {
+            tracing::info!(%address, "{what} listens on {address}");
+        }
+    }
+    for (role, address) in &addresses.workers {
+        tracing::info!(%address, "health and metrics of {role} on {address}");
+    }
+    for (what, key) in [("ingest", &app.ingest_key), ("web API", &app.webui_key)] {
+        announce_key(what, key);
+    }
+    if app.parts().channels.is_empty() {
+        tracing::warn!("no alert channel is configured: alerts are kept in the catalog only (settings forwarder.moog.url, [[channel]])");
+    }
+}
+
+fn announce_key(what: &str, key: &Key) {
+    if let Some(file) = &key.file {
+        if key.generated {
+            tracing::info!(file = %file.display(), "made a new {what} key; it is in {}", file.display());
+        } else {
+            tracing::info!(file = %file.display(), "the {what} key is in {}", file.display());
+        }
+    }
+}
+
+/// SIGTERM and SIGINT stop, a second one at once; SIGHUP reloads.
+async fn signals(
+    stopper: Stopper,
+    stop: Stop,
+    handle: AppHandle,
+    level: LevelHandle,
+    global: Global,
+    roles: Option<Vec<String>>,
+) {
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        tracing::error!("signals cannot be handled; only a kill will end this process");
+        return;
+    };
+    loop {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            _ = hup.recv() => {
+                reload(&handle, &level, &global, roles.clone()).await;
+                continue;
+            }
+        }
+        if stop.is_requested() {
+            tracing::warn!("second signal: stopping at once; what was not finished is safe in the queue");
+            std::process::exit(1);
+        }
+        stopper.stop();
+    }
+}
+
+async fn reload(handle: &AppHandle, level: &LevelHandle, global: &Global, roles: Option<Vec<String>>) {
+    match global.load(roles) {
+        Ok(loaded) => {
+            if let Err(message) = level.set(&loaded.config.log.level) {
+                tracing::error!(message, "the log level stays");
+            }
+            handle.apply(&loaded.config).await;
+            tracing::info!("addresses, queue, keys and channels change with a restart only");
+        }
+        Err(problems) => {
+            for problem in problems {
+                tracing::error!(path = problem.path, "{}", problem.message);
+            }
+            tracing::error!("the configuration was not reloaded; the old one stays in force");
+        }
+    }
+}

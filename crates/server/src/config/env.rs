@@ -1,0 +1,143 @@
+//! Environment variables of the original and of ours, and the settings they set (contract mutt
+//! §8.1, §8.3). Of several for one setting the first in this list wins.
+
+use runtime::config::{Binding, Unit};
+
+const fn plain(variable: &'static str, path: &'static str) -> Binding {
+    Binding { variable, path, unit: Unit::Plain }
+}
+const fn seconds(variable: &'static str, path: &'static str) -> Binding {
+    Binding { variable, path, unit: Unit::SecondsToMillis }
+}
+const fn port(variable: &'static str, path: &'static str) -> Binding {
+    Binding { variable, path, unit: Unit::Port }
+}
+const fn list(variable: &'static str, path: &'static str) -> Binding {
+    Binding { variable, path, unit: Unit::List }
+}
+
+/// All of them.
+pub const BINDINGS: &[Binding] = &[
+    plain("MUTT_DATA_DIR", "data_dir"),
+    list("MUTT_ROLES", "roles"),
+    seconds("MUTT_GRACE_SECONDS", "grace_ms"),
+    plain("LOG_LEVEL", "log.level"),
+    plain("LOG_JSON_ENABLED", "log.json"),
+    plain("POD_NAME", "log.pod_name"),
+    plain("ALERTER_POD_NAME", "log.pod_name"),
+    plain("MOOG_POD_NAME", "log.pod_name"),
+    plain("INGEST_API_KEY", "keys.ingest"),
+    plain("WEBUI_API_KEY", "keys.webui"),
+    plain("MUTT_INGEST_LISTEN", "ingest.http.listen"),
+    port("SERVER_PORT_INGESTOR", "ingest.http.listen"),
+    port("INGESTOR_PORT", "ingest.http.listen"),
+    plain("MUTT_INGEST_DURABILITY", "ingest.http.durability"),
+    list("REQUIRED_FIELDS", "ingest.http.required_fields"),
+    list("REQUIRED_MESSAGE_FIELDS", "ingest.http.required_fields"),
+    plain("RATE_LIMIT_ENABLED", "ingest.limit.enabled"),
+    plain("INGEST_MAX_RATE", "ingest.limit.events_max"),
+    plain("RATE_LIMIT_MAX_REQUESTS", "ingest.limit.events_max"),
+    seconds("INGEST_RATE_WINDOW", "ingest.limit.window_ms"),
+    seconds("RATE_LIMIT_WINDOW_SECONDS", "ingest.limit.window_ms"),
+    plain("MUTT_SYSLOG_UDP", "ingest.syslog.udp"),
+    plain("MUTT_SYSLOG_TCP", "ingest.syslog.tcp"),
+    plain("MUTT_SYSLOG_TLS", "ingest.syslog.tls"),
+    plain("MUTT_SYSLOG_TLS_CERT", "ingest.syslog.tls_cert"),
+    plain("MUTT_SYSLOG_TLS_KEY", "ingest.syslog.tls_key"),
+    plain("MUTT_SYSLOG_DURABILITY", "ingest.syslog.durability"),
+    plain("MUTT_QUEUE", "queue.type"),
+    plain("MAX_INGEST_QUEUE_SIZE", "queue.ingest_records_max"),
+    plain("INGEST_QUEUE_CAP", "queue.ingest_records_max"),
+    port("METRICS_PORT_ALERTER", "alerter.metrics_listen"),
+    port("ALERTER_METRICS_PORT", "alerter.metrics_listen"),
+    port("SERVER_PORT_ALERTER_METRICS", "alerter.metrics_listen"),
+    port("HEALTH_PORT_ALERTER", "alerter.health_listen"),
+    port("ALERTER_HEALTH_PORT", "alerter.health_listen"),
+    port("SERVER_PORT_ALERTER", "alerter.health_listen"),
+    plain("ALERTER_MAX_RETRIES", "alerter.retries_max"),
+    plain("POISON_MESSAGE_MAX_RETRIES", "alerter.retries_max"),
+    list("MUTT_RULES", "alerter.rules"),
+    plain("UNHANDLED_THRESHOLD", "alerter.unhandled_threshold"),
+    plain("UNHANDLED_EVENT_THRESHOLD", "alerter.unhandled_threshold"),
+    seconds("UNHANDLED_EXPIRY_SECONDS", "alerter.unhandled_expiry_ms"),
+    seconds("UNHANDLED_EVENT_WINDOW", "alerter.unhandled_expiry_ms"),
+    plain("UNHANDLED_DEFAULT_TEAM", "alerter.unhandled_team"),
+    plain("ALERTER_QUEUE_WARN_THRESHOLD", "alerter.queue_warn_depth"),
+    plain("ALERTER_QUEUE_SHED_THRESHOLD", "alerter.queue_shed_depth"),
+    plain("ALERTER_SHED_MODE", "alerter.shed_mode"),
+    plain("ALERTER_DEFER_SLEEP_MS", "alerter.defer_sleep_ms"),
+    port("METRICS_PORT_MOOG", "forwarder.metrics_listen"),
+    port("MOOG_FORWARDER_METRICS_PORT", "forwarder.metrics_listen"),
+    port("SERVER_PORT_MOOG_METRICS", "forwarder.metrics_listen"),
+    port("HEALTH_PORT_MOOG", "forwarder.health_listen"),
+    port("MOOG_FORWARDER_HEALTH_PORT", "forwarder.health_listen"),
+    port("SERVER_PORT_MOOG_HEALTH", "forwarder.health_listen"),
+    plain("MOOG_RATE_LIMIT", "forwarder.rate_limit"),
+    seconds("MOOG_RATE_PERIOD", "forwarder.rate_window_ms"),
+    plain("MOOG_MAX_RETRIES", "forwarder.retries_max"),
+    plain("RETRY_MAX_ATTEMPTS", "forwarder.retries_max"),
+    seconds("MOOG_RETRY_BASE_DELAY", "forwarder.retry_base_ms"),
+    seconds("RETRY_BASE_DELAY", "forwarder.retry_base_ms"),
+    seconds("MOOG_RETRY_MAX_DELAY", "forwarder.retry_max_ms"),
+    seconds("RETRY_MAX_DELAY", "forwarder.retry_max_ms"),
+    plain("CIRCUIT_BREAKER_ENABLED", "forwarder.breaker_enabled"),
+    plain("CIRCUIT_BREAKER_THRESHOLD", "forwarder.breaker_threshold"),
+    plain("MOOG_CB_FAILURE_THRESHOLD", "forwarder.breaker_threshold"),
+    seconds("CIRCUIT_BREAKER_TIMEOUT", "forwarder.breaker_open_ms"),
+    seconds("MOOG_CB_OPEN_SECONDS", "forwarder.breaker_open_ms"),
+    plain("MOOG_WEBHOOK_URL", "forwarder.moog.url"),
+    plain("MOOG_API_KEY", "forwarder.moog.api_key"),
+    seconds("MOOG_WEBHOOK_TIMEOUT", "forwarder.moog.timeout_ms"),
+    seconds("MOOG_TIMEOUT", "forwarder.moog.timeout_ms"),
+    plain("MOOG_CA_CERT_PATH", "forwarder.moog.ca_file"),
+    port("METRICS_PORT_REMEDIATION", "remediation.metrics_listen"),
+    port("HEALTH_PORT_REMEDIATION", "remediation.health_listen"),
+    plain("REMEDIATION_ENABLED", "remediation.enabled"),
+    seconds("REMEDIATION_INTERVAL", "remediation.interval_ms"),
+    plain("REMEDIATION_BATCH_SIZE", "remediation.batch"),
+    plain("MAX_POISON_RETRIES", "remediation.poison_replays_max"),
+    plain("MOOG_HEALTH_CHECK_ENABLED", "remediation.probe"),
+    plain("MUTT_WEBUI_LISTEN", "webui.listen"),
+    port("SERVER_PORT_WEBUI", "webui.listen"),
+    port("WEBUI_PORT", "webui.listen"),
+    seconds("METRICS_CACHE_TTL", "webui.metrics_cache_ms"),
+    plain("EVENT_RETENTION_DAYS", "retention.events_days"),
+    plain("CONFIG_AUDIT_RETENTION_DAYS", "retention.config_audit_days"),
+    plain("RETENTION_ENFORCEMENT_ENABLED", "retention.enabled"),
+];
+
+/// Variables of the original that choose drivers which this build does not have yet: present, they
+/// must not be ignored in silence.
+pub const UNSUPPORTED: &[(&str, &str)] = &[
+    ("REDIS_HOST", "the Redis queue is not in this build; the embedded queue is used"),
+    ("DB_HOST", "PostgreSQL is not in this build; the embedded catalog is used"),
+    ("POSTGRES_HOST", "PostgreSQL is not in this build; the embedded catalog is used"),
+    ("VAULT_ADDR", "Vault is not in this build; give keys by environment or file"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use runtime::config::lookup;
+
+    #[test]
+    fn every_variable_sets_a_setting_that_exists() {
+        let defaults: toml::Table = super::super::DEFAULTS.parse().unwrap();
+        for binding in BINDINGS {
+            assert!(lookup(&defaults, binding.path).is_some(), "{} → {}", binding.variable, binding.path);
+        }
+    }
+
+    #[test]
+    fn the_documentation_in_the_default_file_names_only_variables_that_are_read() {
+        let known: Vec<&str> = BINDINGS.iter().map(|b| b.variable).collect();
+        for line in super::super::DEFAULTS.lines().filter(|l| l.starts_with('#') && l.ends_with(']')) {
+            let Some((_, names)) = line.rsplit_once('[') else { continue };
+            for name in names.trim_end_matches(']').split(',').map(str::trim) {
+                let name = name.split('=').next().unwrap();
+                let special = name.starts_with("--") || name == "LOG_FORMAT" || name == "channel";
+                assert!(special || known.contains(&name), "{line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The settings as they are written. The overlay has checked keys and types already; this turns the
+//! merged table into structs.
+
+use runtime::config::Problem;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    pub data_dir: String,
+    pub roles: Vec<String>,
+    pub grace_ms: i64,
+    pub log: Log,
+    pub keys: Keys,
+    pub ingest: Ingest,
+    pub queue: Queue,
+    pub alerter: Alerter,
+    pub forwarder: Forwarder,
+    /// Read one by one, so that a mistake in one says which.
+    #[serde(skip)]
+    pub channel: Vec<(usize, Channel)>,
+    pub remediation: Remediation,
+    pub webui: Webui,
+    pub retention: Retention,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub level: String,
+    pub json: bool,
+    pub pod_name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    pub ingest: String,
+    pub webui: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingest {
+    pub http: Http,
+    pub limit: Limit,
+    pub syslog: Syslog,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    pub listen: String,
+    pub durability: String,
+    pub required_fields: Vec<String>,
+    pub body_bytes_max: i64,
+    pub event_bytes_max: i64,
+    pub events_max: i64,
+    pub depth_max: i64,
+    pub body_timeout_ms: i64,
+    pub connections_max: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    pub enabled: bool,
+    pub events_max: i64,
+    pub window_ms: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Syslog {
+    pub udp: String,
+    pub tcp: String,
+    pub tls: String,
+    pub tls_cert: String,
+    pub tls_key: String,
+    pub dangerous_allow_tls12: bool,
+    pub durability: String,
+    pub message_bytes_max: i64,
+    pub connections_max: i64,
+    pub idle_timeout_ms: i64,
+    pub receive_buffer_bytes: i64,
+    pub timezone: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queue {
+    pub r#type: String,
+    pub ingest_records_max: i64,
+    pub other_records_max: i64,
+    pub bytes_max: i64,
+    pub segment_bytes: i64,
+    pub lease_ms: i64,
+    pub batched_sync_ms: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alerter {
+    pub metrics_listen: String,
+    pub health_listen: String,
+    pub workers: i64,
+    pub batch_max: i64,
+    pub retries_max: i64,
+    pub rules: Vec<String>,
+    pub unhandled_threshold: i64,
+    pub unhandled_expiry_ms: i64,
+    pub unhandled_team: String,
+    pub unhandled_keys_max: i64,
+    pub queue_warn_depth: i64,
+    pub queue_shed_depth: i64,
+    pub shed_mode: String,
+    pub defer_sleep_ms: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Forwarder {
+    pub metrics_listen: String,
+    pub health_listen: String,
+    pub concurrency: i64,
+    pub rate_limit: i64,
+    pub rate_window_ms: i64,
+    pub retries_max: i64,
+    pub retry_base_ms: i64,
+    pub retry_max_ms: i64,
+    pub breaker_enabled: bool,
+    pub breaker_threshold: i64,
+    pub breaker_open_ms: i64,
+    pub moog: Moog,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moog {
+    pub url: String,
+    pub api_key: String,
+    pub timeout_ms: i64,
+    pub ca_file: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, tag = "type", rename_all = "lowercase")]
+pub enum Channel {
+    Moogsoft {
+        name: String,
+        url: String,
+        #[serde(default)]
+        api_key: String,
+        #[serde(default = "ten_seconds")]
+        timeout_ms: i64,
+        #[serde(default)]
+        ca_file: String,
+    },
+    Webhook {
+        name: String,
+        url: String,
+        secret: String,
+        #[serde(default = "ten_seconds")]
+        timeout_ms: i64,
+        #[serde(default)]
+        ca_file: String,
+    },
+}
+
+fn ten_seconds() -> i64 {
+    10_000
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remediation {
+    pub metrics_listen: String,
+    pub health_listen: String,
+    pub enabled: bool,
+    pub interval_ms: i64,
+    pub batch: i64,
+    pub poison_replays_max: i64,
+    pub probe: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Webui {
+    pub listen: String,
+    pub metrics_cache_ms: i64,
+    pub version_prefix: bool,
+    pub dangerous_key_in_url: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    pub events_days: i64,
+    pub config_audit_days: i64,
+    pub enabled: bool,
+}
+
+/// `None` only when the merged table has a shape that the overlay should have refused.
+pub fn read(mut table: toml::Table, problems: &mut Vec<Problem>) -> Option<Raw> {
+    let mut channels = Vec::new();
+    match table.remove("channel") {
+        Some(toml::Value::Array(items)) => {
+            for (index, item) in items.into_iter().enumerate() {
+                match item.try_into::<Channel>() {
+                    Ok(channel) => channels.push((index, channel)),
+                    Err(error) => problems.push(Problem {
+                        path: format!("channel[{index}]"),
+                        message: error.message().to_owned(),
+                    }),
+                }
+            }
+        }
+        _ => problems.push(Problem {
+            path: "channel".into(),
+            message: "is a list of tables: write [[channel]] above each".into(),
+        }),
+    }
+    // Lists of texts are the one thing whose items the overlay does not look at.
+    match table.try_into::<Raw>() {
+        Ok(raw) => Some(Raw { channel: channels, ..raw }),
+        Err(error) => {
+            problems.push(Problem { path: "configuration".into(), message: error.message().to_owned() });
+            None
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! From what is written to what can be used; every problem with its path.
+
+use super::raw::{self, Raw};
+use connectors::channels::{ChannelConfig, HttpTarget};
+use connectors::inputs::http::BodyRules;
+use model::Durability;
+use pipeline::{LiveSettings, ShedMode};
+use runtime::config::{Problem, nearest};
+use runtime::logging::LogConfig;
+use runtime::{Secret, tls::MinimumTls};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+use storage::coordination::{BreakerSettings, RateLimit, UnhandledPolicy};
+use storage::queue::{QueueConfig, QueueLimits};
+
+/// A part of the product that can run alone or with others in one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    Ingestor,
+    Alerter,
+    Forwarder,
+    Remediation,
+    Webui,
+}
+
+impl Role {
+    pub const ALL: [Self; 5] = [Self::Ingestor, Self::Alerter, Self::Forwarder, Self::Remediation, Self::Webui];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ingestor => "ingestor",
+            Self::Alerter => "alerter",
+            Self::Forwarder => "forwarder",
+            Self::Remediation => "remediation",
+            Self::Webui => "webui",
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.map(Self::as_str);
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| {
+            let hint = nearest(text, known.into_iter()).map_or(String::new(), |k| format!("; did you mean `{k}`?"));
+            format!("`{text}` is not a role: {}{hint}", known.join(", "))
+        })
+    }
+}
+
+/// An address to listen on, with the setting it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    pub address: SocketAddr,
+    pub setting: &'static str,
+}
+
+/// The two ports of a worker role; both answer `/health` and `/metrics`.
+#[derive(Debug, Clone, Default)]
+pub struct PairListen {
+    pub metrics: Option<Listen>,
+    pub health: Option<Listen>,
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    pub listen: Listen,
+    pub durability: Durability,
+    pub rules: BodyRules,
+    pub body_bytes_max: usize,
+    pub body_timeout: Duration,
+    pub connections_max: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct SyslogSettings {
+    pub udp: Option<Listen>,
+    pub tcp: Option<Listen>,
+    pub tls: Option<(Listen, PathBuf, PathBuf, MinimumTls)>,
+    pub durability: Durability,
+    pub message_bytes_max: usize,
+    pub connections_max: usize,
+    pub idle_timeout: Duration,
+    pub receive_buffer_bytes: usize,
+    pub timezone: String,
+}
+
+/// A channel, its secret still to be read (it may be in a file).
+#[derive(Debug, Clone)]
+pub struct ChannelSettings(pub ChannelConfig);
+
+#[derive(Debug, Clone)]
+pub struct RetentionSettings {
+    pub enabled: bool,
+    pub events: Duration,
+    pub config_audit: Duration,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub roles: Vec<Role>,
+    pub grace: Duration,
+    pub log: LogConfig,
+    /// Given keys; empty ones are read or generated at start.
+    pub ingest_key: Secret,
+    pub webui_key: Secret,
+    pub http: Option<HttpSettings>,
+    pub syslog: SyslogSettings,
+    pub queue: QueueConfig,
+    pub alerter_listen: PairListen,
+    pub alerter_workers: usize,
+    pub batch_max: usize,
+    pub event_retries_max: u32,
+    pub rule_paths: Vec<PathBuf>,
+    pub forwarder_listen: PairListen,
+    pub delivery_concurrency: usize,
+    pub delivery_retries_max: u32,
+    pub retry_base: Duration,
+    pub retry_max: Duration,
+    pub channels: Vec<ChannelSettings>,
+    pub remediation_listen: PairListen,
+    pub remediation_probe: bool,
+    pub webui_listen: Option<Listen>,
+    pub metrics_cache: Duration,
+    pub version_prefix: bool,
+    pub key_in_url: bool,
+    pub retention: RetentionSettings,
+    pub ingest_limit: Option<RateLimit>,
+    /// Settings that act while running.
+    pub live: LiveSettings,
+}
+
+impl Config {
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+
+    /// Every TCP address that the chosen roles listen on.
+    pub fn listens(&self) -> Vec<&Listen> {
+        let mut all: Vec<&Listen> = Vec::new();
+        if self.has(Role::Ingestor) {
+            all.extend(self.http.as_ref().map(|h| &h.listen));
+            all.extend(&self.syslog.tcp);
+            all.extend(self.syslog.tls.as_ref().map(|t| &t.0));
+        }
+        for (role, pair) in [
+            (Role::Alerter, &self.alerter_listen),
+            (Role::Forwarder, &self.forwarder_listen),
+            (Role::Remediation, &self.remediation_listen),
+        ] {
+            if self.has(role) {
+                all.extend(&pair.metrics);
+                all.extend(&pair.health);
+            }
+        }
+        if self.has(Role::Webui) {
+            all.extend(&self.webui_listen);
+        }
+        all
+    }
+}
+
+struct Check<'a>(&'a mut Vec<Problem>);
+
+impl Check<'_> {
+    fn problem(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { path: path.into(), message: message.into() });
+    }
+
+    fn range<T: TryFrom<i64> + Default>(&mut self, path: &str, value: i64, least: i64, most: i64) -> T {
+        if !(least..=most).contains(&value) {
+            self.problem(path, format!("is {value}, expected {least} to {most}"));
+        }
+        T::try_from(value.clamp(least, most)).unwrap_or_default()
+    }
+
+    fn millis(&mut self, path: &str, value: i64, least: i64, most: i64) -> Duration {
+        Duration::from_millis(self.range(path, value, least, most))
+    }
+
+    fn listen(&mut self, path: &'static str, text: &str) -> Option<Listen> {
+        if text.is_empty() {
+            return None;
+        }
+        match text.parse() {
+            Ok(address) => Some(Listen { address, setting: path }),
+            Err(_) => {
+                self.problem(path, format!("`{text}` is not an address such as 127.0.0.1:8080 or [::1]:8080"));
+                None
+            }
+        }
+    }
+
+    fn pair(&mut self, metrics: (&'static str, &str), health: (&'static str, &str)) -> PairListen {
+        PairListen { metrics: self.listen(metrics.0, metrics.1), health: self.listen(health.0, health.1) }
+    }
+
+    fn durability(&mut self, path: &str, text: &str) -> Durability {
+        Durability::parse(text).unwrap_or_else(|| {
+            self.problem(path, format!("`{text}` is not one of strict, batched, memory"));
+            Durability::Strict
+        })
+    }
+
+    /// The value, or the content of the file that `file:…` names.
+    fn secret(&mut self, path: &str, text: &str) -> Secret {
+        let Some(file) = text.strip_prefix("file:") else { return Secret::new(text.trim()) };
+        match std::fs::read_to_string(file) {
+            Ok(content) if !content.trim().is_empty() => Secret::new(content.trim()),
+            Ok(_) => {
+                self.problem(path, format!("the file `{file}` is empty"));
+                Secret::new("")
+            }
+            Err(error) => {
+                self.problem(path, format!("the file `{file}` cannot be read: {error}"));
+                Secret::new("")
+            }
+        }
+    }
+
+    fn target(&mut self, path: &str, name: String, url: &str, timeout_ms: i64, ca_file: &str) -> HttpTarget {
+        if !(url.starts_with("http://") || url.starts_with("https://")) {
+            self.problem(format!("{path}.url"), "is not a URL that begins with https:// or http://");
+        }
+        let ca_file = (!ca_file.is_empty()).then(|| PathBuf::from(ca_file));
+        if let Some(file) = ca_file.as_ref().filter(|f| !f.is_file()) {
+            self.problem(format!("{path}.ca_file"), format!("`{}` is not a file", file.display()));
+        }
+        HttpTarget { name, url: url.to_owned(), timeout: self.millis(&format!("{path}.timeout_ms"), timeout_ms, 100, 300_000), ca_file }
+    }
+}
+
+const YEAR_MS: i64 = 31_536_000_000;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// `None` never stands alone: there is a problem for it.
+pub fn validate(raw: Raw, problems: &mut Vec<Problem>) -> Option<Config> {
+    let mut check = Check(problems);
+    let roles = roles(&mut check, &raw.roles);
+    if let Err(message) = runtime::logging::check_level(&raw.log.level) {
+        check.problem("log.level", message);
+    }
+    if raw.data_dir.trim().is_empty() {
+        check.problem("data_dir", "is empty");
+    }
+    let limits = limits(&mut check, &raw.queue);
+    let queue = match raw.queue.r#type.as_str() {
+        "embedded" => QueueConfig::Embedded { dir: PathBuf::from(&raw.data_dir).join("queue"), limits },
+        "memory" => QueueConfig::Memory(limits),
+        other => {
+            check.problem("queue.type", format!("this build has no `{other}` queue; it has embedded, memory"));
+            QueueConfig::Memory(limits)
+        }
+    };
+    let live = live(&mut check, &raw);
+    let channels = channels(&mut check, &raw);
+    let (retry_base, retry_max) = (
+        check.millis("forwarder.retry_base_ms", raw.forwarder.retry_base_ms, 1, YEAR_MS),
+        check.millis("forwarder.retry_max_ms", raw.forwarder.retry_max_ms, 1, YEAR_MS),
+    );
+    if retry_base > retry_max {
+        check.problem("forwarder.retry_base_ms", "is over forwarder.retry_max_ms");
+    }
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let config = Config {
+        data_dir: PathBuf::from(&raw.data_dir),
+        roles,
+        grace: check.millis("grace_ms", raw.grace_ms, 0, 3_600_000),
+        log: LogConfig {
+            level: raw.log.level.clone(),
+            json: raw.log.json,
+            service: "muttd".into(),
+            pod_name: if raw.log.pod_name.is_empty() { host() } else { raw.log.pod_name.clone() },
+        },
+        ingest_key: check.secret("keys.ingest", &raw.keys.ingest),
+        webui_key: check.secret("keys.webui", &raw.keys.webui),
+        http: http(&mut check, &raw.ingest.http),
+        syslog: syslog(&mut check, &raw.ingest.syslog),
+        queue,
+        alerter_listen: check.pair(
+            ("alerter.metrics_listen", &raw.alerter.metrics_listen),
+            ("alerter.health_listen", &raw.alerter.health_listen),
+        ),
+        alerter_workers: check.range("alerter.workers", raw.alerter.workers, 1, 64),
+        batch_max: check.range("alerter.batch_max", raw.alerter.batch_max, 1, 100_000),
+        event_retries_max: check.range("alerter.retries_max", raw.alerter.retries_max, 0, 1_000),
+        rule_paths: raw.alerter.rules.iter().map(PathBuf::from).collect(),
+        forwarder_listen: check.pair(
+            ("forwarder.metrics_listen", &raw.forwarder.metrics_listen),
+            ("forwarder.health_listen", &raw.forwarder.health_listen),
+        ),
+        delivery_concurrency: check.range("forwarder.concurrency", raw.forwarder.concurrency, 1, 1_000),
+        delivery_retries_max: check.range("forwarder.retries_max", raw.forwarder.retries_max, 0, 1_000),
+        retry_base,
+        retry_max,
+        channels,
+        remediation_listen: check.pair(
+            ("remediation.metrics_listen", &raw.remediation.metrics_listen),
+            ("remediation.health_listen", &raw.remediation.health_listen),
+        ),
+        remediation_probe: raw.remediation.probe,
+        webui_listen: check.listen("webui.listen", &raw.webui.listen),
+        metrics_cache: check.millis("webui.metrics_cache_ms", raw.webui.metrics_cache_ms, 0, 3_600_000),
+        version_prefix: raw.webui.version_prefix,
+        key_in_url: raw.webui.dangerous_key_in_url,
+        retention: RetentionSettings {
+            enabled: raw.retention.enabled,
+            events: DAY * check.range::<u32>("retention.events_days", raw.retention.events_days, 1, 36_500),
+            config_audit: DAY * check.range::<u32>("retention.config_audit_days", raw.retention.config_audit_days, 1, 36_500),
+        },
+        ingest_limit: live.ingest_limit,
+        live,
+    };
+    same_address_twice(&mut check, &config);
+    Some(config)
+}
+
+fn roles(check: &mut Check<'_>, names: &[String]) -> Vec<Role> {
+    if names.is_empty() {
+        check.problem("roles", "is empty: name at least one role");
+    }
+    let mut roles = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        match name.parse::<Role>() {
+            Ok(role) if roles.contains(&role) => {}
+            Ok(role) => roles.push(role),
+            Err(message) => check.problem(format!("roles[{index}]"), message),
+        }
+    }
+    roles
+}
+
+fn limits(check: &mut Check<'_>, raw: &raw::Queue) -> QueueLimits {
+    const RECORD_BYTES_MAX: u32 = 8 << 20;
+    let limits = QueueLimits {
+        ingest_records_max: check.range("queue.ingest_records_max", raw.ingest_records_max, 1_000, 1 << 40),
+        other_records_max: check.range("queue.other_records_max", raw.other_records_max, 1_000, 1 << 40),
+        bytes_max: check.range("queue.bytes_max", raw.bytes_max, 1 << 25, 1 << 50),
+        segment_bytes: check.range("queue.segment_bytes", raw.segment_bytes, 9 << 20, 1 << 40),
+        record_bytes_max: RECORD_BYTES_MAX,
+        lease: check.millis("queue.lease_ms", raw.lease_ms, 1_000, 3_600_000),
+        batched_sync: check.millis("queue.batched_sync_ms", raw.batched_sync_ms, 1, 60_000),
+    };
+    if limits.bytes_max / 2 < limits.segment_bytes {
+        check.problem("queue.bytes_max", "must be at least twice queue.segment_bytes");
+    }
+    limits
+}
+
+fn http(check: &mut Check<'_>, raw: &raw::Http) -> Option<HttpSettings> {
+    let settings = HttpSettings {
+        durability: check.durability("ingest.http.durability", &raw.durability),
+        rules: BodyRules {
+            required: raw.required_fields.clone(),
+            depth_max: check.range("ingest.http.depth_max", raw.depth_max, 1, 100),
+            event_bytes_max: check.range("ingest.http.event_bytes_max", raw.event_bytes_max, 64, 4 << 20),
+            events_max: check.range("ingest.http.events_max", raw.events_max, 1, 1_000_000),
+        },
+        body_bytes_max: check.range("ingest.http.body_bytes_max", raw.body_bytes_max, 64, 1 << 30),
+        body_timeout: check.millis("ingest.http.body_timeout_ms", raw.body_timeout_ms, 100, 3_600_000),
+        connections_max: check.range("ingest.http.connections_max", raw.connections_max, 1, 1_000_000),
+        listen: Listen { address: SocketAddr::from(([127, 0, 0, 1], 0)), setting: "ingest.http.listen" },
+    };
+    let listen = check.listen("ingest.http.listen", &raw.listen)?;
+    Some(HttpSettings { listen, ..settings })
+}
+
+fn syslog(check: &mut Check<'_>, raw: &raw::Syslog) -> SyslogSettings {
+    if jiff::tz::TimeZone::get(&raw.timezone).is_err() && raw.timezone != "UTC" {
+        check.problem("ingest.syslog.timezone", format!("`{}` is not a time zone such as Europe/Berlin", raw.timezone));
+    }
+    let tls = check.listen("ingest.syslog.tls", &raw.tls).map(|listen| {
+        for (path, file) in [("ingest.syslog.tls_cert", &raw.tls_cert), ("ingest.syslog.tls_key", &raw.tls_key)] {
+            if file.is_empty() && path.ends_with("cert") {
+                check.problem(path, "is needed for ingest.syslog.tls, as is ingest.syslog.tls_key");
+            } else if !file.is_empty() && !std::path::Path::new(file).is_file() {
+                check.problem(path, format!("`{file}` is not a file"));
+            }
+        }
+        let minimum = if raw.dangerous_allow_tls12 { MinimumTls::Tls12 } else { MinimumTls::Tls13 };
+        (listen, PathBuf::from(&raw.tls_cert), PathBuf::from(&raw.tls_key), minimum)
+    });
+    SyslogSettings {
+        udp: check.listen("ingest.syslog.udp", &raw.udp),
+        tcp: check.listen("ingest.syslog.tcp", &raw.tcp),
+        tls,
+        durability: check.durability("ingest.syslog.durability", &raw.durability),
+        message_bytes_max: check.range("ingest.syslog.message_bytes_max", raw.message_bytes_max, 480, 1 << 20),
+        connections_max: check.range("ingest.syslog.connections_max", raw.connections_max, 1, 1_000_000),
+        idle_timeout: check.millis("ingest.syslog.idle_timeout_ms", raw.idle_timeout_ms, 1_000, YEAR_MS),
+        receive_buffer_bytes: check.range("ingest.syslog.receive_buffer_bytes", raw.receive_buffer_bytes, 4_096, 1 << 30),
+        timezone: raw.timezone.clone(),
+    }
+}
+
+fn live(check: &mut Check<'_>, raw: &Raw) -> LiveSettings {
+    let (limit, alerter, forwarder) = (&raw.ingest.limit, &raw.alerter, &raw.forwarder);
+    let ingest_limit = RateLimit {
+        max: check.range("ingest.limit.events_max", limit.events_max, 1, i64::from(u32::MAX)),
+        window: check.millis("ingest.limit.window_ms", limit.window_ms, 1, 86_400_000),
+    };
+    let breaker = BreakerSettings {
+        failure_threshold: check.range("forwarder.breaker_threshold", forwarder.breaker_threshold, 1, 1_000_000),
+        open_for: check.millis("forwarder.breaker_open_ms", forwarder.breaker_open_ms, 1, YEAR_MS),
+        probe_timeout: Duration::from_secs(60),
+    };
+    LiveSettings {
+        ingest_records_max: check.range("queue.ingest_records_max", raw.queue.ingest_records_max.max(1_000), 1_000, i64::MAX),
+        ingest_limit: limit.enabled.then_some(ingest_limit),
+        unhandled: UnhandledPolicy {
+            threshold: check.range("alerter.unhandled_threshold", alerter.unhandled_threshold, 1, 1 << 40),
+            expiry: check.millis("alerter.unhandled_expiry_ms", alerter.unhandled_expiry_ms, 1_000, YEAR_MS),
+            keys_max: check.range("alerter.unhandled_keys_max", alerter.unhandled_keys_max, 100, 100_000_000),
+        },
+        unhandled_team: alerter.unhandled_team.clone(),
+        alerts_warn_depth: check.range("alerter.queue_warn_depth", alerter.queue_warn_depth, 1, 1 << 40),
+        alerts_shed_depth: check.range("alerter.queue_shed_depth", alerter.queue_shed_depth, 1, 1 << 40),
+        shed_mode: match alerter.shed_mode.as_str() {
+            "dlq" | "outbox" => ShedMode::Outbox,
+            "defer" => ShedMode::Defer,
+            other => {
+                check.problem("alerter.shed_mode", format!("`{other}` is not one of dlq, defer"));
+                ShedMode::Outbox
+            }
+        },
+        defer_sleep: check.millis("alerter.defer_sleep_ms", alerter.defer_sleep_ms, 1, 60_000),
+        delivery_limit: RateLimit {
+            max: check.range("forwarder.rate_limit", forwarder.rate_limit, 1, i64::from(u32::MAX)),
+            window: check.millis("forwarder.rate_window_ms", forwarder.rate_window_ms, 1, 86_400_000),
+        },
+        breaker: forwarder.breaker_enabled.then_some(breaker),
+        remediation_enabled: raw.remediation.enabled,
+        remediation_interval: check.millis("remediation.interval_ms", raw.remediation.interval_ms, 100, YEAR_MS),
+        remediation_batch: check.range("remediation.batch", raw.remediation.batch, 1, 1_000_000),
+        poison_replays_max: check.range("remediation.poison_replays_max", raw.remediation.poison_replays_max, 0, 1_000),
+    }
+}
+
+fn channels(check: &mut Check<'_>, raw: &Raw) -> Vec<ChannelSettings> {
+    let mut channels = Vec::new();
+    let moog = &raw.forwarder.moog;
+    if !moog.url.is_empty() {
+        let target = check.target("forwarder.moog", "moogsoft".into(), &moog.url, moog.timeout_ms, &moog.ca_file);
+        let api_key = check.secret("forwarder.moog.api_key", &moog.api_key);
+        channels.push(ChannelConfig::Moogsoft { target, api_key });
+    }
+    for (index, channel) in &raw.channel {
+        let path = format!("channel[{index}]");
+        let config = match channel {
+            raw::Channel::Moogsoft { name, url, api_key, timeout_ms, ca_file } => ChannelConfig::Moogsoft {
+                target: check.target(&path, name.clone(), url, *timeout_ms, ca_file),
+                api_key: check.secret(&format!("{path}.api_key"), api_key),
+            },
+            raw::Channel::Webhook { name, url, secret, timeout_ms, ca_file } => ChannelConfig::Webhook {
+                target: check.target(&path, name.clone(), url, *timeout_ms, ca_file),
+                secret: check.secret(&format!("{path}.secret"), secret),
+            },
+        };
+        let name = config.name();
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+            check.problem(format!("{path}.name"), "must be letters, digits, - and _");
+        } else if channels.iter().any(|c: &ChannelConfig| c.name() == name) {
+            check.problem(format!("{path}.name"), format!("`{name}` is the name of another channel"));
+        }
+        channels.push(config);
+    }
+    channels.into_iter().map(ChannelSettings).collect()
+}
+
+fn same_address_twice(check: &mut Check<'_>, config: &Config) {
+    let listens = config.listens();
+    for (i, listen) in listens.iter().enumerate() {
+        let other = listens[..i].iter().find(|o| o.address == listen.address && o.address.port() != 0);
+        if let Some(other) = other {
+            check.problem(listen.setting, format!("{} is the address of {} too", listen.address, other.setting));
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! `muttd`, the control plane, as a library: what the binary runs, and what tests run whole.
+
+pub mod api;
+pub mod app;
+pub mod commands;
+pub mod config;
+mod demo;
+mod ingest_http;
+pub mod keys;
+mod maintenance;
+mod rule_files;
+mod worker_http;

@@ -1,0 +1,18 @@
+//! `muttd`: the control plane. One `match`: every process it can be is on this screen.
+
+use clap::Parser;
+use server::commands::{self, Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Serve(args) => commands::serve::run(&cli.global, args),
+        Command::CheckConfig(args) => commands::check_config::run(&cli.global, &args),
+        Command::Queue(args) => commands::queue::run(&cli.global, args),
+        Command::Trace(args) => commands::trace::run(&cli.global, &args),
+        Command::Rules(args) => commands::rules::run(&cli.global, args),
+        Command::Doctor(args) => commands::doctor::run(&cli.global, &args),
+        Command::Demo(args) => commands::demo::run(&cli.global, args),
+    }
+}

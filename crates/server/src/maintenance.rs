@@ -1,0 +1,159 @@
+//! What a running process does beside its work: figures for `/metrics`, live settings, health of the
+//! stores, retention.
+
+use crate::config::RetentionSettings;
+use pipeline::Live;
+use pipeline::accept::Acceptor;
+use pipeline::metrics::{Metrics, labels};
+use runtime::{Clock, Health, Stop};
+use std::sync::Arc;
+use std::time::Duration;
+use storage::catalog::Catalog;
+use storage::coordination::Coordination;
+use storage::events::EventStore;
+use storage::queue::{QueueName, Queues};
+
+/// What the chores look at.
+#[derive(Clone)]
+pub struct Chores {
+    pub queues: Queues,
+    pub catalog: Arc<dyn Catalog>,
+    pub events: Arc<dyn EventStore>,
+    pub coordination: Arc<dyn Coordination>,
+    pub acceptor: Arc<Acceptor>,
+    pub live: Live,
+    pub metrics: Arc<Metrics>,
+    pub health: Health,
+    pub clock: Arc<dyn Clock>,
+}
+
+fn gauge(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+impl Chores {
+    /// Depths, live settings and health, a few times a second.
+    pub async fn watch(self, stop: Stop) {
+        let mut tick = 0u64;
+        let mut complained: Vec<String> = Vec::new();
+        while stop.sleep(Duration::from_millis(200)).await {
+            self.acceptor.refresh_depth().await;
+            tick += 1;
+            if tick % 4 == 0 {
+                self.settings(&mut complained).await;
+            }
+            if tick % 5 == 0 {
+                self.figures().await;
+            }
+            if tick % 25 == 0 {
+                self.check().await;
+            }
+        }
+    }
+
+    async fn settings(&self, complained: &mut Vec<String>) {
+        match self.coordination.settings().await {
+            Ok(shared) => {
+                let problems = self.live.overlay(&shared);
+                if problems != *complained {
+                    for problem in &problems {
+                        tracing::error!(problem, "a live setting cannot be used; the configured value stays");
+                    }
+                    *complained = problems;
+                }
+                self.health.ok("coordination");
+            }
+            Err(error) => self.health.failed("coordination", error.to_string()),
+        }
+    }
+
+    async fn figures(&self) {
+        for name in QueueName::ALL {
+            let Ok(stats) = self.queues.get(name).stats().await else { continue };
+            let queue = labels([("queue", name.as_str())]);
+            self.metrics.queue_depth.get_or_create(&queue).set(gauge(stats.depth));
+            self.metrics.queue_bytes.get_or_create(&queue).set(gauge(stats.bytes));
+            self.metrics.queue_quarantined.get_or_create(&queue).set(gauge(stats.quarantined));
+            match name {
+                QueueName::Ingest => {
+                    self.metrics.ingest_queue_depth.set(gauge(stats.depth));
+                    self.metrics.alerter_processing_list_depth.set(gauge(stats.leased));
+                }
+                QueueName::Alerts => {
+                    self.metrics.alerter_queue_depth.set(gauge(stats.depth));
+                    self.metrics.moog_processing_list_depth.set(gauge(stats.leased));
+                }
+                QueueName::DlqAlerter => {
+                    self.metrics.alerter_dlq_depth.set(gauge(stats.depth));
+                }
+                QueueName::DlqForwarder => {
+                    self.metrics.moog_dlq_depth.set(gauge(stats.depth));
+                }
+                QueueName::Dead => {}
+            }
+            if matches!(name, QueueName::DlqAlerter | QueueName::DlqForwarder | QueueName::Dead) {
+                let dlq = labels([("dlq_name", name.as_str())]);
+                self.metrics.remediation_dlq_depth.get_or_create(&dlq).set(gauge(stats.depth));
+            }
+        }
+        if let Some(bytes) = resident_bytes() {
+            self.metrics.process_resident_memory.set(gauge(bytes));
+        }
+        if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
+            self.metrics.process_open_fds.set(gauge(descriptors.count() as u64));
+        }
+    }
+
+    /// Parts that are broken get the chance to show that they work again.
+    async fn check(&self) {
+        match self.catalog.ping().await {
+            Ok(()) => self.health.ok("catalog"),
+            Err(error) => self.health.failed("catalog", error.to_string()),
+        }
+        if !self.health.broken(&["queue"]).is_empty() {
+            match self.queues.get(QueueName::Ingest).flush().await {
+                Ok(()) => self.health.ok("queue"),
+                Err(error) => self.health.failed("queue", error.to_string()),
+            }
+        }
+    }
+
+    /// Drops what is older than it has to be, in small steps, once an hour.
+    pub async fn retain(self, settings: RetentionSettings, stop: Stop) {
+        const STEP: u64 = 10_000;
+        let mut wait = Duration::from_secs(60);
+        while stop.sleep(wait).await {
+            wait = Duration::from_secs(3_600);
+            let now = self.clock.now();
+            match self.events.drop_before(now.minus(settings.events)).await {
+                Ok(0) => {}
+                Ok(days) => tracing::info!(days, "dropped old event partitions"),
+                Err(error) => tracing::warn!(%error, "old events could not be dropped"),
+            }
+            loop {
+                let purged =
+                    self.catalog.purge(now.minus(settings.events), now.minus(settings.config_audit), STEP).await;
+                match purged {
+                    Ok(0) => break,
+                    Ok(rows) => tracing::info!(rows, "dropped old audit rows"),
+                    Err(error) => {
+                        tracing::warn!(%error, "old audit rows could not be dropped");
+                        break;
+                    }
+                }
+                if !stop.sleep(Duration::from_millis(100)).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Resident memory of this process, bytes.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kilobytes: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes * 1_024)
+}
+

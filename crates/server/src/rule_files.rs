@@ -1,0 +1,73 @@
+//! Rule files of the configuration: read, checked, given ids that stay the same.
+
+use model::{Rule, RuleId};
+use rules::file::{FileProblem, FileRule};
+use std::path::{Path, PathBuf};
+
+/// What the files hold.
+#[derive(Debug, Default)]
+pub struct RuleFiles {
+    pub rules: Vec<FileRule>,
+    pub problems: Vec<FileProblem>,
+    /// Files that could not be read, with why.
+    pub unreadable: Vec<String>,
+    pub files: usize,
+}
+
+/// Reads files, and `*.yml`/`*.yaml` below folders in the order of their names.
+pub fn read(paths: &[PathBuf]) -> RuleFiles {
+    let mut found = RuleFiles::default();
+    for path in paths {
+        walk(path, true, &mut found);
+    }
+    found
+}
+
+fn walk(path: &Path, named: bool, found: &mut RuleFiles) {
+    if path.is_dir() {
+        match std::fs::read_dir(path) {
+            Ok(entries) => {
+                let mut below: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+                below.sort();
+                below.iter().for_each(|p| walk(p, false, found));
+            }
+            Err(error) => found.unreadable.push(format!("{}: {error}", path.display())),
+        }
+        return;
+    }
+    let yaml = path.extension().is_some_and(|e| e == "yml" || e == "yaml");
+    if !yaml && !named {
+        return;
+    }
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            found.files += 1;
+            let (mut rules, mut problems) = rules::file::parse(&path.display().to_string(), &text);
+            found.rules.append(&mut rules);
+            found.problems.append(&mut problems);
+        }
+        Err(error) => found.unreadable.push(format!("{}: {error}", path.display())),
+    }
+}
+
+/// As rules for detection, with negative ids made from their names, so that a rule keeps its id when
+/// others come and go.
+pub fn as_rules(files: &[FileRule]) -> Vec<Rule> {
+    files.iter().map(|file| Rule { id: id(&file.name), draft: file.draft.clone() }).collect()
+}
+
+fn id(name: &str) -> RuleId {
+    -1 - i64::try_from(rules::template::fingerprint(name) >> 12).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_rules_have_negative_ids_that_stay() {
+        assert_eq!(id("link down"), id("link down"));
+        assert_ne!(id("link down"), id("link up"));
+        assert!(id("link down") < 0);
+    }
+}

@@ -1,0 +1,86 @@
+//! `/health` and `/metrics` of a role, on any of its ports (contract mutt §0-8…10, §3.9, §4, §5).
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use pipeline::metrics::Metrics;
+use runtime::Health;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// What the endpoints of one role show.
+#[derive(Clone)]
+pub struct RoleHealth {
+    /// The contract's service name, `mutt-alerter`.
+    pub service: &'static str,
+    /// Parts that must work for this role to be healthy.
+    pub needs: &'static [&'static str],
+    pub pod: String,
+    pub health: Health,
+    pub metrics: Arc<Metrics>,
+    /// `v2.5` or `2.5`.
+    pub version_prefix: bool,
+}
+
+impl RoleHealth {
+    pub fn router(self) -> Router {
+        Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(self)
+    }
+
+    /// Status and body of `/health`. The keys `redis` and `queue` both tell of the queue: the
+    /// contract's name for scripts, the true one for people.
+    pub fn report(&self) -> (StatusCode, Value) {
+        let broken = self.health.broken(self.needs);
+        let queue = if broken.iter().any(|b| b.starts_with("queue")) { "disconnected" } else { "connected" };
+        let mut body = Map::new();
+        body.insert("service".into(), self.service.into());
+        body.insert("version".into(), "2.3".into());
+        body.insert("pod".into(), self.pod.as_str().into());
+        body.insert("redis".into(), queue.into());
+        body.insert("queue".into(), queue.into());
+        if broken.is_empty() {
+            body.insert("status".into(), "healthy".into());
+            return (StatusCode::OK, Value::Object(body));
+        }
+        body.insert("status".into(), "unhealthy".into());
+        body.insert("error".into(), broken.join("; ").into());
+        body.insert("errors".into(), broken.into());
+        (StatusCode::SERVICE_UNAVAILABLE, Value::Object(body))
+    }
+}
+
+/// The version headers that every response of the contract's services carries (§0-4, §0-5).
+pub fn version_headers(response: &mut Response, path: &str, prefix: bool) {
+    let v = if prefix { "v" } else { "" };
+    let supported = format!("{v}2.5, {v}2.0, {v}1.0");
+    let deprecated = if path.starts_with("/api/v1/") { "true" } else { "false" };
+    let headers = response.headers_mut();
+    for (name, value) in [
+        ("x-api-version", format!("{v}2.5")),
+        ("x-api-supported-versions", supported),
+        ("x-api-deprecated", deprecated.to_owned()),
+    ] {
+        if let Ok(value) = HeaderValue::from_str(&value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+}
+
+async fn health(State(role): State<RoleHealth>) -> Response {
+    let mut response = role.report();
+    let mut response = (response.0, axum::Json(std::mem::take(&mut response.1))).into_response();
+    version_headers(&mut response, "/health", role.version_prefix);
+    response
+}
+
+async fn metrics(State(role): State<RoleHealth>) -> Response {
+    metrics_response(&role.metrics)
+}
+
+/// The text of `/metrics`.
+pub fn metrics_response(metrics: &Metrics) -> Response {
+    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS))], metrics.encode()).into_response()
+}

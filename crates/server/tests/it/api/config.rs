@@ -1,0 +1,102 @@
+use super::metrics::Down;
+use super::{api, api_with, with_key};
+use axum::body::Body;
+use serde_json::json;
+use std::sync::Arc;
+
+/// Defect 23 of the original: `{}` after two changes.
+#[tokio::test]
+async fn a_changed_setting_is_shown_at_once() {
+    let api = api().await;
+    assert_eq!(api.get("/api/v1/config").await.is(200), json!({ "config": {} }));
+    let set = api.put("/api/v1/config/moog_rate_limit", json!({ "value": "7", "reason": "calmer" })).await.is(200);
+    assert_eq!(set, json!({ "key": "moog_rate_limit", "old_value": null, "new_value": "7" }));
+    let set = api.put("/api/v2/config/moog_rate_limit", json!({ "value": 9 })).await.is(200);
+    assert_eq!((&set["old_value"], &set["new_value"]), (&json!("7"), &json!("9")));
+    api.put("/api/v2/config/remediation_enabled", json!({ "value": false })).await.is(200);
+    let config = api.get("/api/v2/config").await.is(200);
+    assert_eq!(config["config"], json!({ "moog_rate_limit": "9", "remediation_enabled": "false" }));
+}
+
+#[tokio::test]
+async fn a_changed_setting_acts_at_once() {
+    let api = api().await;
+    api.put("/api/v2/config/moog_rate_limit", json!({ "value": 9 })).await.is(200);
+    api.put("/api/v2/config/remediation_enabled", json!({ "value": false })).await.is(200);
+    let live = api.state.live.get();
+    assert_eq!((live.delivery_limit.max, live.remediation_enabled), (9, false));
+}
+
+/// Defect 34 of the original: any value of any kind was taken.
+#[tokio::test]
+async fn values_that_cannot_be_used_are_400_and_change_nothing() {
+    let api = api().await;
+    for (key, value) in [
+        ("alerter_queue_shed_threshold", json!(-1)),
+        ("unhandled_threshold", json!("many")),
+        ("alerter_shed_mode", json!("drop")),
+        ("moog_rate_limit", json!(0)),
+        ("moog_rate_limit", json!(1.5)),
+        ("moog_rate_limit", json!(null)),
+        ("moog_rate_limit", json!([1])),
+        ("anything", json!({ "a": 1 })),
+        ("anything", json!("x".repeat(2_000))),
+    ] {
+        let refused = api.put(&format!("/api/v2/config/{key}"), json!({ "value": value })).await.refuses(400, "value");
+        assert!(refused["fields"]["value"].is_string(), "{key}: {refused}");
+    }
+    api.put("/api/v2/config/moog_rate_limit", json!({ "reason": "x" }))
+        .await
+        .refuses(400, "Missing 'value' in request body");
+    api.put("/api/v2/config/no%20key", json!({ "value": 1 })).await.refuses(400, "key");
+    let broken = with_key("PUT", "/api/v2/config/moog_rate_limit")
+        .header("content-type", "application/json")
+        .body(Body::from("{\"value\":"))
+        .unwrap();
+    api.send(broken).await.refuses(400, "not JSON");
+    assert_eq!(api.get("/api/v2/config").await.is(200)["config"], json!({}));
+    assert_eq!(api.get("/api/v2/audit").await.is(200)["pagination"]["total"], 0);
+}
+
+#[tokio::test]
+async fn a_setting_that_nothing_reads_is_kept_with_a_warning() {
+    let api = api().await;
+    let set = api.put("/api/v2/config/moog_rate_limitt", json!({ "value": "7" })).await.is(200);
+    assert!(set["warning"].as_str().unwrap().contains("moog_rate_limit"), "{set}");
+}
+
+/// Defect 22 of the original: the history was always 500.
+#[tokio::test]
+async fn the_history_of_settings_says_who_changed_what() {
+    let api = api().await;
+    api.put("/api/v2/config/moog_rate_limit", json!({ "value": 7, "reason": "calmer" })).await.is(200);
+    api.put("/api/v2/config/moog_rate_limit", json!({ "value": 8 })).await.is(200);
+    api.post("/api/v2/dev-hosts", json!({ "hostname": "lab" })).await.is(201);
+    for version in ["v1", "v2"] {
+        let history = api.get(&format!("/api/{version}/config/history")).await.is(200);
+        assert_eq!(history["pagination"], json!({ "page": 1, "limit": 50, "total": 2, "pages": 1 }));
+        let (newest, first) = (&history["history"][0], &history["history"][1]);
+        assert_eq!(
+            (&newest["key"], &newest["old_value"], &newest["new_value"]),
+            (&json!("moog_rate_limit"), &json!("7"), &json!("8"))
+        );
+        assert_eq!((&newest["operation"], &first["operation"]), (&json!("UPDATE"), &json!("CREATE")));
+        assert_eq!((&first["old_value"], &first["reason"]), (&json!(null), &json!("calmer")));
+        assert_eq!(newest["changed_at"], "Thu, 01 Jan 2026 12:00:00 GMT");
+    }
+    let audit = api.get("/api/v2/audit?table_name=dynamic_config").await.is(200);
+    assert_eq!(audit["logs"][0]["new_values"], json!({ "key": "moog_rate_limit", "value": "8" }));
+}
+
+#[tokio::test]
+async fn without_its_store_it_is_503_and_nothing_is_recorded() {
+    let api = api_with(|state| state.coordination = Arc::new(Down)).await;
+    for answer in
+        [api.get("/api/v2/config").await, api.put("/api/v2/config/moog_rate_limit", json!({ "value": 7 })).await]
+    {
+        assert_eq!(answer.header("retry-after"), "1");
+        assert!(!answer.text.contains("s3cret"), "{}", answer.text);
+        answer.refuses(503, "Dynamic config is not available");
+    }
+    assert_eq!(api.get("/api/v2/audit").await.is(200)["pagination"]["total"], 0);
+}

@@ -1,0 +1,183 @@
+//! From alert to receiver: limits, outages, dead letters. Each is named after what must not happen.
+
+use crate::support::{SOON, TestServer, event};
+use model::{AlertState, OrgId};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use storage::catalog::{AlertFilter, PageRequest};
+use storage::queue::QueueName;
+use testkit::{Behaviour, Receiver};
+
+fn many(host: &str, n: usize) -> String {
+    (0..n).map(|i| format!("{}\n", event(host, &format!("CRITICAL part{i}x")))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rate_limited_alerts_wait_and_none_is_dropped() {
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    let env = [("MOOG_WEBHOOK_URL", url.as_str()), ("MOOG_RATE_LIMIT", "50"), ("MOOG_RATE_PERIOD", "1")];
+    let server = TestServer::start(&env).await;
+    server.rule("CRITICAL").await;
+    assert_eq!(server.post(many("h", 500)).await.status(), 200);
+    let got = receiver.wait_for(500, Duration::from_secs(60)).await;
+    server.until(async || server.depth(QueueName::Alerts).await == 0).await;
+    assert_eq!(receiver.distinct_ids().len(), 500, "all arrive");
+    assert_eq!(receiver.deliveries().len(), 500, "each once");
+    let arrivals: Vec<_> = got.iter().map(|r| r.arrived).collect();
+    // Grants are exact (the limiter's own contract); arrivals jitter by the way they travel.
+    for (i, start) in arrivals.iter().enumerate() {
+        let within = arrivals[i..].iter().take_while(|a| a.duration_since(*start) < Duration::from_millis(900)).count();
+        assert!(within <= 50, "{within} arrived within 0.9 s");
+    }
+    assert_eq!(receiver.connections() <= 8, true, "connections are reused");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_outage_everything_arrives_once_and_no_hand_is_needed() {
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    let env = [("MOOG_WEBHOOK_URL", url.as_str()), ("MOOG_MAX_RETRIES", "2")];
+    let server = TestServer::start(&env).await;
+    server.rule("CRITICAL").await;
+    receiver.go_down().await;
+    assert_eq!(server.post(many("h", 200)).await.status(), 200);
+    // Many times longer than all tries of an alert would take: the breaker must hold them back.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let health = format!("http://{}/health", server.addresses.workers.iter().find(|w| w.0 == "forwarder").unwrap().1);
+    assert_eq!(server.http.get(&health).send().await.unwrap().status(), 503, "red while the receiver is away");
+    receiver.come_up();
+    receiver.wait_for(200, Duration::from_secs(60)).await;
+    server.until(async || server.depth(QueueName::Alerts).await + server.depth(QueueName::DlqForwarder).await == 0).await;
+    assert_eq!(receiver.accepted_ids().len(), 200);
+    assert_eq!(server.depth(QueueName::Dead).await, 0);
+    server.until(async || server.http.get(&health).send().await.unwrap().status() == 200).await;
+    let metrics = server.parts.metrics.encode();
+    assert!(metrics.contains("mutt_moog_circuit_trips_total"));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_after_is_honoured() {
+    let receiver = Receiver::start().await;
+    receiver.script([Behaviour::retry_after(429, "2")]);
+    let url = receiver.url();
+    let server = TestServer::start(&[("MOOG_WEBHOOK_URL", &url), ("CIRCUIT_BREAKER_ENABLED", "false")]).await;
+    server.rule("CRITICAL").await;
+    server.send(&event("h", "CRITICAL")).await;
+    let got = receiver.wait_for(2, SOON).await;
+    assert!(got[1].arrived.duration_since(got[0].arrived) >= Duration::from_secs(2));
+    assert_eq!(got[0].idempotency_key(), got[1].idempotency_key(), "the same key on every try");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_that_is_always_refused_ends_parked_by_one_counter_and_never_loops() {
+    let receiver = Receiver::start().await;
+    receiver.set(Behaviour::status(400));
+    receiver.set_head(Some(Behaviour::accept()));
+    let url = receiver.url();
+    let server = TestServer::start(&[("MOOG_WEBHOOK_URL", &url), ("MAX_POISON_RETRIES", "3")]).await;
+    server.rule("CRITICAL").await;
+    server.send(&event("h", "CRITICAL")).await;
+    server.until(async || server.depth(QueueName::Dead).await == 1).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(receiver.deliveries().len(), 4, "once, and once for each of three replays; then never again");
+    assert_eq!(server.depth(QueueName::DlqForwarder).await, 0);
+    let (_, seen) = server.api("GET", "/api/v2/queues/dead", None).await;
+    let text = seen.to_string();
+    assert!(text.contains("400") && text.contains("CRITICAL"), "reason and original are kept: {text}");
+    let page = PageRequest { page: 1, limit: 10 };
+    let alerts = server.parts.catalog.alerts(&OrgId::default(), &AlertFilter::default(), page).await.unwrap();
+    assert_eq!(alerts.rows[0].state, AlertState::Dead);
+    // By hand, once the receiver is mended.
+    receiver.set(Behaviour::accept());
+    let (status, answer) = server.api("POST", "/api/v2/queues/dead/replay", Some(json!({"filter": {"reason_contains": "400"}}))).await;
+    assert_eq!((status, answer["replayed"].as_u64()), (200, Some(1)), "{answer}");
+    server.until(async || !receiver.accepted_ids().is_empty()).await;
+    server.until(async || server.depth(QueueName::Alerts).await == 0).await;
+    assert_eq!(server.depth(QueueName::Dead).await, 0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probing_creates_no_event_at_the_receiver() {
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    let server = TestServer::start(&[("MOOG_WEBHOOK_URL", &url)]).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(receiver.deliveries().is_empty(), "no POST");
+    assert!(receiver.requests().iter().any(|r| r.method == "HEAD"), "it was asked");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_alert_carries_severity_decision_and_a_signature_of_its_fault() {
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    let server = TestServer::start(&[("MOOG_WEBHOOK_URL", &url), ("MOOG_API_KEY", "moog-secret-1")]).await;
+    server.rule("LINK").await;
+    let link = |n: u32, port: u32| event("sw1", &format!("{n}: LINK down on GigabitEthernet0/{port}"));
+    for (n, port) in [(1, 1), (2, 1), (3, 2)] {
+        server.send(&link(n, port)).await;
+    }
+    let got = receiver.wait_for(3, SOON).await;
+    let bodies: Vec<_> = got.iter().map(testkit::Request::json).collect();
+    let signatures: BTreeSet<String> = bodies.iter().map(|b| b["signature"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(signatures.len(), 2, "repeats join, different faults do not: {signatures:?}");
+    assert_eq!(bodies[0]["severity"], 4, "an error is Major, not the constant Warning");
+    assert_eq!(bodies[0]["manager"], "MUTT");
+    assert_eq!(bodies[0]["custom_info"]["mutt"]["handling"], "Page_and_ticket");
+    assert_eq!(got[0].header("authorization"), Some("Bearer moog-secret-1"));
+    // The key is nowhere on disk: not in the queue, not in the dead letters, not in the catalog.
+    server.until(async || server.depth(QueueName::Alerts).await == 0).await;
+    let dir = server.stop().await;
+    fn search(path: &std::path::Path) {
+        for entry in std::fs::read_dir(path).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                search(&path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                assert!(!bytes.windows(13).any(|w| w == b"moog-secret-1"), "{}", path.display());
+            }
+        }
+    }
+    search(&dir.path().join("data"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_channel_alerts_are_recorded_and_said() {
+    let server = TestServer::start(&[]).await;
+    server.rule("CRITICAL").await;
+    server.send(&event("h", "CRITICAL")).await;
+    let page = PageRequest { page: 1, limit: 10 };
+    server
+        .until(async || {
+            let alerts = server.parts.catalog.alerts(&OrgId::default(), &AlertFilter::default(), page).await.unwrap();
+            alerts.rows.first().is_some_and(|a| a.state == AlertState::Recorded)
+        })
+        .await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_overfull_alert_queue_sheds_into_the_outbox_and_loses_nothing() {
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    receiver.go_down().await;
+    let env = [("MOOG_WEBHOOK_URL", url.as_str()), ("ALERTER_QUEUE_SHED_THRESHOLD", "50")];
+    let server = TestServer::start(&env).await;
+    server.rule("CRITICAL").await;
+    for _ in 0..5 {
+        assert_eq!(server.post(many("h", 60)).await.status(), 200);
+        server.worked().await;
+    }
+    assert!(server.depth(QueueName::Alerts).await < 300, "some were shed");
+    receiver.come_up();
+    receiver.wait_for(300, Duration::from_secs(60)).await;
+    server.until(async || receiver.accepted_ids().len() == 300).await;
+    server.stop().await;
+}

@@ -1,0 +1,8 @@
+//! The whole server in this process, on port 0, with embedded drivers and real receivers.
+
+mod api;
+mod delivery;
+mod detection;
+mod ingest;
+mod lifecycle;
+mod support;

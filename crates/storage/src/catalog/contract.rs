@@ -1,0 +1,81 @@
+//! What every catalog must do. `open(name)` gives the catalog called `name`: empty the first time,
+//! afterwards with what was in it (the one before is dropped by then).
+
+#![expect(clippy::unwrap_used, reason = "a test suite")]
+
+mod history;
+mod settings;
+
+use super::{Actor, Catalog, PageRequest};
+use model::{ErrorKind, EventId, Handling, MatchType, OrgId, RuleDraft, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Runs every check.
+pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
+    settings::every_field_of_a_rule_comes_back(&open).await;
+    settings::rules_are_ordered_by_priority_then_id(&open("order").await).await;
+    settings::rules_are_created_all_or_none(&open("all or none").await).await;
+    settings::a_rule_changed_meanwhile_is_a_conflict(&open("conflict").await).await;
+    settings::ids_of_rules_are_never_given_again(&open).await;
+    settings::bad_rules_are_invalid(&open("invalid").await).await;
+    settings::hosts_and_teams_are_kept_sorted_and_unique(&open("hosts").await).await;
+    settings::organisations_never_see_each_other(&open("orgs").await).await;
+    settings::every_change_moves_the_revision_and_nothing_else_does(&open).await;
+    settings::every_change_is_audited_with_old_and_new_values(&open("audited").await).await;
+    settings::a_refused_change_leaves_no_trace(&open("refused").await).await;
+    history::recording_again_changes_nothing(&open).await;
+    history::deleting_a_rule_keeps_history(&open("history").await).await;
+    history::audit_rows_are_filtered_and_paged_newest_first(&open("audit pages").await).await;
+    history::config_changes_are_filtered_and_wildcards_mean_themselves(&open("changes").await).await;
+    history::old_rows_are_purged_in_batches(&open("purge").await).await;
+    history::alerts_go_from_pending_to_an_end(&open).await;
+    history::alerts_are_filtered_and_paged(&open("alert pages").await).await;
+    history::a_batch_of_another_organisation_is_refused_whole(&open("foreign").await).await;
+    open("ping").await.ping().await.unwrap();
+}
+
+type Store = Arc<dyn Catalog>;
+
+/// 2026-03-10T12:00:00Z plus `secs`.
+fn at(secs: u64) -> Timestamp {
+    Timestamp::from_secs(1_773_144_000).plus(Duration::from_secs(secs))
+}
+
+fn org(name: &str) -> OrgId {
+    name.parse().unwrap()
+}
+
+fn home() -> OrgId {
+    OrgId::default()
+}
+
+fn admin(secs: u64) -> Actor {
+    Actor { name: "Admin".into(), reason: Some("because".into()), correlation_id: "c-1".into(), at: at(secs) }
+}
+
+fn draft(text: &str) -> RuleDraft {
+    RuleDraft {
+        match_string: Some(text.into()),
+        trap_oid: None,
+        syslog_severity: None,
+        match_type: MatchType::Contains,
+        priority: RuleDraft::DEFAULT_PRIORITY,
+        prod_handling: Handling::new("Page_and_ticket"),
+        dev_handling: Handling::new("Ignore"),
+        team_assignment: "NETO".into(),
+        is_active: true,
+    }
+}
+
+fn event_id(secs: u64, number: u64) -> EventId {
+    EventId::new(at(secs), 7, number)
+}
+
+fn page(page: u64, limit: u64) -> PageRequest {
+    PageRequest { page, limit }
+}
+
+fn kind<T: std::fmt::Debug>(result: crate::StorageResult<T>) -> ErrorKind {
+    result.unwrap_err().kind()
+}

@@ -1,0 +1,270 @@
+//! Audit rows and alerts.
+
+use super::settings::changes;
+use super::{Store, admin, at, draft, event_id, home, kind, org, page};
+use crate::catalog::{AlertFilter, AlertProgress, AuditEntry, AuditFilter, AuditRow, ConfigChange, ConfigChangeFilter};
+use bytes::Bytes;
+use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, ErrorKind, EventId, Handling};
+
+fn entry(secs: u64, number: u64) -> AuditEntry {
+    AuditEntry {
+        event_id: event_id(secs, number),
+        event_timestamp: at(secs),
+        hostname: "router-1".into(),
+        matched_rule_id: 5,
+        handling_decision: "Page_only".into(),
+        forwarded: true,
+        raw_message: Bytes::from_static(r#"{"message":"naïve"}"#.as_bytes()),
+    }
+}
+
+fn alert(event: EventId, secs: u64) -> Alert {
+    Alert {
+        id: AlertId::derive(event, "rule"),
+        org: home(),
+        kind: AlertKind::Rule,
+        event_id: event,
+        correlation_id: "c".into(),
+        created_at: at(secs),
+        host: "router-1".into(),
+        team: "NETO".into(),
+        severity: AlertSeverity::Major,
+        handling: Handling::new("Page_only"),
+        rule_id: Some(5),
+        signature: "router-1:5".into(),
+        message: "link down".into(),
+        raw_json: Bytes::from_static(b"{}"),
+    }
+}
+
+async fn audit(catalog: &Store, filter: AuditFilter) -> Vec<AuditRow> {
+    catalog.audit_log(&home(), &filter, page(1, 200)).await.unwrap().rows
+}
+
+pub async fn recording_again_changes_nothing(open: &impl AsyncFn(&'static str) -> Store) {
+    let catalog = open("record").await;
+    let (entries, alerts) = (vec![entry(0, 1), entry(1, 2)], vec![alert(event_id(0, 1), 0)]);
+    catalog.record(&home(), entries.clone(), alerts.clone()).await.unwrap();
+    let id = alerts[0].id;
+    let delivered = AlertProgress { id, state: AlertState::Delivered, at: at(5), attempts: 1, detail: None };
+    catalog.mark_alerts(vec![delivered]).await.unwrap();
+    drop(catalog);
+    let catalog = open("record").await;
+    let more = [entries.clone(), vec![entry(2, 3), entry(2, 3)]].concat();
+    catalog.record(&home(), more, alerts).await.unwrap();
+    // The same event under another rule, and in another organisation, is another row.
+    catalog.record(&home(), vec![AuditEntry { matched_rule_id: 6, ..entry(0, 1) }], Vec::new()).await.unwrap();
+    catalog.record(&org("acme"), entries, Vec::new()).await.unwrap();
+    catalog.record(&home(), Vec::new(), Vec::new()).await.unwrap();
+    let log = catalog.audit_log(&home(), &AuditFilter::default(), page(1, 50)).await.unwrap();
+    assert_eq!((log.total, log.rows.len()), (4, 4));
+    assert_eq!(log.rows[0].entry, entry(2, 3));
+    assert_eq!(catalog.alert(&home(), id).await.unwrap().state, AlertState::Delivered, "not pending again");
+}
+
+pub async fn deleting_a_rule_keeps_history(catalog: &Store) {
+    let id = catalog.create_rule(&home(), draft("a"), &admin(0)).await.unwrap();
+    let row = AuditEntry { matched_rule_id: id, ..entry(0, 1) };
+    catalog.record(&home(), vec![row.clone()], vec![alert(event_id(0, 1), 0)]).await.unwrap();
+    catalog.delete_rule(&home(), id, &admin(1)).await.unwrap();
+    assert_eq!(audit(catalog, AuditFilter { rule_id: Some(id), ..Default::default() }).await[0].entry, row);
+    catalog.record(&home(), vec![AuditEntry { event_id: event_id(1, 2), ..row }], Vec::new()).await.unwrap();
+    assert_eq!(audit(catalog, AuditFilter::default()).await.len(), 2, "a worker with old rules is not refused");
+}
+
+pub async fn audit_rows_are_filtered_and_paged_newest_first(catalog: &Store) {
+    let mut entries: Vec<_> = (0..95).map(|n| entry(n, n)).collect();
+    for (n, entry) in (0u64..).zip(&mut entries) {
+        entry.hostname = format!("host-{}", n % 2);
+        entry.matched_rule_id = (n % 5) as i64;
+        entry.forwarded = n % 3 == 0;
+    }
+    entries.reverse();
+    catalog.record(&home(), entries.clone(), Vec::new()).await.unwrap();
+    let mut seen = Vec::new();
+    for number in 1..=12 {
+        let page = catalog.audit_log(&home(), &AuditFilter::default(), page(number, 10)).await.unwrap();
+        assert_eq!(page.total, 95);
+        assert_eq!(page.rows.len(), [10, 5, 0][(number as usize).saturating_sub(9).min(2)], "page {number}");
+        seen.extend(page.rows.into_iter().map(|row| row.entry));
+    }
+    assert_eq!(seen, entries, "each row once, newest first");
+    let first = catalog.audit_log(&home(), &AuditFilter::default(), page(0, 1)).await.unwrap();
+    assert_eq!(first.rows[0].entry, entries[0], "page 0 is page 1");
+    let check = async |filter: AuditFilter, expected: usize| {
+        let page = catalog.audit_log(&home(), &filter, page(1, 1_000)).await.unwrap();
+        assert_eq!((page.rows.len(), page.total), (expected, expected as u64), "{filter:?}");
+    };
+    let any = AuditFilter::default;
+    check(AuditFilter { hostname: Some("host-1".into()), ..any() }, 47).await;
+    check(AuditFilter { hostname: Some("host".into()), ..any() }, 0).await;
+    check(AuditFilter { rule_id: Some(2), ..any() }, 19).await;
+    check(AuditFilter { event_id: Some(event_id(7, 7)), ..any() }, 1).await;
+    check(AuditFilter { from: Some(at(10)), to: Some(at(19)), ..any() }, 10).await;
+    let all = AuditFilter { hostname: Some("host-0".into()), rule_id: Some(0), from: Some(at(10)), ..any() };
+    check(AuditFilter { to: Some(at(30)), ..all }, 3).await;
+    let others = catalog.audit_log(&org("acme"), &any(), page(1, 10)).await.unwrap();
+    assert_eq!((others.total, others.rows.len()), (0, 0));
+}
+
+pub async fn config_changes_are_filtered_and_wildcards_mean_themselves(catalog: &Store) {
+    let change = |by: &str, secs| ConfigChange {
+        id: 0,
+        changed_at: at(secs),
+        changed_by: by.into(),
+        operation: "UPDATE".into(),
+        table_name: "dynamic_config".into(),
+        record_id: 0,
+        old_values: None,
+        new_values: Some(r#"{"key":"moog_rate_limit","value":"60"}"#.into()),
+        reason: None,
+        correlation_id: "c-9".into(),
+    };
+    for (by, secs) in [("alice_1", 1), ("ALICEx1", 2), ("100%", 3), (r"back\slash", 4)] {
+        catalog.record_config_change(&home(), change(by, secs)).await.unwrap();
+    }
+    let id = catalog.create_rule(&home(), draft("a"), &admin(5)).await.unwrap();
+    let bad = ConfigChange { operation: "DROP".into(), ..change("x", 1) };
+    assert_eq!(kind(catalog.record_config_change(&home(), bad).await), ErrorKind::Invalid);
+    let check = async |filter: ConfigChangeFilter, expected: &[u64]| {
+        let label = format!("{filter:?}");
+        let page = catalog.config_changes(&home(), &filter, page(1, 10)).await.unwrap();
+        assert_eq!(page.total, expected.len() as u64, "{label}");
+        let times: Vec<_> = page.rows.iter().map(|c| c.changed_at).collect();
+        assert_eq!(times, expected.iter().map(|s| at(*s)).collect::<Vec<_>>(), "{label}");
+    };
+    let any = ConfigChangeFilter::default;
+    let by = |text: &str| ConfigChangeFilter { changed_by: Some(text.into()), ..any() };
+    check(any(), &[5, 4, 3, 2, 1]).await;
+    check(by("alice"), &[2, 1]).await;
+    check(by("e_1"), &[1]).await;
+    check(by("%"), &[3]).await;
+    check(by(r"\"), &[4]).await;
+    check(ConfigChangeFilter { operation: Some("CREATE".into()), ..any() }, &[5]).await;
+    check(ConfigChangeFilter { table_name: Some("dynamic_config".into()), ..by("a") }, &[4, 2, 1]).await;
+    check(ConfigChangeFilter { record_id: Some(id), ..any() }, &[5]).await;
+    check(ConfigChangeFilter { from: Some(at(2)), to: Some(at(4)), ..any() }, &[4, 3, 2]).await;
+    let second = catalog.config_changes(&home(), &any(), page(2, 2)).await.unwrap();
+    assert_eq!((second.total, second.rows[0].changed_at), (5, at(3)));
+    let row = &changes(catalog, &home(), by("100")).await[0];
+    assert_eq!(ConfigChange { id: row.id, ..change("100%", 3) }, *row);
+}
+
+pub async fn old_rows_are_purged_in_batches(catalog: &Store) {
+    for n in 0..10 {
+        let mut entry = entry(n, n);
+        entry.event_timestamp = at(1_000_000 - n); // the device's clock says nothing about age
+        let alert = alert(event_id(n, n), n);
+        let state = if n < 2 { AlertState::Pending } else { AlertState::ALL[1 + n as usize % 3] };
+        let step = AlertProgress { id: alert.id, state, at: at(n), attempts: 1, detail: None };
+        catalog.record(&home(), vec![entry], vec![alert]).await.unwrap();
+        catalog.mark_alerts(vec![step]).await.unwrap();
+        catalog.add_dev_host(&home(), &format!("h{n}"), &admin(n)).await.unwrap();
+    }
+    // Older than 6: six audit rows, four settled alerts, five changes.
+    let mut gone = Vec::new();
+    while gone.last() != Some(&0) {
+        gone.push(catalog.purge(at(6), at(5), 3).await.unwrap());
+    }
+    assert_eq!(gone, [9, 6, 0]);
+    let log = catalog.audit_log(&home(), &AuditFilter::default(), page(1, 50)).await.unwrap();
+    assert_eq!((log.total, log.rows.len()), (4, 4));
+    let alerts = catalog.alerts(&home(), &AlertFilter::default(), page(1, 50)).await.unwrap();
+    assert_eq!(alerts.total, 6, "pending alerts stay however old they are");
+    assert_eq!(changes(catalog, &home(), ConfigChangeFilter::default()).await.len(), 5);
+}
+
+pub async fn alerts_go_from_pending_to_an_end(open: &impl AsyncFn(&'static str) -> Store) {
+    let catalog = open("alerts").await;
+    let alerts: Vec<_> = (0..4).map(|n| alert(event_id(n, n), n)).collect();
+    let meta = Alert {
+        id: AlertId::derive(event_id(9, 9), "unhandled"),
+        kind: AlertKind::Unhandled,
+        rule_id: None,
+        severity: AlertSeverity::Clear,
+        raw_json: Bytes::from_static(b"\xff\x00"),
+        created_at: at(9),
+        ..alerts[0].clone()
+    };
+    let mut all = alerts.clone();
+    all.push(meta.clone());
+    catalog.record(&home(), Vec::new(), all).await.unwrap();
+    drop(catalog);
+    let catalog = open("alerts").await;
+    let ids: Vec<AlertId> = alerts.iter().map(|a| a.id).collect();
+    let pending = async |before, limit| -> Vec<AlertId> {
+        catalog.pending_alerts(at(before), limit).await.unwrap().into_iter().map(|a| a.id).collect()
+    };
+    assert_eq!(pending(3, 10).await, ids[..3], "oldest first, none created at or after the time");
+    assert_eq!(pending(100, 2).await, ids[..2]);
+    let step = |id, state, secs, attempts, detail: Option<&str>| AlertProgress {
+        id,
+        state,
+        at: at(secs),
+        attempts,
+        detail: detail.map(Into::into),
+    };
+    let unknown = AlertId::derive(event_id(50, 50), "x");
+    catalog
+        .mark_alerts(vec![
+            step(ids[0], AlertState::Delivered, 20, 2, Some("receipt 7")),
+            step(ids[1], AlertState::Dead, 21, 6, Some("gone")),
+            step(ids[2], AlertState::Pending, 22, 1, None),
+            step(unknown, AlertState::Dead, 22, 1, None),
+        ])
+        .await
+        .unwrap();
+    // A report that comes late, and a dead one that is replayed.
+    catalog
+        .mark_alerts(vec![
+            step(ids[0], AlertState::Pending, 30, 3, None),
+            step(ids[1], AlertState::Delivered, 31, 7, None),
+        ])
+        .await
+        .unwrap();
+    catalog.mark_alerts(Vec::new()).await.unwrap();
+    let record = catalog.alert(&home(), ids[0]).await.unwrap();
+    assert_eq!((record.state, record.state_at, record.attempts), (AlertState::Delivered, at(20), 2));
+    assert_eq!(record.detail.as_deref(), Some("receipt 7"));
+    let states = catalog.alert_states(&[ids[3], unknown, ids[0], ids[1]]).await.unwrap();
+    let expected = [(ids[3], AlertState::Pending), (ids[0], AlertState::Delivered), (ids[1], AlertState::Delivered)];
+    assert_eq!(states, expected);
+    assert_eq!(pending(100, 10).await, [ids[2], ids[3], meta.id]);
+    let record = catalog.alert(&home(), meta.id).await.unwrap();
+    assert_eq!((record.state, record.attempts, record.state_at, record.detail), (AlertState::Pending, 0, at(9), None));
+    assert_eq!(format!("{:?}", record.alert), format!("{meta:?}"), "every field comes back");
+    assert_eq!(kind(catalog.alert(&org("acme"), ids[0]).await), ErrorKind::NotFound);
+    assert_eq!(kind(catalog.alert(&home(), unknown).await), ErrorKind::NotFound);
+}
+
+pub async fn alerts_are_filtered_and_paged(catalog: &Store) {
+    let alerts: Vec<_> =
+        (0..25).map(|n| Alert { host: format!("host-{}", n % 2), ..alert(event_id(n, n), n) }).collect();
+    catalog.record(&home(), Vec::new(), alerts.clone()).await.unwrap();
+    let dead =
+        |n: usize| AlertProgress { id: alerts[n].id, state: AlertState::Dead, at: at(99), attempts: 1, detail: None };
+    catalog.mark_alerts((0..10).map(dead).collect()).await.unwrap();
+    let check = async |filter: AlertFilter, number, expected_total, expected: &[u64]| {
+        let label = format!("{filter:?}");
+        let page = catalog.alerts(&home(), &filter, page(number, 4)).await.unwrap();
+        let times: Vec<_> = page.rows.iter().map(|r| r.alert.created_at).collect();
+        let expected: Vec<_> = expected.iter().map(|s| at(*s)).collect();
+        assert_eq!((page.total, times), (expected_total, expected), "{label}");
+    };
+    let any = AlertFilter::default;
+    check(any(), 1, 25, &[24, 23, 22, 21]).await;
+    check(any(), 7, 25, &[0]).await;
+    check(AlertFilter { state: Some(AlertState::Dead), ..any() }, 2, 10, &[5, 4, 3, 2]).await;
+    check(AlertFilter { hostname: Some("host-1".into()), ..any() }, 1, 12, &[23, 21, 19, 17]).await;
+    check(AlertFilter { event_id: Some(event_id(7, 7)), ..any() }, 1, 1, &[7]).await;
+    check(AlertFilter { from: Some(at(3)), to: Some(at(4)), ..any() }, 1, 2, &[4, 3]).await;
+    let others = catalog.alerts(&org("acme"), &any(), page(1, 10)).await.unwrap();
+    assert_eq!((others.total, others.rows.len()), (0, 0));
+}
+
+pub async fn a_batch_of_another_organisation_is_refused_whole(catalog: &Store) {
+    let foreign = Alert { org: org("acme"), ..alert(event_id(0, 1), 0) };
+    let result = catalog.record(&home(), vec![entry(0, 1)], vec![foreign]).await;
+    assert_eq!(kind(result), ErrorKind::Invalid);
+    assert!(audit(catalog, AuditFilter::default()).await.is_empty());
+}

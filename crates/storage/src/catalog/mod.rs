@@ -1,0 +1,248 @@
+//! The catalog: rules, hosts, teams, the audit of events and of changes, alerts and their state.
+//!
+//! One small trait per aggregate, business operations instead of rows, no transaction object: what
+//! must happen together is one call. [`Catalog`] is all of them.
+//!
+//! Promises of every driver (`contract.rs` checks them):
+//! * Every change of rules, hosts and teams writes its audit row in the same transaction, and moves
+//!   [`RuleStore::revision`], so that workers notice within a second.
+//! * [`AlertStore::record`] is atomic and idempotent: audit rows by event id, alerts by alert id.
+//! * Deleting a rule never touches history.
+//! * [`AlertStore::mark_alerts`] takes steps in any order: an alert that was delivered stays so.
+//! * Age, for [`AuditStore::purge`], is the time of acceptance in the id: a device with a wrong clock
+//!   neither loses its rows early nor keeps them for ever.
+//! * Lists are paged by number, as the contract asks, over keys only: a deep page costs what it
+//!   skips in an index, never in rows. A page is at most 1,000 rows; a total is always given.
+//! * Another organisation's object is `NotFound`.
+//!
+//! To add a driver: a folder beside `sqlite/`, a variant in [`CatalogConfig`], an arm in [`open`].
+
+#[cfg(feature = "contract")]
+pub mod contract;
+mod sqlite;
+
+use crate::StorageResult;
+use crate::sqlite::blocking;
+use async_trait::async_trait;
+use bytes::Bytes;
+use model::{Alert, AlertId, AlertState, EventId, OrgId, Rule, RuleDraft, RuleId, Timestamp};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Who changes something, and why; goes into the audit row.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// A name, never a key or a part of one.
+    pub name: String,
+    pub reason: Option<String>,
+    pub correlation_id: String,
+    pub at: Timestamp,
+}
+
+#[async_trait]
+pub trait RuleStore: Send + Sync {
+    /// All rules of an organisation by (priority, id).
+    async fn rules(&self, org: &OrgId) -> StorageResult<Vec<Rule>>;
+    /// Every organisation's rules; what detection compiles.
+    async fn all_rules(&self) -> StorageResult<Vec<(OrgId, Rule)>>;
+    async fn rule(&self, org: &OrgId, id: RuleId) -> StorageResult<Rule>;
+    async fn create_rule(&self, org: &OrgId, draft: RuleDraft, by: &Actor) -> StorageResult<RuleId>;
+    /// Creates all or none.
+    async fn create_rules(&self, org: &OrgId, drafts: Vec<RuleDraft>, by: &Actor) -> StorageResult<Vec<RuleId>>;
+    /// Replaces the rule, provided it still equals `expected`; `Conflict` otherwise.
+    async fn update_rule(
+        &self,
+        org: &OrgId,
+        id: RuleId,
+        expected: &RuleDraft,
+        draft: RuleDraft,
+        by: &Actor,
+    ) -> StorageResult<()>;
+    async fn delete_rule(&self, org: &OrgId, id: RuleId, by: &Actor) -> StorageResult<()>;
+    /// Grows with every change of rules, hosts or teams; cheap to ask often.
+    async fn revision(&self) -> StorageResult<u64>;
+}
+
+#[async_trait]
+pub trait HostStore: Send + Sync {
+    /// Development hosts, sorted.
+    async fn dev_hosts(&self, org: &OrgId) -> StorageResult<Vec<String>>;
+    /// `Conflict` when it is there already.
+    async fn add_dev_host(&self, org: &OrgId, host: &str, by: &Actor) -> StorageResult<()>;
+    async fn remove_dev_host(&self, org: &OrgId, host: &str, by: &Actor) -> StorageResult<()>;
+    /// (host, team), sorted by host.
+    async fn teams(&self, org: &OrgId) -> StorageResult<Vec<(String, String)>>;
+    async fn add_team(&self, org: &OrgId, host: &str, team: &str, by: &Actor) -> StorageResult<()>;
+    async fn update_team(&self, org: &OrgId, host: &str, team: &str, by: &Actor) -> StorageResult<()>;
+    async fn remove_team(&self, org: &OrgId, host: &str, by: &Actor) -> StorageResult<()>;
+    /// Every organisation's development hosts and teams; what detection loads.
+    async fn all_hosts(&self) -> StorageResult<Vec<OrgHosts>>;
+}
+
+/// Development hosts and teams of one organisation.
+#[derive(Debug, Clone, Default)]
+pub struct OrgHosts {
+    pub org: OrgId,
+    pub dev_hosts: Vec<String>,
+    pub teams: Vec<(String, String)>,
+}
+
+/// A row of `event_audit_log` before it has an id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    pub event_id: EventId,
+    pub event_timestamp: Timestamp,
+    pub hostname: String,
+    pub matched_rule_id: RuleId,
+    pub handling_decision: String,
+    pub forwarded: bool,
+    /// JSON of the whole event.
+    pub raw_message: Bytes,
+}
+
+/// A row of `event_audit_log`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    pub id: i64,
+    pub entry: AuditEntry,
+}
+
+/// A row of `config_audit_log`; values are JSON texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigChange {
+    pub id: i64,
+    pub changed_at: Timestamp,
+    pub changed_by: String,
+    /// `CREATE`, `UPDATE` or `DELETE`.
+    pub operation: String,
+    pub table_name: String,
+    /// The rule's id; 0 for rows whose key is text (that key is in the values).
+    pub record_id: i64,
+    pub old_values: Option<String>,
+    pub new_values: Option<String>,
+    pub reason: Option<String>,
+    pub correlation_id: String,
+}
+
+/// One page of a list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct Page<T> {
+    pub rows: Vec<T>,
+    /// All rows that match the filter.
+    pub total: u64,
+}
+
+/// Which page: number from 1 as the contract pages (0 is 1), and rows on it, at most 1,000.
+#[derive(Debug, Clone, Copy)]
+pub struct PageRequest {
+    pub page: u64,
+    pub limit: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct AuditFilter {
+    pub hostname: Option<String>,
+    pub rule_id: Option<RuleId>,
+    pub event_id: Option<EventId>,
+    pub from: Option<Timestamp>,
+    pub to: Option<Timestamp>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ConfigChangeFilter {
+    /// Substring, any case.
+    pub changed_by: Option<String>,
+    /// Upper-case.
+    pub operation: Option<String>,
+    pub table_name: Option<String>,
+    pub record_id: Option<i64>,
+    pub from: Option<Timestamp>,
+    pub to: Option<Timestamp>,
+}
+
+#[async_trait]
+pub trait AuditStore: Send + Sync {
+    async fn audit_log(&self, org: &OrgId, filter: &AuditFilter, page: PageRequest) -> StorageResult<Page<AuditRow>>;
+    async fn config_changes(
+        &self,
+        org: &OrgId,
+        filter: &ConfigChangeFilter,
+        page: PageRequest,
+    ) -> StorageResult<Page<ConfigChange>>;
+    /// Writes a change that has no table of its own in the catalog (live settings).
+    async fn record_config_change(&self, org: &OrgId, change: ConfigChange) -> StorageResult<()>;
+    /// Removes event audit rows and settled alerts older than `events_before` and change rows older
+    /// than `changes_before`, at most `limit` rows of each; returns how many went.
+    async fn purge(&self, events_before: Timestamp, changes_before: Timestamp, limit: u64) -> StorageResult<u64>;
+}
+
+/// An alert with where it is on its way.
+#[derive(Debug, Clone)]
+pub struct AlertRecord {
+    pub alert: Alert,
+    pub state: AlertState,
+    /// When the state was entered.
+    pub state_at: Timestamp,
+    /// Tries so far.
+    pub attempts: u32,
+    /// The receipt of the channel, or why it is dead.
+    pub detail: Option<String>,
+}
+
+/// How far delivery of an alert came.
+#[derive(Debug, Clone)]
+pub struct AlertProgress {
+    pub id: AlertId,
+    pub state: AlertState,
+    pub at: Timestamp,
+    pub attempts: u32,
+    pub detail: Option<String>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct AlertFilter {
+    pub event_id: Option<EventId>,
+    pub hostname: Option<String>,
+    pub state: Option<AlertState>,
+    pub from: Option<Timestamp>,
+    pub to: Option<Timestamp>,
+}
+
+#[async_trait]
+pub trait AlertStore: Send + Sync {
+    /// Writes audit rows and alerts of a worked batch in one transaction, durably. Rows that exist
+    /// are left as they are. New alerts are `Pending`.
+    async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<()>;
+    /// The states of these alerts; unknown ones are left out.
+    async fn alert_states(&self, ids: &[AlertId]) -> StorageResult<Vec<(AlertId, AlertState)>>;
+    /// How far delivery came. Unknown alerts are passed over; delivered ones stay as they are.
+    async fn mark_alerts(&self, progress: Vec<AlertProgress>) -> StorageResult<()>;
+    /// Pending alerts created before `before`, oldest first: the outbox, for whatever a crash kept
+    /// from the queue.
+    async fn pending_alerts(&self, before: Timestamp, limit: usize) -> StorageResult<Vec<Alert>>;
+    async fn alert(&self, org: &OrgId, id: AlertId) -> StorageResult<AlertRecord>;
+    async fn alerts(&self, org: &OrgId, filter: &AlertFilter, page: PageRequest) -> StorageResult<Page<AlertRecord>>;
+}
+
+/// All aggregates of the catalog.
+#[async_trait]
+pub trait Catalog: RuleStore + HostStore + AuditStore + AlertStore + 'static {
+    /// A cheap question that fails when the store cannot be used.
+    async fn ping(&self) -> StorageResult<()>;
+}
+
+/// Which driver keeps the catalog.
+#[derive(Debug, Clone)]
+pub enum CatalogConfig {
+    Sqlite { file: PathBuf },
+}
+
+/// Opens the catalog and brings its schema up to date.
+pub async fn open(config: CatalogConfig) -> StorageResult<Arc<dyn Catalog>> {
+    match config {
+        CatalogConfig::Sqlite { file } => {
+            let catalog = blocking(move || sqlite::SqliteCatalog::open(&file)).await?;
+            Ok(Arc::new(catalog))
+        }
+    }
+}

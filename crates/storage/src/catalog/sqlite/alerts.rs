@@ -1,0 +1,203 @@
+//! Alerts and how far they came; the pending ones are the outbox of delivery.
+
+use super::rules::org_of;
+use super::{Conditions, Key, SqliteCatalog, audit, not_found};
+use crate::StorageResult;
+use crate::catalog::{AlertFilter, AlertProgress, AlertRecord, AlertStore, AuditEntry, Page, PageRequest};
+use crate::error::StorageError;
+use async_trait::async_trait;
+use bytes::Bytes;
+use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, ErrorKind, Handling, OrgId, Timestamp};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
+
+const COLUMNS: &str = "id, org, kind, event_id, correlation_id, created_at, host, team, severity, handling, rule_id, \
+                       signature, message, raw_json, state, state_at, attempts, detail";
+
+#[async_trait]
+impl AlertStore for SqliteCatalog {
+    async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<()> {
+        if alerts.iter().any(|alert| alert.org != *org) {
+            return Err(StorageError::new(ErrorKind::Invalid, "an alert of another organisation in the batch"));
+        }
+        if audits.is_empty() && alerts.is_empty() {
+            return Ok(());
+        }
+        let org = org.clone();
+        self.database
+            .transact(move |t| {
+                audit::insert_entries(t, &org, &audits)?;
+                insert_alerts(t, &alerts)
+            })
+            .await
+    }
+
+    async fn alert_states(&self, ids: &[AlertId]) -> StorageResult<Vec<(AlertId, AlertState)>> {
+        let ids = ids.to_vec();
+        self.database
+            .read(move |c| {
+                let mut statement = c.prepare_cached("SELECT state FROM alerts WHERE id = ?")?;
+                let mut states = Vec::with_capacity(ids.len());
+                for id in ids {
+                    let state: Option<String> =
+                        statement.query_row([Key::blob(id.to_u128())], |row| row.get(0)).optional()?;
+                    if let Some(state) = state {
+                        states.push((id, state_of(&state)));
+                    }
+                }
+                Ok(states)
+            })
+            .await
+    }
+
+    async fn mark_alerts(&self, progress: Vec<AlertProgress>) -> StorageResult<()> {
+        if progress.is_empty() {
+            return Ok(());
+        }
+        self.database
+            .transact(move |t| {
+                let mut update = t.prepare_cached(&format!(
+                    "UPDATE alerts SET state = ?, state_at = ?, attempts = ?, detail = ? WHERE id = ? AND state <> '{}'",
+                    AlertState::Delivered.as_str()
+                ))?;
+                for step in &progress {
+                    update.execute(params![
+                        step.state.as_str(),
+                        step.at.micros(),
+                        step.attempts,
+                        step.detail,
+                        Key::blob(step.id.to_u128()),
+                    ])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn pending_alerts(&self, before: Timestamp, limit: usize) -> StorageResult<Vec<Alert>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.database
+            .read(move |c| {
+                let mut statement = c.prepare_cached(&format!(
+                    "SELECT {COLUMNS} FROM alerts WHERE state = 'pending' AND created_at < ? \
+                     ORDER BY created_at, rowid LIMIT ?"
+                ))?;
+                let rows = statement.query_map(params![before.micros(), limit], AlertRow::of)?;
+                rows.map(|row| Ok(row?.record()?.alert)).collect()
+            })
+            .await
+    }
+
+    async fn alert(&self, org: &OrgId, id: AlertId) -> StorageResult<AlertRecord> {
+        let org = org.clone();
+        self.database
+            .read(move |c| {
+                let mut statement =
+                    c.prepare_cached(&format!("SELECT {COLUMNS} FROM alerts WHERE id = ? AND org = ?"))?;
+                let row =
+                    statement.query_row(params![Key::blob(id.to_u128()), org.as_str()], AlertRow::of).optional()?;
+                row.ok_or_else(|| not_found("alert"))?.record()
+            })
+            .await
+    }
+
+    async fn alerts(&self, org: &OrgId, filter: &AlertFilter, page: PageRequest) -> StorageResult<Page<AlertRecord>> {
+        let mut conditions = Conditions::of(org);
+        conditions.add("event_id = ?", filter.event_id.map(|id| Key::blob(id.to_u128())));
+        conditions.add("host = ?", filter.hostname.clone());
+        conditions.add("state = ?", filter.state.map(|s| s.as_str().to_owned()));
+        conditions.add_range("created_at", filter.from, filter.to);
+        self.database
+            .read(move |c| {
+                let total = conditions.count(c, "alerts")?;
+                let rows = conditions.page(c, ("alerts", COLUMNS, "created_at"), page, AlertRow::of)?;
+                let rows = rows.into_iter().map(AlertRow::record).collect::<StorageResult<_>>()?;
+                Ok(Page { rows, total })
+            })
+            .await
+    }
+}
+
+fn insert_alerts(t: &Transaction<'_>, alerts: &[Alert]) -> StorageResult<()> {
+    let mut insert = t.prepare_cached(&format!(
+        "INSERT INTO alerts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}', ?6, 0, NULL) \
+         ON CONFLICT (id) DO NOTHING",
+        AlertState::Pending.as_str()
+    ))?;
+    for alert in alerts {
+        insert.execute(params![
+            alert.id.to_u128().to_be_bytes(),
+            alert.org.as_str(),
+            alert.kind.as_str(),
+            alert.event_id.to_u128().to_be_bytes(),
+            alert.correlation_id,
+            alert.created_at.micros(),
+            alert.host,
+            alert.team,
+            alert.severity.code(),
+            alert.handling.as_str(),
+            alert.rule_id,
+            alert.signature,
+            alert.message,
+            &alert.raw_json[..],
+        ])?;
+    }
+    Ok(())
+}
+
+/// A row as read, before its words are understood.
+struct AlertRow {
+    record: AlertRecord,
+    org: String,
+}
+
+impl AlertRow {
+    fn of(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let (kind, state): (String, String) = (row.get(2)?, row.get(14)?);
+        let severity: u8 = row.get(8)?;
+        let raw: Vec<u8> = row.get(13)?;
+        Ok(Self {
+            org: row.get(1)?,
+            record: AlertRecord {
+                alert: Alert {
+                    id: row.get::<_, Key>(0)?.alert(),
+                    org: OrgId::default(),
+                    kind: AlertKind::parse(&kind).unwrap_or(AlertKind::Rule),
+                    event_id: row.get::<_, Key>(3)?.event(),
+                    correlation_id: row.get(4)?,
+                    created_at: Timestamp::from_micros(row.get(5)?),
+                    host: row.get(6)?,
+                    team: row.get(7)?,
+                    severity: severity_of(severity),
+                    handling: Handling::new(row.get::<_, String>(9)?),
+                    rule_id: row.get(10)?,
+                    signature: row.get(11)?,
+                    message: row.get(12)?,
+                    raw_json: Bytes::from(raw),
+                },
+                state: state_of(&state),
+                state_at: Timestamp::from_micros(row.get(15)?),
+                attempts: row.get(16)?,
+                detail: row.get(17)?,
+            },
+        })
+    }
+
+    fn record(self) -> StorageResult<AlertRecord> {
+        let mut record = self.record;
+        record.alert.org = org_of(&self.org)?;
+        Ok(record)
+    }
+}
+
+/// The CHECK of the column names the same four.
+fn state_of(text: &str) -> AlertState {
+    AlertState::parse(text).unwrap_or(AlertState::Pending)
+}
+
+fn severity_of(code: u8) -> AlertSeverity {
+    use AlertSeverity as S;
+    [S::Clear, S::Info, S::Minor, S::Warning, S::Major, S::Critical]
+        .into_iter()
+        .find(|s| s.code() == code)
+        .unwrap_or(S::Warning)
+}
