@@ -178,10 +178,7 @@ impl FromStr for OrgId {
         if ok {
             Ok(Self(text.into()))
         } else {
-            Err(IdError {
-                text: text.chars().take(64).collect(),
-                expected: "1 to 64 characters of a-z, 0-9, - and _",
-            })
+            Err(IdError { text: text.chars().take(64).collect(), expected: "1 to 64 characters of a-z, 0-9, - and _" })
         }
     }
 }

@@ -1,7 +1,5 @@
 //! MUTT rules as rows (contract mutt §3.3): what to look for, and what to do about it.
 
-
-
 /// Primary key of a rule in the catalog; also the tie-break between equal priorities.
 pub type RuleId = i64;
 
@@ -99,8 +97,6 @@ impl RuleDraft {
 pub struct Rule {
     pub id: RuleId,
     pub draft: RuleDraft,
-
-
 }
 
 #[cfg(test)]

@@ -68,9 +68,7 @@ impl Timestamp {
     /// RFC 1123 as HTTP and the Web API write it: `Sun, 05 Jan 2020 00:00:00 GMT`; sub-seconds are
     /// cut (contract mutt §6).
     pub fn rfc1123(self) -> String {
-        DateTimePrinter::new()
-            .timestamp_to_rfc9110_string(&self.jiff())
-            .unwrap_or_else(|_| self.rfc3339())
+        DateTimePrinter::new().timestamp_to_rfc9110_string(&self.jiff()).unwrap_or_else(|_| self.rfc3339())
     }
 
     /// `YYYY-MM-DD` in UTC: the name of an event partition.

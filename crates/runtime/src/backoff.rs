@@ -23,7 +23,8 @@ impl Backoff {
 
     /// As [`Self::delay`], the random number in 0..1 given.
     pub fn with_jitter(&self, failures: u32, random: f64) -> Duration {
-        let doubled = self.base.saturating_mul(1u32.checked_shl(failures.saturating_sub(1).min(31)).unwrap_or(u32::MAX));
+        let doubled =
+            self.base.saturating_mul(1u32.checked_shl(failures.saturating_sub(1).min(31)).unwrap_or(u32::MAX));
         let full = doubled.min(self.max);
         full.mul_f64(1.0 - random.clamp(0.0, 1.0) / 2.0)
     }

@@ -46,9 +46,7 @@ pub enum Unit {
 /// The process's environment as a map: the only place that reads it.
 #[expect(clippy::disallowed_methods, reason = "this is where the environment is read, for everybody")]
 pub fn environment() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
+    std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 /// Layers being put together.
@@ -75,9 +73,13 @@ impl Layers {
             Ok(table) => {
                 let mut problems = Vec::new();
                 overlay(&mut self.merged, &self.defaults, table, "", self.free, &mut problems);
-                self.problems.extend(problems.into_iter().map(|p| Problem { path: p.path, message: format!("{} ({label})", p.message) }));
+                self.problems.extend(
+                    problems.into_iter().map(|p| Problem { path: p.path, message: format!("{} ({label})", p.message) }),
+                );
             }
-            Err(error) => self.problems.push(Problem { path: label.to_owned(), message: error.to_string().trim().to_owned() }),
+            Err(error) => {
+                self.problems.push(Problem { path: label.to_owned(), message: error.to_string().trim().to_owned() })
+            }
         }
         self
     }
@@ -138,14 +140,7 @@ fn store(table: &mut Table, path: &str, value: Value) {
     }
 }
 
-fn overlay(
-    into: &mut Table,
-    schema: &Table,
-    from: Table,
-    prefix: &str,
-    free: &[&str],
-    problems: &mut Vec<Problem>,
-) {
+fn overlay(into: &mut Table, schema: &Table, from: Table, prefix: &str, free: &[&str], problems: &mut Vec<Problem>) {
     for (key, value) in from {
         let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         let Some(known) = schema.get(&key) else {
@@ -170,10 +165,9 @@ fn overlay(
             (known, value) if known.same_type(&value) => {
                 into.insert(key, value);
             }
-            (known, value) => problems.push(Problem {
-                path,
-                message: format!("is {}, expected {}", kind(&value), kind(known)),
-            }),
+            (known, value) => {
+                problems.push(Problem { path, message: format!("is {}, expected {}", kind(&value), kind(known)) })
+            }
         }
     }
 }
@@ -214,25 +208,25 @@ fn convert(text: &str, default: &Value, unit: Unit) -> Result<Value, String> {
             Ok(Value::String(format!("{host}:{port}")))
         }
         Unit::Plain => match default {
-            Value::Integer(_) => text.parse().map(Value::Integer).map_err(|_| format!("`{text}` is not a whole number")),
+            Value::Integer(_) => {
+                text.parse().map(Value::Integer).map_err(|_| format!("`{text}` is not a whole number"))
+            }
             Value::Float(_) => text.parse().map(Value::Float).map_err(|_| format!("`{text}` is not a number")),
             Value::Boolean(_) => match text.to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => Ok(Value::Boolean(true)),
                 "false" | "0" | "no" | "off" => Ok(Value::Boolean(false)),
                 _ => Err(format!("`{text}` is not true or false")),
             },
-            Value::String(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => Ok(Value::String(text.to_owned())),
+            Value::String(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => {
+                Ok(Value::String(text.to_owned()))
+            }
         },
     }
 }
 
 /// The known word most like `word`, if one is close.
 pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|k| (distance(word, k), k))
-        .filter(|(d, k)| *d <= 2.max(k.len() / 4))
-        .min()
-        .map(|(_, k)| k)
+    known.map(|k| (distance(word, k), k)).filter(|(d, k)| *d <= 2.max(k.len() / 4)).min().map(|(_, k)| k)
 }
 
 fn distance(a: &str, b: &str) -> usize {

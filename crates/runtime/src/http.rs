@@ -25,11 +25,7 @@ pub struct HttpLimits {
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self {
-            connections_max: 4_096,
-            header_timeout: Duration::from_secs(15),
-            drain: Duration::from_secs(10),
-        }
+        Self { connections_max: 4_096, header_timeout: Duration::from_secs(15), drain: Duration::from_secs(10) }
     }
 }
 

@@ -26,9 +26,7 @@ pub struct LogConfig {
 
 /// Changes the level while running.
 #[derive(Clone)]
-pub struct LevelHandle(
-    Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
-);
+pub struct LevelHandle(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
 
 impl LevelHandle {
     pub fn set(&self, level: &str) -> Result<(), String> {
@@ -159,7 +157,13 @@ impl Lines {
 
 fn one_line(text: &str) -> String {
     if text.contains(char::is_control) {
-        text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<String>() } else { c.to_string() }.chars().collect::<Vec<_>>()).collect()
+        text.chars()
+            .flat_map(|c| {
+                if c.is_control() { c.escape_default().collect::<String>() } else { c.to_string() }
+                    .chars()
+                    .collect::<Vec<_>>()
+            })
+            .collect()
     } else {
         text.to_owned()
     }

@@ -127,8 +127,18 @@ impl App {
             self.bind_ingest(&config)?;
         }
         for (role, pair, service, needs) in [
-            (Role::Alerter, &config.alerter_listen, "mutt-alerter", &["queue", "catalog", "events", "coordination"][..]),
-            (Role::Forwarder, &config.forwarder_listen, "mutt-moog-forwarder", &["queue", "catalog", "coordination", "channel"][..]),
+            (
+                Role::Alerter,
+                &config.alerter_listen,
+                "mutt-alerter",
+                &["queue", "catalog", "events", "coordination"][..],
+            ),
+            (
+                Role::Forwarder,
+                &config.forwarder_listen,
+                "mutt-moog-forwarder",
+                &["queue", "catalog", "coordination", "channel"][..],
+            ),
             (Role::Remediation, &config.remediation_listen, "mutt-remediation", &["queue", "catalog"][..]),
         ] {
             if config.has(role) {
@@ -237,7 +247,8 @@ impl App {
             "syslog_tls": text(self.addresses.syslog_tls),
         });
         let file = self.config.data_dir.join(RUNNING_FILE);
-        std::fs::write(&file, format!("{running}\n")).with_context(|| format!("failed to write `{}`", file.display()))?;
+        std::fs::write(&file, format!("{running}\n"))
+            .with_context(|| format!("failed to write `{}`", file.display()))?;
         Ok(())
     }
 
@@ -352,7 +363,10 @@ impl App {
                 false
             }
             Err(_) => {
-                tracing::warn!(grace_ms = grace.as_millis() as u64, "stopped at the end of the grace period; what was not finished is safe in the queue");
+                tracing::warn!(
+                    grace_ms = grace.as_millis() as u64,
+                    "stopped at the end of the grace period; what was not finished is safe in the queue"
+                );
                 false
             }
         }

@@ -30,12 +30,8 @@ pub fn router(
     coordination: Arc<dyn Coordination>,
     shown: BTreeMap<&'static str, String>,
 ) -> Router {
-    let rest = Rest {
-        ingest: ingest.clone(),
-        coordination,
-        version_prefix: health.version_prefix,
-        shown: Arc::new(shown),
-    };
+    let rest =
+        Rest { ingest: ingest.clone(), coordination, version_prefix: health.version_prefix, shown: Arc::new(shown) };
     let mut routes = ingest.router().merge(health.router());
     routes = routes.route("/", get(index));
     let admin = Router::new().route("/admin/config", get(admin_config)).with_state(rest.clone());
@@ -94,7 +90,8 @@ async fn admin_config(State(rest): State<Rest>) -> Response {
         .into_response(),
         Err(error) => {
             tracing::error!(%error, "live settings cannot be read");
-            (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(json!({"error": "live settings cannot be read"}))).into_response()
+            (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(json!({"error": "live settings cannot be read"})))
+                .into_response()
         }
     }
 }
@@ -104,5 +101,6 @@ async fn not_found() -> Response {
 }
 
 async fn wrong_method() -> Response {
-    (StatusCode::METHOD_NOT_ALLOWED, axum::Json(json!({"status": "error", "message": "Method Not Allowed"}))).into_response()
+    (StatusCode::METHOD_NOT_ALLOWED, axum::Json(json!({"status": "error", "message": "Method Not Allowed"})))
+        .into_response()
 }

@@ -156,4 +156,3 @@ pub fn resident_bytes() -> Option<u64> {
     let kilobytes: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
     Some(kilobytes * 1_024)
 }
-

@@ -60,7 +60,11 @@ async fn start(dir: &Path, url: &str) -> Server {
                 return Server { child, ingest: address("ingest"), web: address("webui") };
             }
         }
-        assert!(Instant::now() < end, "did not start:\n{}", std::fs::read_to_string(dir.join("log")).unwrap_or_default());
+        assert!(
+            Instant::now() < end,
+            "did not start:\n{}",
+            std::fs::read_to_string(dir.join("log")).unwrap_or_default()
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -71,7 +75,12 @@ fn client() -> reqwest::Client {
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(Duration::from_secs(20)).build().unwrap()
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .timeout(Duration::from_secs(20))
+        .build()
+        .unwrap()
 }
 
 /// Every third event matches the rule; the number is in a field and in the text.
@@ -174,7 +183,11 @@ async fn no_acknowledged_event_is_lost_or_doubled_by_kill_9() {
     let stored = stored(&http, server.web, &key).await;
     let sent = oracle.next.load(Ordering::SeqCst);
     let acknowledged = oracle.acknowledged.lock().unwrap().clone();
-    println!("chaos: seed {seed:#x}, {rounds} rounds, {sent} sent, {} acknowledged, {} stored", acknowledged.len(), stored.len());
+    println!(
+        "chaos: seed {seed:#x}, {rounds} rounds, {sent} sent, {} acknowledged, {} stored",
+        acknowledged.len(),
+        stored.len()
+    );
     assert!(acknowledged.len() as u32 > rounds, "the rounds did something");
 
     let lost: Vec<&u64> = acknowledged.iter().filter(|n| !stored.contains_key(n)).take(20).collect();
@@ -189,7 +202,8 @@ async fn no_acknowledged_event_is_lost_or_doubled_by_kill_9() {
         let n = request.json()["custom_info"]["n"].as_u64().unwrap();
         by_event.entry(n).or_default().insert(request.idempotency_key().unwrap().to_owned());
     }
-    let missing: Vec<u64> = acknowledged.iter().copied().filter(|n| n % 3 == 0 && !by_event.contains_key(n)).take(20).collect();
+    let missing: Vec<u64> =
+        acknowledged.iter().copied().filter(|n| n % 3 == 0 && !by_event.contains_key(n)).take(20).collect();
     assert!(missing.is_empty(), "acknowledged, matched and not delivered: {missing:?}");
     let twice: Vec<_> = by_event.iter().filter(|(_, keys)| keys.len() > 1).take(20).collect();
     assert!(twice.is_empty(), "one event, several alerts: {twice:?}");

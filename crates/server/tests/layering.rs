@@ -101,7 +101,10 @@ fn driver_types_are_not_public() {
         let text = std::fs::read_to_string(format!("{storage}/{family}/mod.rs")).unwrap();
         for line in text.lines().filter(|l| l.starts_with("pub mod ") || l.starts_with("pub use ")) {
             assert!(
-                !line.contains("sqlite") && !line.contains("embedded") && !line.contains("memory") && !line.contains("local"),
+                !line.contains("sqlite")
+                    && !line.contains("embedded")
+                    && !line.contains("memory")
+                    && !line.contains("local"),
                 "{family}: `{line}` shows a driver"
             );
         }

@@ -34,11 +34,7 @@ async fn a_second_process_is_told_that_the_queue_cannot_be_shared() {
 #[tokio::test]
 async fn settled_records_leave_the_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let limits = QueueLimits {
-        segment_bytes: 9 << 20,
-        bytes_max: 64 << 20,
-        ..QueueLimits::default()
-    };
+    let limits = QueueLimits { segment_bytes: 9 << 20, bytes_max: 64 << 20, ..QueueLimits::default() };
     let config = QueueConfig::Embedded { dir: dir.path().to_owned(), limits };
     let queues = open(config, clock()).await.unwrap();
     let queue = queues.get(QueueName::Ingest);

@@ -12,9 +12,9 @@
 //! smallest to imitate is `webhook.rs`; a channel over HTTP posts through `client.rs` and passes
 //! `contract::http_channel` (a test of a few lines in `tests/channels_contract.rs`).
 
+mod client;
 #[cfg(feature = "contract")]
 pub mod contract;
-mod client;
 mod moogsoft;
 mod webhook;
 

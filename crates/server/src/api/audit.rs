@@ -33,7 +33,7 @@ async fn config_changes(api: &Api, params: &Params) -> ApiResult<(PageRequest, V
             OPERATIONS.into_iter().find(|known| known.eq_ignore_ascii_case(text)).map(str::to_owned)
         })?,
         table_name: params.bounded("table_name")?,
-        record_id: params.number("record_id", i64::MIN..=i64::MAX)?,
+        record_id: params.id("record_id")?,
         from: params.from("start_date")?,
         to: params.to("end_date")?,
     };
@@ -89,7 +89,7 @@ pub fn values(text: Option<&str>) -> Value {
 pub async fn events(_: Caller, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let filter = AuditFilter {
         hostname: params.bounded("hostname")?,
-        rule_id: params.number("rule_id", i64::MIN..=i64::MAX)?,
+        rule_id: params.id("rule_id")?,
         event_id: params.read("event_id", "an event id, evt_…", |text| text.parse().ok())?,
         from: params.from("start_date")?,
         to: params.to("end_date")?,

@@ -7,6 +7,7 @@ use super::error::{ApiError, ApiResult};
 use super::params::{Fields, Object, Params, Segment, pagination};
 use axum::Json;
 use axum::extract::State;
+use model::ErrorKind;
 use pipeline::LiveSettings;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ pub async fn list(_: Caller, State(api): State<Arc<Api>>) -> ApiResult {
     let settings = api
         .ask("settings", api.deps.coordination.settings())
         .await
-        .map_err(|error| error.when_unavailable(UNAVAILABLE))?;
+        .map_err(|error| error.named(ErrorKind::Unavailable, UNAVAILABLE))?;
     Ok(Json(json!({ "config": settings })))
 }
 
@@ -49,22 +50,23 @@ pub async fn set(caller: Caller, State(api): State<Arc<Api>>, key: Segment, body
     let value = value.unwrap_or_default();
 
     let coordination = &api.deps.coordination;
-    let not_now = |error: ApiError| error.when_unavailable(UNAVAILABLE);
+    let not_now = |error: ApiError| error.named(ErrorKind::Unavailable, UNAVAILABLE);
     let old = api.ask("settings", coordination.settings()).await.map_err(not_now)?.remove(&key);
     // Recorded first: a change that cannot be recorded is not made.
     let change = change(&api, &caller, (&key, old.as_deref(), Some(&value)), reason);
     api.ask("settings_audit", api.deps.catalog.record_config_change(&api.deps.org, change)).await?;
     if let Err(error) = api.ask("settings_set", coordination.set_setting(&key, &value)).await {
-        let undone = Some("the setting could not be changed; it is as it was".to_owned());
-        let change = self::change(&api, &caller, (&key, Some(&value), old.as_deref()), undone);
-        if let Err(error) =
-            api.ask("settings_audit", api.deps.catalog.record_config_change(&api.deps.org, change)).await
-        {
-            tracing::error!(
-                error = error.message(),
-                key,
-                "the audit log says that a setting was changed which was not"
-            );
+        if !error.may_have_happened() {
+            let undone = Some("the setting could not be changed; it is as it was".to_owned());
+            let change = self::change(&api, &caller, (&key, Some(&value), old.as_deref()), undone);
+            let work = api.deps.catalog.record_config_change(&api.deps.org, change);
+            if let Err(error) = api.ask("settings_audit", work).await {
+                tracing::error!(
+                    error = error.message(),
+                    key,
+                    "the audit log says that a setting was changed which was not"
+                );
+            }
         }
         return Err(not_now(error));
     }

@@ -107,16 +107,9 @@ impl ApiError {
         self
     }
 
-    /// Says it in the words of the endpoint, if a store is the reason.
-    pub fn when_unavailable(mut self, message: &str) -> Self {
-        if self.status().is_server_error() {
-            self.message = message.to_owned();
-            if self.class == Class::Kind(ErrorKind::Internal) {
-                self.class = Class::Kind(ErrorKind::Unavailable);
-                self.retry_after = self.retry_after.or(Some(RETRY_AFTER));
-            }
-        }
-        self
+    /// Whether what was asked for may have been done all the same.
+    pub fn may_have_happened(&self) -> bool {
+        self.class == Class::Kind(ErrorKind::Timeout)
     }
 
     /// As one of the problems of a list.

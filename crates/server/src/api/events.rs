@@ -25,7 +25,7 @@ pub async fn search(_: Caller, State(api): State<Arc<Api>>, params: Params) -> A
         host: params.bounded("host")?,
         text: params.bounded("text")?,
         severity_at_most: params.read("severity", SEVERITY, Severity::parse)?,
-        rule_id: params.number("rule_id", i64::MIN..=i64::MAX)?,
+        rule_id: params.id("rule_id")?,
         before: params.read("before", "an event id, evt_…", |text| text.parse().ok())?,
         limit,
     };

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use model::Timestamp;
+use model::{ErrorKind, Timestamp};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,11 +79,11 @@ pub async fn summary(_: Caller, State(api): State<Arc<Api>>) -> ApiResult<Respon
     let minutes = api
         .ask("accepted_minutes", coordination.accepted(RateUnit::Minute, minutes_from, end))
         .await
-        .map_err(|error| error.when_unavailable(unavailable))?;
+        .map_err(|error| error.named(ErrorKind::Unavailable, unavailable))?;
     let hours = api
         .ask("accepted_hours", coordination.accepted(RateUnit::Hour, hours_from, end))
         .await
-        .map_err(|error| error.when_unavailable(unavailable))?;
+        .map_err(|error| error.named(ErrorKind::Unavailable, unavailable))?;
     let body = json!({
         "summary": {
             "current_rate_1m": rate(&minutes, 1, now),

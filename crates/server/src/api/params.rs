@@ -75,6 +75,11 @@ impl Params {
         }
     }
 
+    /// A number that means something, not an amount.
+    pub fn id<T: FromStr>(&self, name: &str) -> ApiResult<Option<T>> {
+        self.read(name, "a whole number", |text| text.parse().ok())
+    }
+
     /// A value that its type can read.
     pub fn read<T>(&self, name: &str, expected: &str, read: impl FnOnce(&str) -> Option<T>) -> ApiResult<Option<T>> {
         let Some(text) = self.text(name) else { return Ok(None) };
@@ -98,8 +103,9 @@ impl Params {
     /// `page` and `limit` of the contract's lists; a limit over the largest page is the largest page.
     pub fn page(&self) -> ApiResult<PageRequest> {
         let page = self.number("page", 1..=1_000_000_000)?.unwrap_or(1);
-        let limit = self.number("limit", 1..=u64::MAX)?.unwrap_or(PAGE_ROWS).min(PAGE_ROWS_MAX);
-        Ok(PageRequest { page, limit })
+        let expected = format!("a whole number from 1 to {PAGE_ROWS_MAX}");
+        let limit = self.read("limit", &expected, |text| text.parse::<u64>().ok().filter(|n| *n > 0))?;
+        Ok(PageRequest { page, limit: limit.unwrap_or(PAGE_ROWS).min(PAGE_ROWS_MAX) })
     }
 
     /// `limit` of our own lists.

@@ -39,7 +39,7 @@ fn figures(name: QueueName, stats: &QueueStats) -> Value {
 /// Records of a queue after a position, oldest first.
 pub async fn peek(_: Caller, State(api): State<Arc<Api>>, name: Segment, params: Params) -> ApiResult {
     let name = queue(&name)?;
-    let after = params.number("after", 0..=u64::MAX)?;
+    let after = params.id::<u64>("after")?;
     let limit = params.limit(50, 200)?;
     let stats = api.ask("queue_stats", api.deps.queues.get(name).stats()).await?;
     let seen = api.ask("queue_peek", api.deps.queues.get(name).peek(after, limit)).await?;

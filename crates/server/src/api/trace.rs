@@ -171,6 +171,7 @@ impl Story {
             "event": self.stored.as_ref().map(event_shown),
             "rule_id": self.rule_id(),
             "explanation": explanation,
+            "explained_by": "the rules in force now",
             "audit": self.audits.iter().map(event_row).collect::<Vec<_>>(),
             "alerts": self.alerts.iter().map(alert_shown).collect::<Vec<_>>(),
             "dead_letters": letters.collect::<Vec<_>>(),

@@ -46,7 +46,9 @@ impl Client {
                 tracing::debug!(pid, base, "asking the running server");
                 Ok(Self::Running { http, base, key: key.secret.expose().to_owned() })
             }
-            Some((pid, None)) => bail!("the server (process {pid}) runs without the webui role, which answers this command"),
+            Some((pid, None)) => {
+                bail!("the server (process {pid}) runs without the webui role, which answers this command")
+            }
             None => {
                 let (router, key) = app::offline_api(config).await?;
                 Ok(Self::Offline { router, key })
@@ -107,7 +109,11 @@ fn http_client() -> Result<reqwest::Client> {
         .with_safe_default_protocol_versions()?
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(Duration::from_secs(60)).build()?;
+    let client = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .timeout(Duration::from_secs(60))
+        .build()?;
     Ok(client)
 }
 

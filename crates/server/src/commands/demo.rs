@@ -41,8 +41,8 @@ type Configured = std::result::Result<(), Vec<runtime::config::Problem>>;
 
 async fn demo(global: &Global, args: DemoArgs) -> Result<Configured> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let (receiver, listening, arrivals) =
-        Receiver::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::clone(&clock)).context("failed to start the receiver")?;
+    let (receiver, listening, arrivals) = Receiver::bind(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::clone(&clock))
+        .context("failed to start the receiver")?;
     let dir = global.data_dir.clone().map_or_else(|| PathBuf::from(DATA_DIR), PathBuf::from);
     fresh(&dir)?;
     let mut environment = runtime::config::environment();
@@ -113,7 +113,10 @@ async fn demo(global: &Global, args: DemoArgs) -> Result<Configured> {
 fn fresh(dir: &Path) -> Result<()> {
     let ours = dir.join("demo-rules.yml");
     if dir.exists() && !ours.exists() && std::fs::read_dir(dir)?.next().is_some() {
-        anyhow::bail!("`{}` holds something else than an earlier demo; name another folder with --data-dir", dir.display());
+        anyhow::bail!(
+            "`{}` holds something else than an earlier demo; name another folder with --data-dir",
+            dir.display()
+        );
     }
     match std::fs::remove_dir_all(dir) {
         Ok(()) => {}
@@ -199,7 +202,8 @@ fn figures(metrics: &Metrics) -> Figures {
 fn guide(app: &App, dir: &Path) -> String {
     let addresses = app.addresses();
     let show = |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |a| a.to_string());
-    let key_file = |key: &crate::keys::Key| key.file.as_ref().map_or_else(|| "(given)".to_owned(), |f| f.display().to_string());
+    let key_file =
+        |key: &crate::keys::Key| key.file.as_ref().map_or_else(|| "(given)".to_owned(), |f| f.display().to_string());
     let (ingest, web) = (show(addresses.ingest), show(addresses.webui));
     let (ingest_key, web_key) = (key_file(&app.ingest_key), key_file(&app.webui_key));
     format!(
@@ -233,7 +237,9 @@ It stays up; Ctrl-C stops it. Try, in another terminal:
 
 async fn interrupt(stopper: Stopper, stop: Stop) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else { return };
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return;
+    };
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}

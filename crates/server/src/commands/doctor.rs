@@ -52,13 +52,18 @@ pub fn run(global: &Global, _: &DoctorArgs) -> ExitCode {
 fn data_dir(config: &Config, findings: &mut Vec<Finding>) {
     let dir = &config.data_dir;
     if !dir.exists() {
-        findings.push(Finding::Note(format!("the data directory `{}` does not exist yet; the first start makes it", dir.display())));
+        findings.push(Finding::Note(format!(
+            "the data directory `{}` does not exist yet; the first start makes it",
+            dir.display()
+        )));
         return;
     }
     let probe = dir.join(".doctor");
     match std::fs::write(&probe, b"x").and_then(|()| std::fs::File::open(&probe)).and_then(|f| f.sync_all()) {
         Ok(()) => findings.push(Finding::Good(format!("the data directory `{}` can be written", dir.display()))),
-        Err(error) => findings.push(Finding::Bad(format!("the data directory `{}` cannot be written: {error}", dir.display()))),
+        Err(error) => {
+            findings.push(Finding::Bad(format!("the data directory `{}` cannot be written: {error}", dir.display())))
+        }
     }
     let _ = std::fs::remove_file(&probe);
     if let Ok(stat) = rustix::fs::statvfs(dir) {

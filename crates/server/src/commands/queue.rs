@@ -134,7 +134,10 @@ fn number(row: &Value, key: &str) -> u64 {
 }
 
 fn table(answer: &Value) -> String {
-    let mut text = format!("{:<14}{:>10}{:>10}{:>10}{:>14}{:>13}\n", "QUEUE", "DEPTH", "LEASED", "DELAYED", "BYTES", "QUARANTINED");
+    let mut text = format!(
+        "{:<14}{:>10}{:>10}{:>10}{:>14}{:>13}\n",
+        "QUEUE", "DEPTH", "LEASED", "DELAYED", "BYTES", "QUARANTINED"
+    );
     for row in rows(answer) {
         let _ = writeln!(
             text,
@@ -193,12 +196,15 @@ fn judge(answer: &Value) -> (String, bool) {
             findings.push(format!("over 90 % full ({depth} of {limit})"));
         }
         if name == "dead" && depth > 0 {
-            findings.push(format!("{depth} parked: look with `muttd queue peek dead`, try again with `muttd queue replay dead`"));
+            findings.push(format!(
+                "{depth} parked: look with `muttd queue peek dead`, try again with `muttd queue replay dead`"
+            ));
         }
         if name.starts_with("dlq") && depth > 0 {
             findings.push(format!("{depth} dead letter(s) wait for remediation"));
         }
-        let _ = writeln!(text, "{name:<12} {}", if findings.is_empty() { "ok".to_owned() } else { findings.join("; ") });
+        let _ =
+            writeln!(text, "{name:<12} {}", if findings.is_empty() { "ok".to_owned() } else { findings.join("; ") });
     }
     (text, healthy)
 }
@@ -216,7 +222,10 @@ mod tests {
         ]});
         let (text, healthy) = judge(&answer);
         assert!(!healthy);
-        assert!(text.contains("2 broken record(s)") && text.contains("over 90 % full") && text.contains("alerts       ok"), "{text}");
+        assert!(
+            text.contains("2 broken record(s)") && text.contains("over 90 % full") && text.contains("alerts       ok"),
+            "{text}"
+        );
         assert!(text.contains("queue peek dead"));
     }
 }

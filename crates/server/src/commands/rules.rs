@@ -81,15 +81,15 @@ fn lint(paths: &[PathBuf], json: bool) -> ExitCode {
     }
     for rule in &files.rules {
         for warning in rules::lint(&rule.draft) {
-            findings.push(Finding { place: place(rule), level: "warning", message: format!("{}: {}", warning.field, warning.message) });
+            findings.push(Finding {
+                place: place(rule),
+                level: "warning",
+                message: format!("{}: {}", warning.field, warning.message),
+            });
         }
     }
-    let numbered: Vec<Rule> = files
-        .rules
-        .iter()
-        .zip(1..)
-        .map(|(rule, id)| Rule { id, draft: rule.draft.clone() })
-        .collect();
+    let numbered: Vec<Rule> =
+        files.rules.iter().zip(1..).map(|(rule, id)| Rule { id, draft: rule.draft.clone() }).collect();
     let named = |id: i64| usize::try_from(id - 1).ok().and_then(|i| files.rules.get(i)).map_or_else(String::new, place);
     for warning in rules::lint_set(&numbered) {
         findings.push(Finding {
@@ -102,14 +102,24 @@ fn lint(paths: &[PathBuf], json: bool) -> ExitCode {
     let mut text = String::new();
     for finding in &findings {
         if json {
-            let _ = writeln!(text, "{}", json!({"level": finding.level, "place": finding.place, "message": finding.message}));
+            let _ = writeln!(
+                text,
+                "{}",
+                json!({"level": finding.level, "place": finding.place, "message": finding.message})
+            );
         } else {
             let colon = if finding.place.is_empty() { "" } else { ": " };
             let _ = writeln!(text, "{}: {}{colon}{}", finding.level, finding.place, finding.message);
         }
     }
     if !json {
-        let _ = writeln!(text, "{} rule(s) in {} file(s): {errors} error(s), {} warning(s)", files.rules.len(), files.files, findings.len() - errors);
+        let _ = writeln!(
+            text,
+            "{} rule(s) in {} file(s): {errors} error(s), {} warning(s)",
+            files.rules.len(),
+            files.files,
+            findings.len() - errors
+        );
     }
     out(&text);
     if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -70,7 +70,9 @@ fn announce(app: &App) {
         announce_key(what, key);
     }
     if app.parts().channels.is_empty() {
-        tracing::warn!("no alert channel is configured: alerts are kept in the catalog only (settings forwarder.moog.url, [[channel]])");
+        tracing::warn!(
+            "no alert channel is configured: alerts are kept in the catalog only (settings forwarder.moog.url, [[channel]])"
+        );
     }
 }
 

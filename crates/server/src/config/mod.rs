@@ -4,7 +4,9 @@ mod env;
 mod raw;
 mod validate;
 
-pub use validate::{ChannelSettings, Config, HttpSettings, Listen, PairListen, RetentionSettings, Role, SyslogSettings};
+pub use validate::{
+    ChannelSettings, Config, HttpSettings, Listen, PairListen, RetentionSettings, Role, SyslogSettings,
+};
 
 use runtime::config::{Layers, Problem};
 use std::collections::BTreeMap;
@@ -46,7 +48,8 @@ pub fn load(
         match std::fs::read_to_string(path) {
             Ok(text) => layers = layers.file(&path.display().to_string(), &text),
             Err(error) => {
-                unreadable = Some(Problem { path: path.display().to_string(), message: format!("cannot be read: {error}") });
+                unreadable =
+                    Some(Problem { path: path.display().to_string(), message: format!("cannot be read: {error}") });
             }
         }
     }
@@ -193,10 +196,16 @@ mod tests {
     fn contradictions_are_refused() {
         assert_eq!(problems("[webui]\nlisten = \"127.0.0.1:8080\"", &[]), ["webui.listen"]);
         assert_eq!(
-            problems("[[channel]]\ntype=\"webhook\"\nname=\"a\"\nurl=\"http://h/\"\nsecret=\"0123456789abcdef0123456789abcdef\"\n[[channel]]\ntype=\"webhook\"\nname=\"a\"\nurl=\"http://h/\"\nsecret=\"0123456789abcdef0123456789abcdef\"", &[]),
+            problems(
+                "[[channel]]\ntype=\"webhook\"\nname=\"a\"\nurl=\"http://h/\"\nsecret=\"0123456789abcdef0123456789abcdef\"\n[[channel]]\ntype=\"webhook\"\nname=\"a\"\nurl=\"http://h/\"\nsecret=\"0123456789abcdef0123456789abcdef\"",
+                &[]
+            ),
             ["channel[1].name"]
         );
         assert_eq!(problems("roles = []", &[]), ["roles"]);
-        assert_eq!(problems("[forwarder]\nretry_base_ms = 2000\nretry_max_ms = 1000", &[]), ["forwarder.retry_base_ms"]);
+        assert_eq!(
+            problems("[forwarder]\nretry_base_ms = 2000\nretry_max_ms = 1000", &[]),
+            ["forwarder.retry_base_ms"]
+        );
     }
 }

@@ -208,10 +208,8 @@ pub fn read(mut table: toml::Table, problems: &mut Vec<Problem>) -> Option<Raw> 
             for (index, item) in items.into_iter().enumerate() {
                 match item.try_into::<Channel>() {
                     Ok(channel) => channels.push((index, channel)),
-                    Err(error) => problems.push(Problem {
-                        path: format!("channel[{index}]"),
-                        message: error.message().to_owned(),
-                    }),
+                    Err(error) => problems
+                        .push(Problem { path: format!("channel[{index}]"), message: error.message().to_owned() }),
                 }
             }
         }

@@ -230,7 +230,12 @@ impl Check<'_> {
         if let Some(file) = ca_file.as_ref().filter(|f| !f.is_file()) {
             self.problem(format!("{path}.ca_file"), format!("`{}` is not a file", file.display()));
         }
-        HttpTarget { name, url: url.to_owned(), timeout: self.millis(&format!("{path}.timeout_ms"), timeout_ms, 100, 300_000), ca_file }
+        HttpTarget {
+            name,
+            url: url.to_owned(),
+            timeout: self.millis(&format!("{path}.timeout_ms"), timeout_ms, 100, 300_000),
+            ca_file,
+        }
     }
 }
 
@@ -310,7 +315,8 @@ pub fn validate(raw: Raw, problems: &mut Vec<Problem>) -> Option<Config> {
         retention: RetentionSettings {
             enabled: raw.retention.enabled,
             events: DAY * check.range::<u32>("retention.events_days", raw.retention.events_days, 1, 36_500),
-            config_audit: DAY * check.range::<u32>("retention.config_audit_days", raw.retention.config_audit_days, 1, 36_500),
+            config_audit: DAY
+                * check.range::<u32>("retention.config_audit_days", raw.retention.config_audit_days, 1, 36_500),
         },
         ingest_limit: live.ingest_limit,
         live,
@@ -392,7 +398,12 @@ fn syslog(check: &mut Check<'_>, raw: &raw::Syslog) -> SyslogSettings {
         message_bytes_max: check.range("ingest.syslog.message_bytes_max", raw.message_bytes_max, 480, 1 << 20),
         connections_max: check.range("ingest.syslog.connections_max", raw.connections_max, 1, 1_000_000),
         idle_timeout: check.millis("ingest.syslog.idle_timeout_ms", raw.idle_timeout_ms, 1_000, YEAR_MS),
-        receive_buffer_bytes: check.range("ingest.syslog.receive_buffer_bytes", raw.receive_buffer_bytes, 4_096, 1 << 30),
+        receive_buffer_bytes: check.range(
+            "ingest.syslog.receive_buffer_bytes",
+            raw.receive_buffer_bytes,
+            4_096,
+            1 << 30,
+        ),
         timezone: raw.timezone.clone(),
     }
 }
@@ -409,7 +420,12 @@ fn live(check: &mut Check<'_>, raw: &Raw) -> LiveSettings {
         probe_timeout: Duration::from_secs(60),
     };
     LiveSettings {
-        ingest_records_max: check.range("queue.ingest_records_max", raw.queue.ingest_records_max.max(1_000), 1_000, i64::MAX),
+        ingest_records_max: check.range(
+            "queue.ingest_records_max",
+            raw.queue.ingest_records_max.max(1_000),
+            1_000,
+            i64::MAX,
+        ),
         ingest_limit: limit.enabled.then_some(ingest_limit),
         unhandled: UnhandledPolicy {
             threshold: check.range("alerter.unhandled_threshold", alerter.unhandled_threshold, 1, 1 << 40),

@@ -1,7 +1,7 @@
 use super::feed::SentLog;
+use super::receiver::Received;
 use super::report::{Figures, print_alert, print_header, print_summary};
 use super::samples::{self, Door, Sample};
-use super::receiver::Received;
 use super::*;
 use connectors::inputs::syslog::parse::{ParseContext, encode, parse};
 use model::{Environment, Rule, Severity, Timestamp};

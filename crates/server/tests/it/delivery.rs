@@ -50,7 +50,9 @@ async fn after_an_outage_everything_arrives_once_and_no_hand_is_needed() {
     assert_eq!(server.http.get(&health).send().await.unwrap().status(), 503, "red while the receiver is away");
     receiver.come_up();
     receiver.wait_for(200, Duration::from_secs(60)).await;
-    server.until(async || server.depth(QueueName::Alerts).await + server.depth(QueueName::DlqForwarder).await == 0).await;
+    server
+        .until(async || server.depth(QueueName::Alerts).await + server.depth(QueueName::DlqForwarder).await == 0)
+        .await;
     assert_eq!(receiver.accepted_ids().len(), 200);
     assert_eq!(server.depth(QueueName::Dead).await, 0);
     server.until(async || server.http.get(&health).send().await.unwrap().status() == 200).await;
@@ -94,7 +96,8 @@ async fn an_alert_that_is_always_refused_ends_parked_by_one_counter_and_never_lo
     assert_eq!(alerts.rows[0].state, AlertState::Dead);
     // By hand, once the receiver is mended.
     receiver.set(Behaviour::accept());
-    let (status, answer) = server.api("POST", "/api/v2/queues/dead/replay", Some(json!({"filter": {"reason_contains": "400"}}))).await;
+    let (status, answer) =
+        server.api("POST", "/api/v2/queues/dead/replay", Some(json!({"filter": {"reason_contains": "400"}}))).await;
     assert_eq!((status, answer["replayed"].as_u64()), (200, Some(1)), "{answer}");
     server.until(async || !receiver.accepted_ids().is_empty()).await;
     server.until(async || server.depth(QueueName::Alerts).await == 0).await;

@@ -95,7 +95,8 @@ async fn a_deleted_rule_keeps_its_history_and_hurts_no_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_change_acts_within_a_second() {
     let server = TestServer::start(&[]).await;
-    let rule = json!({"match_string": "fresh", "prod_handling": "Ignore", "dev_handling": "Ignore", "team_assignment": "A"});
+    let rule =
+        json!({"match_string": "fresh", "prod_handling": "Ignore", "dev_handling": "Ignore", "team_assignment": "A"});
     assert_eq!(server.api("POST", "/api/v2/rules", Some(rule)).await.0, 201);
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     server.send(&event("h", "fresh")).await;
@@ -124,7 +125,14 @@ async fn unhandled_events_with_varying_numbers_make_one_meta_alert_also_across_a
     let env = [("MOOG_WEBHOOK_URL", url.as_str()), ("UNHANDLED_THRESHOLD", "100")];
     let server = TestServer::start(&env).await;
     let noise = |from: u32, to: u32| -> String {
-        (from..to).map(|n| format!("{}\n", event("odd", &format!("session {n} from 10.0.{}.{} closed after {n} ms", n % 7, n % 250)))).collect()
+        (from..to)
+            .map(|n| {
+                format!(
+                    "{}\n",
+                    event("odd", &format!("session {n} from 10.0.{}.{} closed after {n} ms", n % 7, n % 250))
+                )
+            })
+            .collect()
     };
     assert_eq!(server.post(noise(0, 60)).await.status(), 200);
     server.worked().await;
@@ -137,7 +145,12 @@ async fn unhandled_events_with_varying_numbers_make_one_meta_alert_also_across_a
     server.until(async || server.depth(QueueName::Alerts).await == 0).await;
     assert_eq!(receiver.deliveries().len(), 1, "one meta-alert for one shape");
     let body = got[0].json();
-    assert!(body["description"].as_str().unwrap().starts_with("[MUTT] Detected 100 unhandled messages in 86400s from 'odd'"));
+    assert!(
+        body["description"]
+            .as_str()
+            .unwrap()
+            .starts_with("[MUTT] Detected 100 unhandled messages in 86400s from 'odd'")
+    );
     assert!(body["signature"].as_str().unwrap().contains("odd"), "meta-alerts of different hosts are different");
     server.stop().await;
 }

@@ -29,7 +29,13 @@ async fn the_contracts_checks_come_in_the_contracts_order_with_its_bodies() {
         (None, None, "not json", 401, "Unauthorized"),
         (Some("wrong"), kind_json, "{}", 401, "Unauthorized"),
         (Some("ключ"), kind_json, "{}", 401, "Unauthorized"),
-        (Some("good"), Some("text/plain"), "{}", 400, "Invalid JSON: Content-Type must be application/json or application/x-ndjson"),
+        (
+            Some("good"),
+            Some("text/plain"),
+            "{}",
+            400,
+            "Invalid JSON: Content-Type must be application/json or application/x-ndjson",
+        ),
         (Some("good"), kind_json, "", 400, "Invalid JSON: Empty or null payload"),
         (Some("good"), kind_json, "[]", 400, "Invalid JSON: Empty or null payload"),
         (Some("good"), kind_json, "17", 400, "Invalid JSON: Payload must be a JSON object"),
@@ -147,7 +153,8 @@ async fn there_is_no_site_wide_limit_unless_set_and_then_it_asks_to_wait() {
     free.worked().await;
     free.stop().await;
     let limited =
-        TestServer::start(&[("RATE_LIMIT_ENABLED", "true"), ("INGEST_MAX_RATE", "5"), ("INGEST_RATE_WINDOW", "30")]).await;
+        TestServer::start(&[("RATE_LIMIT_ENABLED", "true"), ("INGEST_MAX_RATE", "5"), ("INGEST_RATE_WINDOW", "30")])
+            .await;
     for _ in 0..5 {
         limited.send(&event("h", "m")).await;
     }
@@ -215,11 +222,15 @@ async fn hostile_bytes_on_every_listener_hurt_nobody_else() {
         let mut junk: Vec<u8> = (0..random.usize(1..4_000)).map(|_| random.u8(..)).collect();
         match round % 4 {
             0 => junk.splice(0..0, *b"99999999999999999999 <").for_each(drop),
-            1 => junk.splice(0..0, *b"POST /ingest HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n").for_each(drop),
+            1 => junk
+                .splice(0..0, *b"POST /ingest HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n")
+                .for_each(drop),
             2 => junk.splice(0..0, *b"<999>1 ").for_each(drop),
             _ => {}
         }
-        for address in [server.addresses.syslog_tcp.unwrap(), server.addresses.ingest.unwrap(), server.addresses.webui.unwrap()] {
+        for address in
+            [server.addresses.syslog_tcp.unwrap(), server.addresses.ingest.unwrap(), server.addresses.webui.unwrap()]
+        {
             if let Ok(mut stream) = tokio::net::TcpStream::connect(address).await {
                 let _ = stream.write_all(&junk).await;
             }

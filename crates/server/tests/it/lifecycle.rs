@@ -93,7 +93,9 @@ async fn a_reload_takes_new_settings_and_rules_and_loses_nothing() {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let rules = dir.path().join("rules.yml");
     let rule = |text: &str| {
-        format!("rules:\n  - name: from file\n    match_string: {text}\n    prod_handling: Ignore\n    dev_handling: Ignore\n    team_assignment: A\n")
+        format!(
+            "rules:\n  - name: from file\n    match_string: {text}\n    prod_handling: Ignore\n    dev_handling: Ignore\n    team_assignment: A\n"
+        )
     };
     std::fs::write(&rules, rule("first")).unwrap();
     let path = rules.display().to_string();
@@ -117,7 +119,8 @@ async fn a_live_setting_acts_within_seconds() {
     let (status, answer) = server.api("PUT", "/api/v2/config/moog_rate_limit", Some(json!({"value": "7"}))).await;
     assert_eq!(status, 200, "{answer}");
     server.until(async || server.parts.live.get().delivery_limit.max == 7).await;
-    let (status, answer) = server.api("PUT", "/api/v2/config/alerter_queue_shed_threshold", Some(json!({"value": -1}))).await;
+    let (status, answer) =
+        server.api("PUT", "/api/v2/config/alerter_queue_shed_threshold", Some(json!({"value": -1}))).await;
     assert_eq!(status, 400, "{answer}");
     server.stop().await;
 }
@@ -159,7 +162,8 @@ async fn a_catalog_that_is_away_for_a_while_poisons_nothing() {
     tokio::task::spawn_blocking(move || holder.join().unwrap()).await.unwrap();
     receiver.wait_for(300, Duration::from_secs(60)).await;
     server.until(async || receiver.accepted_ids().len() == 300).await;
-    let dead = server.depth(storage::queue::QueueName::DlqAlerter).await + server.depth(storage::queue::QueueName::Dead).await;
+    let dead =
+        server.depth(storage::queue::QueueName::DlqAlerter).await + server.depth(storage::queue::QueueName::Dead).await;
     assert_eq!(dead, 0);
     server.stop().await;
 }

@@ -36,7 +36,8 @@ async fn fresh(open: &Opener<'_>) -> (Queues, Arc<dyn Queue>) {
         let queue = queues.get(name);
         let mut consumer = queue.consumer();
         loop {
-            let all = consumer.next(1_000, if queue.stats().await.unwrap().depth == 0 { SOON } else { LONG }).await.unwrap();
+            let all =
+                consumer.next(1_000, if queue.stats().await.unwrap().depth == 0 { SOON } else { LONG }).await.unwrap();
             if all.is_empty() {
                 break;
             }

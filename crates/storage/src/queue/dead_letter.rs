@@ -43,8 +43,8 @@ pub fn encode_dead_letter(letter: &DeadLetter) -> Bytes {
 /// Decodes what [`encode_dead_letter`] wrote. `Invalid` for anything else.
 pub fn decode_dead_letter(payload: &[u8]) -> StorageResult<DeadLetter> {
     let invalid = |what: &str| StorageError::new(ErrorKind::Invalid, format!("dead letter: {what}"));
-    let record: Record<'_> = serde_json::from_slice(payload)
-        .map_err(|e| StorageError::with_source(ErrorKind::Invalid, "dead letter", e))?;
+    let record: Record<'_> =
+        serde_json::from_slice(payload).map_err(|e| StorageError::with_source(ErrorKind::Invalid, "dead letter", e))?;
     let original = match (record.original, &record.original_hex) {
         (Some(json), _) => Bytes::copy_from_slice(json.get().as_bytes()),
         (None, Some(digits)) => unhex(digits).ok_or_else(|| invalid("original_hex is not hexadecimal"))?,

@@ -132,12 +132,11 @@ impl RecordStore for WalStore {
         let mut journal = locked(&self.journal);
         journal.0.record(changes, table);
         let stats = self.committer.stats();
-        if stats.bytes > 2 * self.segment_bytes && table.cursor() > stats.first_seq && journal.1.elapsed() >= TRIM_EVERY {
+        if stats.bytes > 2 * self.segment_bytes && table.cursor() > stats.first_seq && journal.1.elapsed() >= TRIM_EVERY
+        {
             journal.1 = Instant::now();
-            let trimmed = journal
-                .0
-                .snapshot(table)
-                .and_then(|()| self.committer.truncate_before(table.cursor()).map_err(error));
+            let trimmed =
+                journal.0.snapshot(table).and_then(|()| self.committer.truncate_before(table.cursor()).map_err(error));
             if let Err(error) = trimmed {
                 tracing::warn!(%error, "removing settled records from disk failed; trying again later");
             }

@@ -29,8 +29,12 @@ pub struct Journal {
 impl Journal {
     /// Opens the journal and the table as it was.
     pub fn open(dir: PathBuf, lease: Duration) -> StorageResult<(Self, LeaseTable)> {
-        let config =
-            Config { dir, segment_bytes: SEGMENT_BYTES, max_bytes: 64 * SEGMENT_BYTES, max_record_bytes: ENTRY_BYTES_MAX };
+        let config = Config {
+            dir,
+            segment_bytes: SEGMENT_BYTES,
+            max_bytes: 64 * SEGMENT_BYTES,
+            max_record_bytes: ENTRY_BYTES_MAX,
+        };
         let (log, recovery) = Wal::open(Arc::new(OsFilesystem), config).map_err(super::embedded::error)?;
         let mut table = LeaseTable::new(0, lease);
         let mut reader = log.reader();
@@ -76,7 +80,9 @@ impl Journal {
         if written {
             self.log.publish();
         } else {
-            tracing::warn!("cannot write the settlement journal; settled records may be delivered again after a restart");
+            tracing::warn!(
+                "cannot write the settlement journal; settled records may be delivered again after a restart"
+            );
             self.gap = true;
         }
     }
@@ -113,7 +119,9 @@ impl Journal {
     }
 
     pub fn sync(&mut self) -> StorageResult<()> {
-        self.log.sync().map_err(|e| StorageError::with_source(ErrorKind::Unavailable, "syncing the queue journal", e))?;
+        self.log
+            .sync()
+            .map_err(|e| StorageError::with_source(ErrorKind::Unavailable, "syncing the queue journal", e))?;
         Ok(())
     }
 }

@@ -190,7 +190,8 @@ impl<S: RecordStore> Shared<S> {
                 let _ = tx.send(result);
             }),
         );
-        let result = rx.await.map_err(|e| StorageError::with_source(ErrorKind::Unavailable, "the queue is closed", e))?;
+        let result =
+            rx.await.map_err(|e| StorageError::with_source(ErrorKind::Unavailable, "the queue is closed", e))?;
         drop(taken);
         result?;
         Ok(())

@@ -52,7 +52,8 @@ pub enum QueueName {
 impl QueueName {
     pub const ALL: [Self; 5] = [Self::Ingest, Self::Alerts, Self::DlqAlerter, Self::DlqForwarder, Self::Dead];
     /// Dead letters before the queues that reject into them.
-    pub(crate) const OPEN_ORDER: [Self; 5] = [Self::Dead, Self::DlqAlerter, Self::DlqForwarder, Self::Ingest, Self::Alerts];
+    pub(crate) const OPEN_ORDER: [Self; 5] =
+        [Self::Dead, Self::DlqAlerter, Self::DlqForwarder, Self::Ingest, Self::Alerts];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -110,10 +111,7 @@ impl Delivery {
     /// It cannot be worked: move it to the dead letters.
     pub fn reject(self, rejection: Rejection) -> Settlement {
         let attempts = self.attempts;
-        Settlement {
-            token: self.token,
-            verdict: Verdict::Reject { rejection, attempts, payload: self.payload },
-        }
+        Settlement { token: self.token, verdict: Verdict::Reject { rejection, attempts, payload: self.payload } }
     }
 }
 

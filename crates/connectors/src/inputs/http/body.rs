@@ -10,7 +10,9 @@ use std::time::Duration;
 /// Why a body was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyError {
-    TooLarge { bytes_max: usize },
+    TooLarge {
+        bytes_max: usize,
+    },
     TooSlow,
     /// The connection broke, or the encoding is not what it says.
     Broken(String),

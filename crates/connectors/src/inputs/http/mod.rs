@@ -136,13 +136,22 @@ impl Refusal {
                 refusal
             }
             RejectReason::QueueFull => {
-                let mut refusal =
-                    Self::new(StatusCode::SERVICE_UNAVAILABLE, "queue_full", refused.reason, "Service Unavailable - queue full");
+                let mut refusal = Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "queue_full",
+                    refused.reason,
+                    "Service Unavailable - queue full",
+                );
                 refusal.extra.insert("queue_depth".into(), json!(refused.queue_depth));
                 refusal.extra.insert("queue_limit".into(), json!(refused.queue_limit));
                 refusal
             }
-            _ => Self::new(StatusCode::SERVICE_UNAVAILABLE, "redis", refused.reason, "Service Unavailable - storage error"),
+            _ => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "redis",
+                refused.reason,
+                "Service Unavailable - storage error",
+            ),
         };
         refusal.retry_after = Some(wait);
         refusal
@@ -156,12 +165,9 @@ impl Refusal {
                 RejectReason::TooLarge,
                 format!("Body is over the bound of {bytes_max} bytes"),
             ),
-            BodyError::TooSlow => Self::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "json",
-                RejectReason::Malformed,
-                "Body was not sent in time",
-            ),
+            BodyError::TooSlow => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "json", RejectReason::Malformed, "Body was not sent in time")
+            }
             BodyError::Broken(why) => Self::new(
                 StatusCode::BAD_REQUEST,
                 "json",
@@ -236,7 +242,8 @@ async fn take(
         ));
     }
     let config = &ingest.config;
-    let body = body::read(&head.headers, body, config.body_bytes_max, config.body_timeout).await.map_err(Refusal::body)?;
+    let body =
+        body::read(&head.headers, body, config.body_bytes_max, config.body_timeout).await.map_err(Refusal::body)?;
     *sample = body.slice(..body.len().min(1_024));
     let new_event = |object: Bytes| NewEvent {
         org: org.clone(),
@@ -262,7 +269,9 @@ async fn take(
         Body::Batch(verdicts) => {
             let good: Vec<NewEvent> =
                 verdicts.iter().filter_map(|v| v.as_ref().ok()).map(|object| new_event(object.clone())).collect();
-            for bad in verdicts.iter().filter_map(|v| v.as_ref().err()).take(verdicts.len() - usize::from(good.is_empty())) {
+            for bad in
+                verdicts.iter().filter_map(|v| v.as_ref().err()).take(verdicts.len() - usize::from(good.is_empty()))
+            {
                 ingest.sink.reject(Reject {
                     input: InputKind::Http,
                     reason: bad.reason,
@@ -334,6 +343,10 @@ fn is_json(headers: &HeaderMap) -> bool {
     let mime = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     matches!(
         mime.as_str(),
-        "application/json" | "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/json-lines"
+        "application/json"
+            | "application/x-ndjson"
+            | "application/ndjson"
+            | "application/jsonl"
+            | "application/json-lines"
     ) || (mime.starts_with("application/") && mime.ends_with("+json"))
 }

@@ -109,7 +109,9 @@ impl TestServer {
         assert!(self.task.await.unwrap(), "the server ends clean");
         let accepted: u64 = model::InputKind::ALL
             .iter()
-            .map(|i| parts.metrics.events_accepted.get_or_create(&pipeline::metrics::labels([("input", i.as_str())])).get())
+            .map(|i| {
+                parts.metrics.events_accepted.get_or_create(&pipeline::metrics::labels([("input", i.as_str())])).get()
+            })
             .sum();
         let settled: u64 = Outcome::ALL.iter().map(|o| parts.metrics.settled(*o)).sum();
         let waiting = parts.queues.get(QueueName::Ingest).stats().await.unwrap().depth;
@@ -141,8 +143,7 @@ impl TestServer {
 
     pub async fn api(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let url = format!("http://{}{path}", self.addresses.webui.unwrap());
-        let mut request =
-            self.http.request(method.parse().unwrap(), url).header("x-api-key", &self.web_key);
+        let mut request = self.http.request(method.parse().unwrap(), url).header("x-api-key", &self.web_key);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
