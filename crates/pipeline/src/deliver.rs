@@ -21,7 +21,7 @@ use storage::StorageResult;
 use storage::catalog::{AlertProgress, Catalog};
 use storage::coordination::{Admission, BreakerSettings, BreakerState, BreakerView, Coordination};
 use storage::queue::{Consumer, Delivery, QueueName, Queues, Rejection, Settlement};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 /// What delivery works with.
 #[derive(Clone)]
@@ -70,23 +70,29 @@ impl Deliverer {
         let mut consumer = self.queues.get(QueueName::Alerts).consumer();
         let mut tasks: JoinSet<Worked> = JoinSet::new();
         loop {
-            let finished = self.collect(&mut tasks).await;
+            let finished: Vec<Worked> = std::iter::from_fn(|| tasks.try_join_next()).filter_map(sound).collect();
             if !finished.is_empty() {
                 self.settle(finished, consumer.as_mut()).await;
             }
             if stop.is_requested() {
                 break;
             }
-            if let Some(wait) = self.all_closed().await {
-                // Everything would only wait: leave it in the queue.
-                tokio::select! {
-                    () = stop.requested() => {}
-                    () = tokio::time::sleep(wait.clamp(Duration::from_millis(10), LATER)) => {}
+            let room = match self.passage().await {
+                Passage::Free => self.concurrency.saturating_sub(tasks.len()),
+                // One goes ahead; the others stay in the queue until it is back.
+                Passage::One => usize::from(tasks.is_empty()),
+                Passage::Shut(wait) => {
+                    tokio::select! {
+                        () = stop.requested() => {}
+                        () = tokio::time::sleep(wait.clamp(Duration::from_millis(10), LATER)) => {}
+                    }
+                    continue;
                 }
-                continue;
-            }
-            let room = self.concurrency.saturating_sub(tasks.len());
+            };
             if room == 0 {
+                if let Some(worked) = tasks.join_next().await.and_then(sound) {
+                    self.settle(vec![worked], consumer.as_mut()).await;
+                }
                 continue;
             }
             let wait = if tasks.is_empty() { Duration::from_secs(5) } else { Duration::from_millis(5) };
@@ -111,27 +117,10 @@ impl Deliverer {
             }
         }
         while let Some(worked) = tasks.join_next().await {
-            if let Ok(worked) = worked {
+            if let Some(worked) = sound(worked) {
                 self.settle(vec![worked], consumer.as_mut()).await;
             }
         }
-    }
-
-    /// What has finished; waits for one when no more may start.
-    async fn collect(&self, tasks: &mut JoinSet<Worked>) -> Vec<Worked> {
-        let mut finished = Vec::new();
-        if tasks.len() >= self.concurrency {
-            if let Some(Ok(worked)) = tasks.join_next().await {
-                finished.push(worked);
-            }
-        }
-        while let Some(worked) = tasks.try_join_next() {
-            match worked {
-                Ok(worked) => finished.push(worked),
-                Err(error) => tracing::error!(%error, "a delivery panicked; the alert comes back after its lease"),
-            }
-        }
-        finished
     }
 
     async fn settle(&self, finished: Vec<Worked>, consumer: &mut dyn Consumer) {
@@ -155,21 +144,29 @@ impl Deliverer {
         self.live.get().breaker
     }
 
-    /// If every channel's breaker is open: how long until one may be tried.
-    async fn all_closed(&self) -> Option<Duration> {
-        let settings = self.breaker()?;
-        let mut shortest: Option<Duration> = None;
+    /// How many alerts may be taken from the queue, as the breakers of the channels stand. While all
+    /// are open the alerts are left where they are.
+    async fn passage(&self) -> Passage {
+        let Some(settings) = self.breaker() else { return Passage::Free };
+        let mut passage = Passage::Shut(LATER);
         for channel in &self.channels {
-            let view = self.coordination.breaker_view(channel.name(), settings, self.clock.now()).await.ok()?;
-            self.show(channel.name(), &view);
-            match view.retry_in {
-                Some(wait) if view.state == BreakerState::Open => {
-                    shortest = Some(shortest.map_or(wait, |s| s.min(wait)))
+            let view = match self.coordination.breaker_view(channel.name(), settings, self.clock.now()).await {
+                Ok(view) => view,
+                Err(error) => {
+                    self.health.failed("coordination", error.to_string());
+                    continue;
                 }
-                _ => return None,
-            }
+            };
+            self.show(channel.name(), &view);
+            passage = match (view.state, passage) {
+                (BreakerState::Closed, _) | (_, Passage::Free) => Passage::Free,
+                (BreakerState::HalfOpen, _) | (_, Passage::One) => Passage::One,
+                (BreakerState::Open, Passage::Shut(wait)) => {
+                    Passage::Shut(view.retry_in.map_or(wait, |retry_in| retry_in.min(wait)))
+                }
+            };
         }
-        shortest
+        passage
     }
 
     fn show(&self, channel: &str, view: &BreakerView) {
@@ -312,7 +309,8 @@ impl Deliverer {
             if let (BreakerState::Open, Some(wait)) = (view.state, view.retry_in) {
                 self.metrics.moog_circuit_blocked.inc();
                 self.count_request("fail", "circuit_open");
-                return Ok(Gate::Wait(wait));
+                // Not the whole wait: remediation may open the way earlier.
+                return Ok(Gate::Wait(wait.min(LATER)));
             }
         }
         let mut limited = false;
@@ -339,7 +337,7 @@ impl Deliverer {
             Admission::Wait(delay) => {
                 self.metrics.moog_circuit_blocked.inc();
                 self.count_request("fail", "circuit_open");
-                Ok(Gate::Wait(delay))
+                Ok(Gate::Wait(delay.min(LATER)))
             }
         }
     }
@@ -418,9 +416,22 @@ impl Deliverer {
     }
 }
 
+/// The work of a task that did not panic.
+fn sound(ended: Result<Worked, JoinError>) -> Option<Worked> {
+    ended.inspect_err(|error| tracing::error!(%error, "a delivery panicked; the alert comes back after its lease")).ok()
+}
+
 enum Gate {
     Open { probe: bool },
     Wait(Duration),
+}
+
+/// How many alerts may leave the queue now.
+enum Passage {
+    Free,
+    One,
+    /// None; look again after this time.
+    Shut(Duration),
 }
 
 /// The contract's words (mutt §4).

@@ -91,7 +91,7 @@ struct Candidate {
 pub(crate) fn recover(fs: &dyn Filesystem, config: &Config) -> Result<Recovered> {
     let mut report = Recovery::default();
     let (candidates, bad) = read_headers(fs, config, &mut report)?;
-    // A segment that a failed start left behind is used from here on, so its name must last.
+    // What the process before created or removed must last: numbers and the count of bytes rest on it.
     fs.sync_dir(&config.dir).map_err(|e| WalError::io("sync", &config.dir, e))?;
     let mut quarantine = Quarantine::new(fs, config);
 

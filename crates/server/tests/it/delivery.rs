@@ -64,6 +64,7 @@ async fn after_an_outage_everything_arrives_once_and_no_hand_is_needed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_is_honoured() {
     let receiver = Receiver::start().await;
+    receiver.set_head(Some(Behaviour::accept()));
     receiver.script([Behaviour::retry_after(429, "2")]);
     let url = receiver.url();
     let server = TestServer::start(&[("MOOG_WEBHOOK_URL", &url), ("CIRCUIT_BREAKER_ENABLED", "false")]).await;

@@ -137,7 +137,7 @@ async fn unhandled_events_with_varying_numbers_make_one_meta_alert_also_across_a
     assert_eq!(server.post(noise(0, 60)).await.status(), 200);
     server.worked().await;
     let dir = server.stop().await;
-    assert_eq!(receiver.requests().len(), 0);
+    assert_eq!(receiver.deliveries().len(), 0);
     let server = TestServer::start_in(dir, &env, None).await;
     assert_eq!(server.post(noise(60, 300)).await.status(), 200);
     let got = receiver.wait_for(1, crate::support::SOON).await;
