@@ -50,6 +50,8 @@ const LATER: Duration = Duration::from_secs(1);
 struct Worked {
     settlement: Settlement,
     progress: Option<AlertProgress>,
+    /// Kept until the progress is written: a copy of the alert must not slip in between.
+    held: Option<Held>,
 }
 
 /// How one channel's try ended.
@@ -126,9 +128,11 @@ impl Deliverer {
     async fn settle(&self, finished: Vec<Worked>, consumer: &mut dyn Consumer) {
         let mut settlements = Vec::with_capacity(finished.len());
         let mut progress = Vec::new();
+        let mut held = Vec::new();
         for worked in finished {
             settlements.push(worked.settlement);
             progress.extend(worked.progress);
+            held.extend(worked.held);
         }
         if !progress.is_empty() {
             if let Err(error) = self.catalog.mark_alerts(progress).await {
@@ -138,6 +142,7 @@ impl Deliverer {
         if let Err(error) = consumer.settle(settlements).await {
             tracing::warn!(%error, "deliveries could not be settled; they may be repeated with the same idempotency key");
         }
+        drop(held);
     }
 
     fn breaker(&self) -> Option<BreakerSettings> {
@@ -189,24 +194,25 @@ impl Deliverer {
                 self.count_processed("error");
                 let replays = codec::replays(&delivery.payload);
                 let settlement = delivery.reject(Rejection { reason, retryable: false, replays });
-                return Worked { settlement, progress: None };
+                return Worked { settlement, progress: None, held: None };
             }
         };
-        let Some(_held) = in_flight.enter(alert.id) else {
+        let Some(held) = in_flight.enter(alert.id) else {
             // A copy of the same alert is being delivered right now; look again when it is done.
-            return Worked { settlement: delivery.defer(LATER), progress: None };
+            return Worked { settlement: delivery.defer(LATER), progress: None, held: None };
         };
         match self.catalog.alert_states(&[alert.id]).await {
             Ok(states) if states.iter().any(|(_, state)| *state == AlertState::Delivered) => {
-                return Worked { settlement: delivery.ack(), progress: None };
+                return Worked { settlement: delivery.ack(), progress: None, held: None };
             }
             Ok(_) => self.health.ok("catalog"),
             Err(error) => {
                 self.health.failed("catalog", error.to_string());
-                return Worked { settlement: delivery.defer(LATER), progress: None };
+                return Worked { settlement: delivery.defer(LATER), progress: None, held: None };
             }
         }
-        self.through_channels(delivery, &alert, left, stop).await
+        let (settlement, progress) = self.through_channels(delivery, &alert, left, stop).await;
+        Worked { settlement, progress, held: Some(held) }
     }
 
     async fn through_channels(
@@ -215,7 +221,7 @@ impl Deliverer {
         alert: &Alert,
         left: Option<Vec<String>>,
         stop: &Stop,
-    ) -> Worked {
+    ) -> (Settlement, Option<AlertProgress>) {
         let wanted: Vec<&Arc<dyn Channel>> = self
             .channels
             .iter()
@@ -236,12 +242,12 @@ impl Deliverer {
             self.metrics.alert_delivery_seconds.observe(waited.as_secs_f64());
             tracing::info!(alert.id = %alert.id, correlation_id = alert.correlation_id, "delivered an alert");
             let progress = self.progress(alert, AlertState::Delivered, attempts, Some(receipts.join("; ")));
-            return Worked { settlement: delivery.ack(), progress: Some(progress) };
+            return (delivery.ack(), Some(progress));
         }
         let names = || open.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
         if !receipts.is_empty() && self.split(&delivery, alert, names()).await.is_ok() {
             // What is left goes on as a record of its own.
-            return Worked { settlement: delivery.ack(), progress: None };
+            return (delivery.ack(), None);
         }
         self.verdict(delivery, alert, &open, attempts)
     }
@@ -258,7 +264,13 @@ impl Deliverer {
     }
 
     /// What becomes of an alert that some channel has not taken.
-    fn verdict(&self, delivery: Delivery, alert: &Alert, open: &[(String, Tried)], attempts: u32) -> Worked {
+    fn verdict(
+        &self,
+        delivery: Delivery,
+        alert: &Alert,
+        open: &[(String, Tried)],
+        attempts: u32,
+    ) -> (Settlement, Option<AlertProgress>) {
         let never = open.iter().find_map(|(name, tried)| match tried {
             Tried::Never(error) => Some(format!("{name}: {error}")),
             Tried::Again(_, error) if attempts > self.retries_max => {
@@ -273,7 +285,7 @@ impl Deliverer {
             let progress = self.progress(alert, AlertState::Dead, attempts, Some(reason.clone()));
             let replays = codec::replays(&delivery.payload);
             let settlement = delivery.reject(Rejection { reason, retryable: true, replays });
-            return Worked { settlement, progress: Some(progress) };
+            return (settlement, Some(progress));
         }
         let spent = open.iter().find_map(|(_, tried)| match tried {
             Tried::Again(delay, _) => Some(*delay),
@@ -287,7 +299,7 @@ impl Deliverer {
             Some(delay) => delivery.retry_after(delay),
             None => delivery.defer(waits.min().unwrap_or(LATER)),
         };
-        Worked { settlement, progress: None }
+        (settlement, None)
     }
 
     async fn try_channel(&self, channel: &dyn Channel, alert: &Alert, attempts: u32, stop: &Stop) -> Tried {

@@ -29,8 +29,6 @@ struct Shared {
     behind: AtomicBool,
 }
 
-/// An alert younger than this may still be on its way from catalog to queue.
-const ON_ITS_WAY: Duration = Duration::from_secs(10);
 const PAGE: usize = 1_000;
 
 impl Outbox {
@@ -92,27 +90,44 @@ impl Outbox {
         }
     }
 
-    /// Publishes what the catalog holds as pending and the queue does not hold: at start, before
-    /// detection begins, `settled_before` = now.
-    pub async fn catch_up(&self, settled_before: model::Timestamp) -> StorageResult<usize> {
+    /// Publishes what the catalog holds as pending and the queue does not hold, page by page, as long
+    /// as the queue has room; called at start before detection begins, and whenever something was
+    /// left behind. An alert that is on its way just now may be published twice: delivery sends it
+    /// once all the same.
+    pub async fn catch_up(&self) -> StorageResult<usize> {
         let shared = &self.0;
-        let pending = shared.catalog.pending_alerts(settled_before, PAGE).await?;
-        if pending.is_empty() {
-            return Ok(0);
-        }
-        if !shared.has_channels {
-            self.only_recorded(&pending).await;
-            return Ok(0);
-        }
-        let queued = self.queued().await?;
-        let missing: Vec<&Alert> = pending.iter().filter(|alert| !queued.contains(&alert.id)).collect();
-        let records: Vec<_> = missing.iter().map(|alert| codec::encode_alert(alert, None)).collect();
-        let count = records.len();
-        if count > 0 {
+        let mut after = None;
+        let mut queued = None;
+        let mut published = 0;
+        loop {
+            let pending = shared.catalog.pending_alerts(after, PAGE).await?;
+            let Some(last) = pending.last() else { break };
+            after = Some((last.created_at, last.id));
+            if !shared.has_channels {
+                self.only_recorded(&pending).await;
+                continue;
+            }
+            let queued = match &queued {
+                Some(queued) => queued,
+                None => queued.insert(self.queued().await?),
+            };
+            let records: Vec<_> = pending
+                .iter()
+                .filter(|alert| !queued.contains(&alert.id))
+                .map(|alert| codec::encode_alert(alert, None))
+                .collect();
+            let room = shared.live.get().alerts_shed_depth.saturating_sub(shared.queue.stats().await?.depth);
+            if room == 0 && !records.is_empty() {
+                shared.behind.store(true, Ordering::Release);
+                break;
+            }
+            published += records.len();
             shared.queue.publish(records, Durability::Strict).await?;
-            tracing::info!(alerts = count, "published alerts from the outbox");
         }
-        Ok(count)
+        if published > 0 {
+            tracing::info!(alerts = published, "published alerts from the outbox");
+        }
+        Ok(published)
     }
 
     async fn queued(&self) -> StorageResult<BTreeSet<AlertId>> {
@@ -137,22 +152,12 @@ impl Outbox {
             if depth > shared.live.get().alerts_shed_depth / 2 {
                 continue;
             }
-            let before = shared.clock.now().minus(ON_ITS_WAY);
-            match self.catch_up(before).await {
-                // Nothing old is missing, and nothing young was left since.
-                Ok(0) if self.nothing_young().await => shared.behind.store(false, Ordering::Release),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "the outbox could not be published; trying again"),
+            // Before looking: what is left behind from now on must be seen the next time.
+            shared.behind.store(false, Ordering::Release);
+            if let Err(error) = self.catch_up().await {
+                shared.behind.store(true, Ordering::Release);
+                tracing::warn!(%error, "the outbox could not be published; trying again");
             }
-        }
-    }
-
-    async fn nothing_young(&self) -> bool {
-        let young = self.0.catalog.pending_alerts(self.0.clock.now(), PAGE).await;
-        let queued = self.queued().await;
-        match (young, queued) {
-            (Ok(young), Ok(queued)) => young.iter().all(|alert| queued.contains(&alert.id)),
-            _ => false,
         }
     }
 }

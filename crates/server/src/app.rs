@@ -470,7 +470,7 @@ async fn load_rule_files(rulebook: &Rulebook, paths: &[PathBuf]) {
 
 async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Parts, stop: &Stop) {
     // Before detection starts: what a crash kept between catalog and queue.
-    if let Err(error) = parts.outbox.catch_up(parts.clock.now()).await {
+    if let Err(error) = parts.outbox.catch_up().await {
         tracing::error!(%error, "the outbox could not be published; it will be tried again");
     }
     for _ in 0..config.alerter_workers {

@@ -217,9 +217,9 @@ pub trait AlertStore: Send + Sync {
     async fn alert_states(&self, ids: &[AlertId]) -> StorageResult<Vec<(AlertId, AlertState)>>;
     /// How far delivery came. Unknown alerts are passed over; delivered ones stay as they are.
     async fn mark_alerts(&self, progress: Vec<AlertProgress>) -> StorageResult<()>;
-    /// Pending alerts created before `before`, oldest first: the outbox, for whatever a crash kept
-    /// from the queue.
-    async fn pending_alerts(&self, before: Timestamp, limit: usize) -> StorageResult<Vec<Alert>>;
+    /// Pending alerts of every organisation by (creation, id), after the given one: the outbox, for
+    /// whatever a crash or a full queue kept from the queue.
+    async fn pending_alerts(&self, after: Option<(Timestamp, AlertId)>, limit: usize) -> StorageResult<Vec<Alert>>;
     async fn alert(&self, org: &OrgId, id: AlertId) -> StorageResult<AlertRecord>;
     async fn alerts(&self, org: &OrgId, filter: &AlertFilter, page: PageRequest) -> StorageResult<Page<AlertRecord>>;
 }

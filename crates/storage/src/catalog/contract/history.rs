@@ -192,11 +192,12 @@ pub async fn alerts_go_from_pending_to_an_end(open: &impl AsyncFn(&'static str) 
     drop(catalog);
     let catalog = open("alerts").await;
     let ids: Vec<AlertId> = alerts.iter().map(|a| a.id).collect();
-    let pending = async |before, limit| -> Vec<AlertId> {
-        catalog.pending_alerts(at(before), limit).await.unwrap().into_iter().map(|a| a.id).collect()
+    let pending = async |after: Option<&Alert>, limit| -> Vec<AlertId> {
+        let after = after.map(|a| (a.created_at, a.id));
+        catalog.pending_alerts(after, limit).await.unwrap().into_iter().map(|a| a.id).collect()
     };
-    assert_eq!(pending(3, 10).await, ids[..3], "oldest first, none created at or after the time");
-    assert_eq!(pending(100, 2).await, ids[..2]);
+    assert_eq!(pending(None, 2).await, ids[..2], "oldest first");
+    assert_eq!(pending(Some(&alerts[1]), 2).await, ids[2..4], "the next page goes on where the last one ended");
     let step = |id, state, secs, attempts, detail: Option<&str>| AlertProgress {
         id,
         state,
@@ -229,7 +230,7 @@ pub async fn alerts_go_from_pending_to_an_end(open: &impl AsyncFn(&'static str) 
     let states = catalog.alert_states(&[ids[3], unknown, ids[0], ids[1]]).await.unwrap();
     let expected = [(ids[3], AlertState::Pending), (ids[0], AlertState::Delivered), (ids[1], AlertState::Delivered)];
     assert_eq!(states, expected);
-    assert_eq!(pending(100, 10).await, [ids[2], ids[3], meta.id]);
+    assert_eq!(pending(None, 10).await, [ids[2], ids[3], meta.id]);
     let record = catalog.alert(&home(), meta.id).await.unwrap();
     assert_eq!((record.state, record.attempts, record.state_at, record.detail), (AlertState::Pending, 0, at(9), None));
     assert_eq!(format!("{:?}", record.alert), format!("{meta:?}"), "every field comes back");

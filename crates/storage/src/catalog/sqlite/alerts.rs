@@ -73,15 +73,19 @@ impl AlertStore for SqliteCatalog {
             .await
     }
 
-    async fn pending_alerts(&self, before: Timestamp, limit: usize) -> StorageResult<Vec<Alert>> {
+    async fn pending_alerts(&self, after: Option<(Timestamp, AlertId)>, limit: usize) -> StorageResult<Vec<Alert>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (created, id) = match after {
+            Some((created, id)) => (created.micros(), Key::blob(id.to_u128())),
+            None => (i64::MIN, Key::blob(0)),
+        };
         self.database
             .read(move |c| {
                 let mut statement = c.prepare_cached(&format!(
-                    "SELECT {COLUMNS} FROM alerts WHERE state = 'pending' AND created_at < ? \
-                     ORDER BY created_at, rowid LIMIT ?"
+                    "SELECT {COLUMNS} FROM alerts WHERE state = 'pending' AND (created_at, id) > (?, ?) \
+                     ORDER BY created_at, id LIMIT ?"
                 ))?;
-                let rows = statement.query_map(params![before.micros(), limit], AlertRow::of)?;
+                let rows = statement.query_map(params![created, id, limit], AlertRow::of)?;
                 rows.map(|row| Ok(row?.record()?.alert)).collect()
             })
             .await
