@@ -134,10 +134,10 @@ impl Deliverer {
             progress.extend(worked.progress);
             held.extend(worked.held);
         }
-        if !progress.is_empty() {
-            if let Err(error) = self.catalog.mark_alerts(progress).await {
-                tracing::warn!(%error, "the state of delivered alerts could not be written");
-            }
+        if !progress.is_empty()
+            && let Err(error) = self.catalog.mark_alerts(progress).await
+        {
+            tracing::warn!(%error, "the state of delivered alerts could not be written");
         }
         if let Err(error) = consumer.settle(settlements).await {
             tracing::warn!(%error, "deliveries could not be settled; they may be repeated with the same idempotency key");

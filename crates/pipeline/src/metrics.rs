@@ -138,7 +138,8 @@ impl Metrics {
         for input in InputKind::ALL {
             drop(metrics.events_accepted.get_or_create(&labels([("input", input.as_str())])));
         }
-        for kind in [InputKind::SyslogUdp] {
+        {
+            let kind = InputKind::SyslogUdp;
             drop(metrics.events_lost_in_kernel.get_or_create(&labels([("input", kind.as_str())])));
         }
         Arc::new(metrics)

@@ -10,7 +10,7 @@ use crate::metrics::{Metrics, labels};
 use bytes::Bytes;
 use connectors::channels::Channel;
 use model::{AlertState, DeadLetterSide, Durability};
-use runtime::{Clock, Stop};
+use runtime::{Clock, Health, Stop};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageResult;
@@ -28,6 +28,7 @@ pub struct Remediator {
     pub live: Live,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
+    pub health: Health,
     /// `false`: the receiver is taken to be well.
     pub probe: bool,
 }
@@ -63,11 +64,9 @@ impl Remediator {
                 DeadLetterSide::Alerter => true,
                 DeadLetterSide::Forwarder => receivers_work,
             };
-            if needed {
-                if let Err(error) = self.drain(from, to, stop).await {
-                    tracing::warn!(%error, queue = from.as_str(), "dead letters could not be replayed; trying again");
-                    self.metrics.remediation_replay_fail.get_or_create(&labels([("reason", "redis_error")])).inc();
-                }
+            if needed && let Err(error) = self.drain(from, to, stop).await {
+                tracing::warn!(%error, queue = from.as_str(), "dead letters could not be replayed; trying again");
+                self.metrics.remediation_replay_fail.get_or_create(&labels([("reason", "redis_error")])).inc();
             }
             let depth = self.queues.get(from).stats().await.map_or(0, |s| s.depth);
             self.metrics
@@ -88,10 +87,13 @@ impl Remediator {
             match channel.probe().await {
                 Ok(()) => self.half_open(channel.name()).await,
                 Err(error) => {
-                    tracing::debug!(channel = channel.name(), %error, "the receiver does not answer");
+                    self.health.failed("channel", format!("{}: {error}", channel.name()));
                     all = false;
                 }
             }
+        }
+        if all {
+            self.health.ok("channel");
         }
         all
     }
@@ -179,17 +181,17 @@ pub async fn replay_letter(
     clock: &dyn Clock,
 ) -> StorageResult<()> {
     let payload = codec::with_replays(&letter.original, letter.replays + 1);
-    if to == QueueName::Alerts {
-        if let Ok((alert, _)) = codec::decode_alert(&payload) {
-            let progress = AlertProgress {
-                id: alert.id,
-                state: AlertState::Pending,
-                at: clock.now(),
-                attempts: letter.attempts,
-                detail: Some(format!("replayed after: {}", letter.reason)),
-            };
-            catalog.mark_alerts(vec![progress]).await?;
-        }
+    if to == QueueName::Alerts
+        && let Ok((alert, _)) = codec::decode_alert(&payload)
+    {
+        let progress = AlertProgress {
+            id: alert.id,
+            state: AlertState::Pending,
+            at: clock.now(),
+            attempts: letter.attempts,
+            detail: Some(format!("replayed after: {}", letter.reason)),
+        };
+        catalog.mark_alerts(vec![progress]).await?;
     }
     queues.get(to).publish(vec![payload], Durability::Strict).await?;
     Ok(())

@@ -24,9 +24,11 @@ pub struct LogConfig {
     pub pod_name: String,
 }
 
+type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
 /// Changes the level while running.
 #[derive(Clone)]
-pub struct LevelHandle(Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+pub struct LevelHandle(Arc<SetLevel>);
 
 impl LevelHandle {
     pub fn set(&self, level: &str) -> Result<(), String> {

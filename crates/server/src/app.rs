@@ -281,6 +281,7 @@ impl App {
                 live: parts.live.clone(),
                 clock: Arc::clone(&parts.clock),
                 metrics: Arc::clone(&parts.metrics),
+                health: parts.health.clone(),
                 probe: self.config.remediation_probe,
             };
             let stop = worker_stop.clone();

@@ -39,13 +39,13 @@ impl Chores {
         while stop.sleep(Duration::from_millis(200)).await {
             self.acceptor.refresh_depth().await;
             tick += 1;
-            if tick % 4 == 0 {
+            if tick.is_multiple_of(4) {
                 self.settings(&mut complained).await;
             }
-            if tick % 5 == 0 {
+            if tick.is_multiple_of(5) {
                 self.figures().await;
             }
-            if tick % 25 == 0 {
+            if tick.is_multiple_of(25) {
                 self.check().await;
             }
         }

@@ -9,6 +9,8 @@
 //!
 //! `CHAOS_ROUNDS` sets the rounds (default 100, what CI runs).
 
+#![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
+
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -32,6 +34,19 @@ struct Server {
     web: SocketAddr,
 }
 
+impl Server {
+    fn kill(&mut self) {
+        let _ = self.child.kill(); // SIGKILL
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_muttd"))
 }
@@ -41,6 +56,7 @@ async fn start(dir: &Path, url: &str) -> Server {
     let running = data.join("running.json");
     let _ = std::fs::remove_file(&running);
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    #[expect(clippy::zombie_processes, reason = "waited for by `Server`'s drop; without one the test has failed")]
     let child = Command::new(binary())
         .args(["serve", "--config"])
         .arg(dir.join("chaos.toml"))
@@ -54,11 +70,11 @@ async fn start(dir: &Path, url: &str) -> Server {
         .unwrap();
     let end = Instant::now() + Duration::from_secs(30);
     loop {
-        if let Ok(text) = std::fs::read_to_string(&running) {
-            if let Ok(value) = serde_json::from_str::<Value>(&text) {
-                let address = |key: &str| value[key].as_str().unwrap().parse().unwrap();
-                return Server { child, ingest: address("ingest"), web: address("webui") };
-            }
+        if let Ok(text) = std::fs::read_to_string(&running)
+            && let Ok(value) = serde_json::from_str::<Value>(&text)
+        {
+            let address = |key: &str| value[key].as_str().unwrap().parse().unwrap();
+            return Server { child, ingest: address("ingest"), web: address("webui") };
         }
         assert!(
             Instant::now() < end,
@@ -85,7 +101,7 @@ fn client() -> reqwest::Client {
 
 /// Every third event matches the rule; the number is in a field and in the text.
 fn event(n: u64) -> String {
-    let word = if n % 3 == 0 { "CHAOS" } else { "calm" };
+    let word = if n.is_multiple_of(3) { "CHAOS" } else { "calm" };
     format!(r#"{{"hostname":"h{}","message":"{word} event{n}x","timestamp":"2026-11-22T10:00:00Z","n":{n}}}"#, n % 5)
 }
 
@@ -161,13 +177,12 @@ async fn no_acknowledged_event_is_lost_or_doubled_by_kill_9() {
         let clients: Vec<_> =
             (0..4).map(|_| tokio::spawn(load(http.clone(), url.clone(), key.clone(), Arc::clone(&oracle)))).collect();
         tokio::time::sleep(Duration::from_millis(random.u64(20..350))).await;
-        server.child.kill().unwrap(); // SIGKILL
-        server.child.wait().unwrap();
+        server.kill();
         for client in clients {
             client.await.unwrap();
         }
     }
-    let mut server = start(dir.path(), &url).await;
+    let server = start(dir.path(), &url).await;
     let key = std::fs::read_to_string(dir.path().join("data/keys/webui_api_key")).unwrap().trim().to_owned();
     let http = client();
     let end = Instant::now() + Duration::from_secs(120);
@@ -209,6 +224,4 @@ async fn no_acknowledged_event_is_lost_or_doubled_by_kill_9() {
     let twice: Vec<_> = by_event.iter().filter(|(_, keys)| keys.len() > 1).take(20).collect();
     assert!(twice.is_empty(), "one event, several alerts: {twice:?}");
     assert!(by_event.keys().all(|n| n % 3 == 0 && stored.contains_key(n)), "no unknown alert");
-    server.child.kill().unwrap();
-    server.child.wait().unwrap();
 }

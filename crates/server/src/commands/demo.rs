@@ -76,7 +76,7 @@ async fn demo(global: &Global, args: DemoArgs) -> Result<Configured> {
         rate_per_second: args.rate.max(1),
         clock: Arc::clone(&clock),
     };
-    let guide = guide(&app, &dir);
+    let guide = guide(&app, &dir, &receiver.stats_url());
     let (stopper, stop) = Stopper::new();
     let server = tokio::spawn(app.run(stop.clone()));
     let receiving = tokio::spawn(listening.run(stop.clone()));
@@ -199,7 +199,7 @@ fn figures(metrics: &Metrics) -> Figures {
     }
 }
 
-fn guide(app: &App, dir: &Path) -> String {
+fn guide(app: &App, dir: &Path, stats: &str) -> String {
     let addresses = app.addresses();
     let show = |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |a| a.to_string());
     let key_file =
@@ -223,6 +223,8 @@ It stays up; Ctrl-C stops it. Try, in another terminal:
     curl -s http://{web}/api/v2/alerts -H \"X-API-KEY: $(cat {web_key})\"
     curl -s http://{web}/api/v2/events -H \"X-API-KEY: $(cat {web_key})\"
     target/release/muttd queue ls --data-dir {dir}
+  what the built-in receiver got:
+    curl -s {stats}
   figures:  curl -s http://{ingest}/metrics      health: curl -s http://{ingest}/health
 
   syslog: UDP {udp_all}, TCP {tcp}     data and keys: {dir}

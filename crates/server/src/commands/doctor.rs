@@ -84,10 +84,10 @@ fn ports(config: &Config, findings: &mut Vec<Finding>) {
             taken.push(format!("{} ({}): {error}", listen.address, listen.setting));
         }
     }
-    if let Some(udp) = config.syslog.udp.as_ref().filter(|_| config.has(Role::Ingestor)) {
-        if let Err(error) = std::net::UdpSocket::bind(udp.address) {
-            taken.push(format!("{}/udp ({}): {error}", udp.address, udp.setting));
-        }
+    if let Some(udp) = config.syslog.udp.as_ref().filter(|_| config.has(Role::Ingestor))
+        && let Err(error) = std::net::UdpSocket::bind(udp.address)
+    {
+        taken.push(format!("{}/udp ({}): {error}", udp.address, udp.setting));
     }
     if taken.is_empty() {
         findings.push(Finding::Good("every port is free".into()));

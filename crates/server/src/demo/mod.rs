@@ -30,8 +30,6 @@ use tokio::time::Instant;
 
 /// The rules of the demo, in the format of `rules::file`.
 pub const RULES: &str = include_str!("../../../../rules/demo/demo.yml");
-/// Where [`RULES`] come from.
-pub const RULES_LABEL: &str = "rules/demo/demo.yml";
 /// The demo's development hosts; two of the original's samples.
 pub const DEV_HOSTS: [&str; 2] = ["dev-router1", "test-switch1"];
 /// The demo's hosts with a team; the team of a meta-alert comes from here.

@@ -32,7 +32,6 @@ pub struct Arrival {
     pub at: Instant,
     pub wall: Timestamp,
     pub alert_id: String,
-    pub event_id: String,
     /// The host that the alert names.
     pub host: String,
     pub team: String,
@@ -132,7 +131,6 @@ impl Receiver {
             at,
             wall,
             alert_id: text("/custom_info/mutt/alert_id"),
-            event_id: text("/custom_info/mutt/event_id"),
             host: text("/source_id"),
             team: text("/class"),
             severity: body["severity"].as_u64().and_then(|n| u8::try_from(n).ok()).unwrap_or_default(),

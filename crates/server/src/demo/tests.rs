@@ -56,7 +56,7 @@ fn events() -> Vec<Event> {
 }
 
 fn demo_rules() -> (Vec<rules::FileRule>, RuleSet) {
-    let (parsed, problems) = rules::file::parse(RULES_LABEL, RULES);
+    let (parsed, problems) = rules::file::parse("rules/demo/demo.yml", RULES);
     assert!(problems.is_empty(), "{problems:?}");
     let rows = parsed.iter().zip(1..).map(|(rule, id)| Rule { id, draft: rule.draft.clone() }).collect();
     let (set, problems) = RuleSet::compile(rows);
@@ -207,7 +207,6 @@ fn arrival() -> Arrival {
         at: Instant::now(),
         wall: NOW,
         alert_id: "alr_1".into(),
-        event_id: "evt_1".into(),
         host: "sw-access-12".into(),
         team: "NetOps".into(),
         severity: 4,

@@ -1,5 +1,7 @@
 //! The whole server in this process, on port 0, with embedded drivers and real receivers.
 
+#![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
+
 mod api;
 mod delivery;
 mod detection;

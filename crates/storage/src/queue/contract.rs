@@ -1,5 +1,7 @@
 //! What every queue driver must do. `Opener` opens the same queues again, as after a restart.
 
+#![expect(clippy::unwrap_used, reason = "a suite for tests: a failure is a panic")]
+
 use super::{Delivery, Durability, Queue, QueueName, Queues, Rejection, decode_dead_letter};
 use bytes::Bytes;
 use model::ErrorKind;

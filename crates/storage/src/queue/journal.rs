@@ -195,7 +195,7 @@ mod tests {
             table.lease_fresh(Instant::now(), &[seq], seq + 1);
             table.settle(seq);
             table.advance();
-            journal.record(&[Change::Settled(vec![seq..seq + 1])], &table);
+            journal.record(&[Change::Settled(super::super::lease::ranges_of(vec![seq]))], &table);
         }
         assert!(journal.log.stats().bytes <= SNAPSHOT_AT_BYTES + 2 * SEGMENT_BYTES, "{:?}", journal.log.stats());
         drop(journal);

@@ -371,10 +371,10 @@ impl<S: RecordStore> Consumer for LeasedConsumer<S> {
                 }));
             }
         }
-        if !letters.is_empty() {
-            if let Some((queue, _)) = &shared.dead_letters {
-                queue.publish(letters, Durability::Strict).await?;
-            }
+        if !letters.is_empty()
+            && let Some((queue, _)) = &shared.dead_letters
+        {
+            queue.publish(letters, Durability::Strict).await?;
         }
         shared
             .blocking(move |shared| {

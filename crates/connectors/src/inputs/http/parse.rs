@@ -357,7 +357,8 @@ mod tests {
                     Body::Batch(items) => items,
                 };
                 for object in verdicts.into_iter().flatten() {
-                    prop_assert!(object.first() == Some(&b'{') && object.last() == Some(&b'}'));
+                    let (first, last) = (object.first().copied(), object.last().copied());
+                    prop_assert_eq!((first, last), (Some(0x7b), Some(0x7d)));
                     let map: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&object).unwrap();
                     prop_assert!(map.keys().all(|k| !k.starts_with('_')));
                 }

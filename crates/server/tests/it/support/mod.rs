@@ -155,13 +155,11 @@ impl TestServer {
 
     /// Creates a rule that pages NETO on `text`, and waits until it acts.
     pub async fn rule(&self, text: &str) -> i64 {
-        let id = self
-            .rule_with(json!({
-                "match_string": text, "match_type": "contains", "priority": 10,
-                "prod_handling": "Page_and_ticket", "dev_handling": "Ignore", "team_assignment": "NETO",
-            }))
-            .await;
-        id
+        self.rule_with(json!({
+            "match_string": text, "match_type": "contains", "priority": 10,
+            "prod_handling": "Page_and_ticket", "dev_handling": "Ignore", "team_assignment": "NETO",
+        }))
+        .await
     }
 
     pub async fn rule_with(&self, rule: Value) -> i64 {

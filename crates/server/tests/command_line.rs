@@ -1,0 +1,203 @@
+//! The binary as people use it: exit codes, messages, signals.
+
+#![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn muttd(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_muttd"))
+        .args(args)
+        .current_dir(dir)
+        .env_clear()
+        .env("MUTT_DATA_DIR", dir.join("data"))
+        .envs(env.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+const CONFIG: &str = "[ingest.http]\nlisten = \"127.0.0.1:0\"\n[ingest.syslog]\nudp = \"\"\ntcp = \"\"\n\
+    [alerter]\nmetrics_listen = \"\"\nhealth_listen = \"\"\n[forwarder]\nmetrics_listen = \"\"\nhealth_listen = \"\"\n\
+    [remediation]\nmetrics_listen = \"\"\nhealth_listen = \"\"\n[webui]\nlisten = \"127.0.0.1:0\"\n";
+
+/// A server process that is killed when the test ends.
+struct Served(Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Served {
+    fn start(dir: &Path) -> Self {
+        let config = dir.join("c.toml");
+        if !config.exists() {
+            std::fs::write(&config, CONFIG).unwrap();
+        }
+        let log = std::fs::File::create(dir.join("log")).unwrap();
+        #[expect(clippy::zombie_processes, reason = "waited for on drop; without one the test has failed")]
+        let child = Command::new(env!("CARGO_BIN_EXE_muttd"))
+            .args(["serve", "--config", "c.toml"])
+            .current_dir(dir)
+            .env_clear()
+            .env("MUTT_DATA_DIR", dir.join("data"))
+            .stderr(log)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let served = Self(child);
+        wait_for(dir, || dir.join("data/running.json").exists());
+        served
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
+    }
+}
+
+fn wait_for(dir: &Path, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < end, "did not happen; the log:\n{}", log(dir));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn log(dir: &Path) -> String {
+    std::fs::read_to_string(dir.join("log")).unwrap_or_default()
+}
+
+/// Posts one event; the id it got.
+fn post(dir: &Path, message: &str) -> String {
+    let running: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("data/running.json")).unwrap()).unwrap();
+    let key = std::fs::read_to_string(dir.join("data/keys/ingest_api_key")).unwrap();
+    let body = format!(r#"{{"hostname":"h","message":"{message}","timestamp":"2026-01-01T00:00:00Z"}}"#);
+    let mut stream = TcpStream::connect(running["ingest"].as_str().unwrap()).unwrap();
+    write!(
+        stream,
+        "POST /ingest HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-API-KEY: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        key.trim(),
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (_, json) = answer.split_once("\r\n\r\n").unwrap();
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    json["event_id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn help_teaches_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = muttd(dir.path(), &["--help"], &[]);
+    assert!(help.status.success());
+    let help = text(&help.stdout);
+    for command in ["serve", "check-config", "queue", "trace", "rules", "doctor", "demo"] {
+        assert!(help.contains(command), "{command}");
+        let of = muttd(dir.path(), &[command, "--help"], &[]);
+        assert!(of.status.success() && !of.stdout.is_empty(), "{command}");
+    }
+    assert_eq!(muttd(dir.path(), &["fly"], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn check_config_lists_every_mistake_and_exits_2() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("bad.toml"), "roles = [\"alert\"]\n[queue]\nlease_ms = 1\n").unwrap();
+    let bad = muttd(dir.path(), &["check-config", "--config", "bad.toml"], &[("MOOG_RATE_LIMIT", "x")]);
+    assert_eq!(bad.status.code(), Some(2));
+    let said = text(&bad.stderr);
+    for part in ["3 problems", "roles[0]", "did you mean `alerter`?", "queue.lease_ms", "MOOG_RATE_LIMIT"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(muttd(dir.path(), &["check-config"], &[]).status.success());
+    let printed = muttd(dir.path(), &["check-config", "--print"], &[("INGEST_API_KEY", "hush-hush")]);
+    assert!(!text(&printed.stdout).contains("hush-hush"), "keys are hidden");
+    let defaults = muttd(dir.path(), &["check-config", "--defaults"], &[]);
+    std::fs::write(dir.path().join("d.toml"), &defaults.stdout).unwrap();
+    assert!(
+        muttd(dir.path(), &["check-config", "--config", "d.toml"], &[]).status.success(),
+        "the defaults are a valid file"
+    );
+}
+
+#[test]
+fn rules_are_linted_and_tested_from_the_command_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = "rules:\n  - name: link\n    match_string: LINK-DOWN\n    prod_handling: Page_and_ticket\n    dev_handling: Ignore\n    team_assignment: NetOps\n    tests:\n      match: [\"a LINK-DOWN b\"]\n      no_match: [\"LINK-UP\"]\n";
+    std::fs::write(dir.path().join("r.yml"), rules).unwrap();
+    let good = muttd(dir.path(), &["rules", "test", "r.yml"], &[]);
+    assert!(good.status.success());
+    assert!(text(&good.stdout).contains("2 passed, 0 failed"), "{}", text(&good.stdout));
+    std::fs::write(dir.path().join("r.yml"), rules.replace("\"LINK-UP\"", "\"LINK-DOWN\"")).unwrap();
+    assert_eq!(muttd(dir.path(), &["rules", "test", "r.yml"], &[]).status.code(), Some(1));
+    std::fs::write(dir.path().join("r.yml"), rules.replace("match_string", "match_strng")).unwrap();
+    let lint = muttd(dir.path(), &["rules", "lint", "r.yml"], &[]);
+    assert_eq!(lint.status.code(), Some(1));
+    assert!(
+        text(&lint.stdout).contains("r.yml") && text(&lint.stdout).contains("match_string"),
+        "{}",
+        text(&lint.stdout)
+    );
+}
+
+#[test]
+fn commands_answer_alike_while_the_server_runs_and_when_it_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let served = Served::start(path);
+    let rules = "rules:\n  - name: r\n    match_string: NOTED\n    prod_handling: Ignore\n    dev_handling: Ignore\n    team_assignment: A\n";
+    std::fs::write(path.join("r.yml"), rules).unwrap();
+    let imported = muttd(path, &["rules", "import", "r.yml"], &[]);
+    assert!(imported.status.success(), "{}", text(&imported.stderr));
+    std::thread::sleep(Duration::from_secs(1));
+    let id = post(path, "NOTED well");
+    let traced = || muttd(path, &["trace", &id], &[]);
+    wait_for(path, || text(&traced().stdout).contains("NOTED well"));
+    let running = traced();
+    let ls = muttd(path, &["queue", "ls"], &[]);
+    assert!(text(&ls.stdout).contains("ingest") && text(&ls.stdout).contains("dlq-moog"), "{}", text(&ls.stderr));
+    assert!(muttd(path, &["queue", "doctor"], &[]).status.success());
+    assert!(muttd(path, &["doctor"], &[]).status.success());
+    served.signal("-TERM");
+    wait_for(path, || log(path).contains("stopped clean"));
+    let offline = traced();
+    assert!(offline.status.success(), "{}", text(&offline.stderr));
+    assert!(text(&offline.stdout).contains("NOTED well") && text(&running.stdout).contains("NOTED well"));
+    assert!(text(&muttd(path, &["queue", "ls"], &[]).stdout).contains("ingest"));
+    let unknown = muttd(path, &["trace", "evt_00000000000000000000000000"], &[]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(muttd(path, &["trace", "nonsense"], &[]).status.code(), Some(1));
+}
+
+#[test]
+fn sigterm_ends_clean_and_says_so_and_sighup_reloads_without_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let mut served = Served::start(path);
+    post(path, "before");
+    std::fs::write(path.join("c.toml"), format!("{CONFIG}\n[retention]\nevents_dayz = 1\n")).unwrap();
+    served.signal("-HUP");
+    wait_for(path, || log(path).contains("events_dayz"));
+    std::fs::write(path.join("c.toml"), CONFIG).unwrap();
+    served.signal("-HUP");
+    wait_for(path, || log(path).contains("configuration and rules reloaded"));
+    post(path, "after");
+    served.signal("-TERM");
+    let ended = served.0.wait().unwrap();
+    assert!(ended.success());
+    assert!(log(path).contains("stopped clean"), "{}", log(path));
+    assert!(!path.join("data/running.json").exists());
+}
