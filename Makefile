@@ -1,7 +1,7 @@
 # Every verb of this project. `make run` and `make test` set up what they need by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt fuzz bench chaos clean
+.PHONY: help run test check fmt bench chaos clean
 
 # Cargo prints where it is; a terminal-less run must not wait for input.
 CARGO ?= cargo

@@ -25,7 +25,7 @@ struct Counting {
 
 #[async_trait]
 impl Sink for Counting {
-    async fn admit(&self, _: u32) -> Result<(), Refused> {
+    async fn admit(&self, _: u32, _: u32) -> Result<(), Refused> {
         Ok(())
     }
     fn room(&self) -> Result<(), Refused> {

@@ -81,8 +81,7 @@ macro_rules! prefixed_id {
 /// Layout, high to low: 48 bits of milliseconds since the epoch (when it was accepted), 32 bits
 /// naming one run of one accepting process, 48 bits counting up within that run. So ids sort by
 /// time, a range of time is a range of ids, and the events of one run are a dense range of
-/// numbers: "which have been applied" costs a few ranges instead of a row an event
-/// ([`crate::AppliedSet`]).
+/// numbers: "which have been worked" can be kept in bits instead of a row an event.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventId(u128);
 prefixed_id!(EventId, "evt_");

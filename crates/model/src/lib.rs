@@ -5,7 +5,6 @@
 //! type of its own and a conversion.
 
 mod alert;
-mod applied;
 mod dead_letter;
 mod error;
 mod event;
@@ -16,7 +15,6 @@ mod severity;
 mod time;
 
 pub use alert::{Alert, AlertKind, AlertState};
-pub use applied::AppliedSet;
 pub use dead_letter::{DeadLetter, DeadLetterSide};
 pub use error::ErrorKind;
 pub use event::{Durability, Event, InputKind};

@@ -93,15 +93,16 @@ impl Acceptor {
 
 #[async_trait]
 impl Sink for Acceptor {
-    async fn admit(&self, n: u32) -> Result<(), Refused> {
+    async fn admit(&self, n: u32, of: u32) -> Result<(), Refused> {
         let Some(limit) = self.live.get().ingest_limit else { return Ok(()) };
+        let reason = if of > limit.max { RejectReason::TooLarge } else { RejectReason::RateLimited };
         let refused = |retry_after| Refused {
-            reason: RejectReason::RateLimited,
+            reason,
             retry_after,
             queue_depth: self.depth.load(Ordering::Relaxed),
             queue_limit: self.limit(),
         };
-        match self.coordination.acquire("ingestor", n, limit, self.clock.now()).await {
+        match self.coordination.acquire_all("ingestor", n, limit, self.clock.now()).await {
             Ok(grant) if grant.granted >= n => Ok(()),
             Ok(grant) => Err(refused(grant.retry_after.unwrap_or(limit.window))),
             Err(error) => {
@@ -139,7 +140,9 @@ impl Sink for Acceptor {
         let count = ids.len() as u64;
         let limit = self.limit();
         let before = self.depth.fetch_add(count, Ordering::Relaxed);
-        let result = if before + count > limit {
+        let result = if count > limit {
+            Err(StorageError::new(ErrorKind::Invalid, "a batch larger than the ingest queue"))
+        } else if before + count > limit {
             let mut full = StorageError::new(ErrorKind::Full, "the ingest queue is full");
             full.retry_after = Some(Duration::from_secs(1));
             Err(full)
@@ -148,8 +151,8 @@ impl Sink for Acceptor {
         };
         if let Err(error) = result {
             self.depth.fetch_sub(count.min(self.depth.load(Ordering::Relaxed)), Ordering::Relaxed);
-            if before + count <= limit && error.kind() != ErrorKind::Invalid {
-                // Not our own bound: the disk, or the log. Said once by the health, not per event.
+            if !matches!(error.kind(), ErrorKind::Full | ErrorKind::Invalid) {
+                // Not a bound: the disk, or the log. Said once by the health, not per event.
                 self.failing.store(true, Ordering::Relaxed);
                 self.health.failed("queue", error.to_string());
             }

@@ -280,10 +280,14 @@ impl Deliverer {
         });
         if let Some(reason) = never {
             self.count_processed("dlq");
-            self.count_request("fail", "retry_exhausted");
+            if attempts > self.retries_max {
+                self.count_request("fail", "retry_exhausted");
+            }
             tracing::error!(alert.id = %alert.id, reason, attempts, "an alert became a dead letter");
             let progress = self.progress(alert, AlertState::Dead, attempts, Some(reason.clone()));
             let replays = codec::replays(&delivery.payload);
+            // What a receiver refuses today it may take once somebody has mended it, and remediation
+            // asks a bounded number of times only.
             let settlement = delivery.reject(Rejection { reason, retryable: true, replays });
             return (settlement, Some(progress));
         }

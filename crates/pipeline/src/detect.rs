@@ -37,7 +37,7 @@ pub struct Detector {
     pub health: Health,
     /// Most events worked as one batch.
     pub batch_max: usize,
-    /// Tries that one event gets when it, and not a store, is what fails.
+    /// Tries after the first that an event gets when it, and not a store, is what fails.
     pub retries_max: u32,
 }
 
@@ -137,6 +137,7 @@ impl Detector {
         let result = self.effect(prepared.items, &mut settlements, again).await;
         consumer.settle(settlements).await?;
         self.metrics.count_settled(Outcome::DeadLettered, prepared.dead);
+        self.metrics.count_settled(Outcome::Duplicate, prepared.copies);
         self.metrics.alerter_processing_latency.observe(started.elapsed().as_secs_f64());
         result
     }
@@ -237,7 +238,7 @@ impl Detector {
             hostname: event.host.clone(),
             matched_rule_id: rule.id,
             handling_decision: handling.as_str().to_owned(),
-            forwarded: forwards,
+            forwarded: forwards && self.outbox.has_channels(),
             raw_message: raw.clone(),
         };
         let alert = forwards.then(|| Alert {
@@ -345,18 +346,22 @@ struct Prepared {
     /// Already at their end: rejected, or a copy of one in `items`.
     settled: Vec<Settlement>,
     dead: u64,
+    copies: u64,
 }
 
 /// Decodes and matches a batch; CPU only.
 fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot) -> Prepared {
     let mut items = Vec::with_capacity(batch.len());
     let mut settled = Vec::new();
-    let mut dead = 0;
+    let (mut dead, mut copies) = (0, 0);
     let mut seen: BTreeSet<EventId> = BTreeSet::new();
     for delivery in batch {
         match codec::decode_event(&delivery.payload) {
             // The same event twice in one batch: the first is worked, the second is done with it.
-            Ok(event) if !seen.insert(event.id) => settled.push(delivery.ack()),
+            Ok(event) if !seen.insert(event.id) => {
+                copies += 1;
+                settled.push(delivery.ack());
+            }
             Ok(event) => {
                 let finding = match snapshot.first_match(&event) {
                     Some(matched) => Finding::Matched(Box::new(matched)),
@@ -373,7 +378,7 @@ fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot) -> Prepared {
             }
         }
     }
-    Prepared { items, settled, dead }
+    Prepared { items, settled, dead, copies }
 }
 
 #[cfg(test)]

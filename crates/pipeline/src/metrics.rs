@@ -54,7 +54,7 @@ metrics! {
     ingest_rate_limit_hits: Counter = Counter::default(), "mutt_ingest_rate_limit_hits", "Requests refused by the site-wide limit";
     ingest_latency: Histogram = histogram(&LATENCY), "mutt_ingest_latency_seconds", "Time to answer an ingest request";
     events_accepted: Family<Labels, Counter> = Family::default(), "mutt_events_accepted", "Events made durable, by input";
-    events_rejected: Family<Labels, Counter> = Family::default(), "mutt_events_rejected", "Things that came in and were not accepted, by input and reason";
+    events_rejected: Family<Labels, Counter> = Family::default(), "mutt_events_rejected", "Things that came in and were refused or cut (too_large), by input and reason";
     events_lost_in_kernel: Family<Labels, Counter> = Family::default(), "mutt_events_lost_in_kernel", "Datagrams the kernel dropped before they could be read, by input";
     events_settled: Family<Labels, Counter> = Family::default(), "mutt_events_settled", "Accepted events by how they ended";
     queue_quarantined: Family<Labels, Gauge> = Family::default(), "mutt_queue_quarantined_records", "Broken records put aside when the queue was opened";

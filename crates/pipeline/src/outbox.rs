@@ -32,6 +32,11 @@ struct Shared {
 const PAGE: usize = 1_000;
 
 impl Outbox {
+    /// Whether alerts go anywhere; without a channel they are only recorded.
+    pub fn has_channels(&self) -> bool {
+        self.0.has_channels
+    }
+
     pub fn new(
         queues: &Queues,
         catalog: Arc<dyn Catalog>,
@@ -95,6 +100,14 @@ impl Outbox {
     /// left behind. An alert that is on its way just now may be published twice: delivery sends it
     /// once all the same.
     pub async fn catch_up(&self) -> StorageResult<usize> {
+        let caught_up = self.publish_pending().await;
+        if caught_up.is_err() {
+            self.0.behind.store(true, Ordering::Release);
+        }
+        caught_up
+    }
+
+    async fn publish_pending(&self) -> StorageResult<usize> {
         let shared = &self.0;
         let mut after = None;
         let mut queued = None;
@@ -155,7 +168,6 @@ impl Outbox {
             // Before looking: what is left behind from now on must be seen the next time.
             shared.behind.store(false, Ordering::Release);
             if let Err(error) = self.catch_up().await {
-                shared.behind.store(true, Ordering::Release);
                 tracing::warn!(%error, "the outbox could not be published; trying again");
             }
         }

@@ -127,17 +127,21 @@ impl Remediator {
             }
             left = left.saturating_sub(batch.len() as u64);
             let mut settlements = Vec::with_capacity(batch.len());
+            let mut failed = None;
             for delivery in batch {
-                settlements.push(match self.replay(&delivery, to).await {
-                    Ok(()) => delivery.ack(),
-                    Err(error) => {
-                        tracing::warn!(%error, "a dead letter could not be replayed");
-                        self.metrics.remediation_replay_fail.get_or_create(&labels([("reason", "redis_error")])).inc();
-                        delivery.defer(Duration::from_secs(1))
-                    }
+                if failed.is_none() {
+                    failed = self.replay(&delivery, to).await.err();
+                }
+                settlements.push(if failed.is_none() {
+                    delivery.ack()
+                } else {
+                    delivery.defer(Duration::from_secs(1))
                 });
             }
             consumer.settle(settlements).await?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
             if left > 0 {
                 tokio::select! {
                     () = stop.requested() => return Ok(()),

@@ -2,7 +2,7 @@
 
 use crate::{Stop, Stopper};
 use std::future::Future;
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinSet};
 
 /// How a supervised task ended.
 #[derive(Debug)]
@@ -38,15 +38,36 @@ impl Supervisor {
         self.names.insert(key(handle.id()), name);
     }
 
+    /// Returns once a task ends that nobody has asked to end, by failure or otherwise; asks the whole
+    /// group to stop. Waits for ever while all is well. Cancel safe.
+    pub async fn watch(&mut self) -> Ended {
+        loop {
+            let Some(ended) = self.tasks.join_next_with_id().await else { return std::future::pending().await };
+            let mut ended = self.ended(ended);
+            if ended.result.is_ok() && !self.stopper.handle().is_requested() {
+                ended.result = Err("ended although nobody asked it to".to_owned());
+            }
+            if let Err(reason) = &ended.result {
+                tracing::error!(task = ended.name, reason, "{} failed; stopping", ended.name);
+                self.stopper.stop();
+                return ended;
+            }
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Result<(), String>), JoinError>) -> Ended {
+        let (id, result) = match ended {
+            Ok((id, result)) => (id, result),
+            Err(error) => (error.id(), Err(format!("panicked: {error}"))),
+        };
+        Ended { name: self.names.remove(&key(id)).unwrap_or("task"), result }
+    }
+
     /// Waits for all tasks; asks the others to stop on the first failure. Returns the failures.
     pub async fn join(mut self) -> Vec<Ended> {
         let mut failures = Vec::new();
         while let Some(ended) = self.tasks.join_next_with_id().await {
-            let (id, result) = match ended {
-                Ok((id, result)) => (id, result),
-                Err(error) => (error.id(), Err(format!("panicked: {error}"))),
-            };
-            let name = self.names.remove(&key(id)).unwrap_or("task");
+            let Ended { name, result } = self.ended(ended);
             if let Err(reason) = &result {
                 tracing::error!(task = name, reason, "{name} failed; stopping");
                 self.stopper.stop();
@@ -80,5 +101,19 @@ mod tests {
         let mut failed: Vec<&str> = supervisor.join().await.into_iter().map(|e| e.name).collect();
         failed.sort_unstable();
         assert_eq!(failed, ["fails", "panics"]);
+    }
+    #[tokio::test]
+    async fn a_part_that_ends_by_itself_is_noticed_at_once() {
+        let (stopper, stop) = Stopper::new();
+        let mut supervisor = Supervisor::new(stopper);
+        let waits = stop.clone();
+        supervisor.spawn("waits", async move {
+            waits.requested().await;
+            Ok(())
+        });
+        supervisor.spawn("leaves", async { Ok(()) });
+        assert_eq!(supervisor.watch().await.name, "leaves");
+        assert!(stop.is_requested(), "the others are asked to stop");
+        assert!(supervisor.join().await.is_empty());
     }
 }

@@ -335,11 +335,14 @@ impl App {
         }
         drop(self.acceptor);
         // Whoever ends first decides: a stop from outside, or a part that died.
-        tokio::select! {
-            () = stop.requested() => tracing::info!("stopping: no new events; finishing what is under way"),
-            () = input_stop.requested() => {}
-            () = worker_stop.requested() => {}
-        }
+        let failed = tokio::select! {
+            () = stop.requested() => {
+                tracing::info!("stopping: no new events; finishing what is under way");
+                false
+            }
+            _ = inputs.watch() => true,
+            _ = workers.watch() => true,
+        };
         let drained = tokio::time::timeout(grace, async {
             input_stopper.stop();
             let mut failures = inputs.join().await;
@@ -350,7 +353,7 @@ impl App {
                     tracing::warn!(%error, queue = name.as_str(), "the queue could not be synced");
                 }
             }
-            failures.is_empty()
+            failures.is_empty() && !failed
         })
         .await;
         let _ = std::fs::remove_file(file);

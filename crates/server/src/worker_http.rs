@@ -32,7 +32,14 @@ impl RoleHealth {
     /// Status and body of `/health`. The keys `redis` and `queue` both tell of the queue: the
     /// contract's name for scripts, the true one for people.
     pub fn report(&self) -> (StatusCode, Value) {
-        let broken = self.health.broken(self.needs);
+        // Which part, not why: this page is public, and a reason may name hosts and files. The log
+        // says why.
+        let broken: Vec<String> = self
+            .health
+            .broken(self.needs)
+            .iter()
+            .map(|b| format!("{} is not working", b.split(':').next().unwrap_or(b)))
+            .collect();
         let queue = if broken.iter().any(|b| b.starts_with("queue")) { "disconnected" } else { "connected" };
         let mut body = Map::new();
         body.insert("service".into(), self.service.into());

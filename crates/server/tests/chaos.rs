@@ -160,7 +160,7 @@ async fn no_acknowledged_event_is_lost_or_doubled_by_kill_9() {
     std::fs::write(&rules, "rules:\n  - name: chaos\n    match_string: CHAOS\n    prod_handling: Page_only\n    dev_handling: Page_only\n    team_assignment: A\n").unwrap();
     let off = "metrics_listen = \"\"\nhealth_listen = \"\"\n";
     let toml = format!(
-        "[ingest.http]\nlisten = \"127.0.0.1:0\"\n[ingest.syslog]\nudp = \"\"\ntcp = \"\"\n[alerter]\n{off}rules = [\"{}\"]\nunhandled_threshold = 1000000\n\
+        "[ingest.http]\nlisten = \"127.0.0.1:0\"\nbody_bytes_max = 1048576\n[ingest.syslog]\nudp = \"\"\ntcp = \"\"\n[alerter]\n{off}rules = [\"{}\"]\nunhandled_threshold = 1000000\n\
          [forwarder]\n{off}rate_limit = 1000000\nconcurrency = 32\n[remediation]\n{off}\n[webui]\nlisten = \"127.0.0.1:0\"\n\
          [queue]\nsegment_bytes = 9437184\nbytes_max = 1073741824\n",
         rules.display()

@@ -44,7 +44,6 @@ impl Served {
             std::fs::write(&config, CONFIG).unwrap();
         }
         let log = std::fs::File::create(dir.join("log")).unwrap();
-        #[expect(clippy::zombie_processes, reason = "waited for on drop; without one the test has failed")]
         let child = Command::new(env!("CARGO_BIN_EXE_muttd"))
             .args(["serve", "--config", "c.toml"])
             .current_dir(dir)
@@ -157,7 +156,7 @@ fn rules_are_linted_and_tested_from_the_command_line() {
 fn commands_answer_alike_while_the_server_runs_and_when_it_does_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
-    let served = Served::start(path);
+    let mut served = Served::start(path);
     let rules = "rules:\n  - name: r\n    match_string: NOTED\n    prod_handling: Ignore\n    dev_handling: Ignore\n    team_assignment: A\n";
     std::fs::write(path.join("r.yml"), rules).unwrap();
     let imported = muttd(path, &["rules", "import", "r.yml"], &[]);
@@ -172,7 +171,7 @@ fn commands_answer_alike_while_the_server_runs_and_when_it_does_not() {
     assert!(muttd(path, &["queue", "doctor"], &[]).status.success());
     assert!(muttd(path, &["doctor"], &[]).status.success());
     served.signal("-TERM");
-    wait_for(path, || log(path).contains("stopped clean"));
+    assert!(served.0.wait().unwrap().success());
     let offline = traced();
     assert!(offline.status.success(), "{}", text(&offline.stderr));
     assert!(text(&offline.stdout).contains("NOTED well") && text(&running.stdout).contains("NOTED well"));

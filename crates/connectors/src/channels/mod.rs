@@ -37,7 +37,7 @@ pub struct Receipt {
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{reason}")]
 pub struct DeliveryError {
-    /// Transient kinds are tried again; `Invalid` and `Denied` never help to repeat.
+    /// Transient kinds are tried again; for others somebody must mend something first.
     pub kind: ErrorKind,
     /// A sentence for people, with the receiver's status and the start of its answer.
     pub reason: String,

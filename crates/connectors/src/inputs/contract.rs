@@ -325,7 +325,7 @@ impl RecordingSink {
 
 #[async_trait]
 impl Sink for RecordingSink {
-    async fn admit(&self, _: u32) -> Result<(), Refused> {
+    async fn admit(&self, _: u32, _: u32) -> Result<(), Refused> {
         Ok(())
     }
 

@@ -10,7 +10,7 @@
 //!   having handed over what it had read.
 //!
 //! To add one: a folder beside these with `parse.rs` (pure), `listen.rs` and `mod.rs`. The
-//! smallest to imitate is `syslog/`.
+//! one to imitate is `http/`.
 
 #[cfg(feature = "contract")]
 pub mod contract;
@@ -70,8 +70,9 @@ pub struct Reject<'a> {
 /// Where inputs put events. Implemented by the pipeline.
 #[async_trait]
 pub trait Sink: Send + Sync + 'static {
-    /// Asks the site-wide rate limit for `n` events, before they are parsed.
-    async fn admit(&self, n: u32) -> Result<(), Refused>;
+    /// Asks the site-wide rate limit for `n` events more of a request of `of` events; all or none. A
+    /// request that could never pass is `TooLarge`.
+    async fn admit(&self, n: u32, of: u32) -> Result<(), Refused>;
 
     /// Whether the queue takes events now; asked before parsing where the contract orders it so.
     fn room(&self) -> Result<(), Refused>;

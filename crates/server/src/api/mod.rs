@@ -101,7 +101,7 @@ impl Default for ApiOptions {
 }
 
 /// Largest request body.
-const BODY_BYTES_MAX: usize = 1 << 20;
+const BODY_BYTES_MAX: usize = 4 << 20;
 /// Longest time a store may take for one question.
 const STORE_TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -8,6 +8,7 @@ use super::params::{Params, Segment};
 use axum::Json;
 use axum::extract::State;
 use model::{DeadLetter, OrgId};
+use pipeline::LiveSettings;
 use pipeline::rejects::RejectSample;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,12 +20,14 @@ pub async fn list(_: Caller, State(api): State<Arc<Api>>) -> ApiResult {
     let mut queues = Vec::with_capacity(QueueName::ALL.len());
     for name in QueueName::ALL {
         let stats = api.ask("queue_stats", api.deps.queues.get(name).stats()).await?;
-        queues.push(figures(name, &stats));
+        queues.push(figures(name, &stats, &api.deps.live.get()));
     }
     Ok(Json(json!({ "queues": queues })))
 }
 
-fn figures(name: QueueName, stats: &QueueStats) -> Value {
+fn figures(name: QueueName, stats: &QueueStats, live: &LiveSettings) -> Value {
+    // The ingest queue is bounded at the door, by a live setting.
+    let limit = if name == QueueName::Ingest { stats.limit.min(live.ingest_records_max) } else { stats.limit };
     json!({
         "name": name.as_str(),
         "depth": stats.depth,
@@ -32,7 +35,7 @@ fn figures(name: QueueName, stats: &QueueStats) -> Value {
         "delayed": stats.delayed,
         "bytes": stats.bytes,
         "quarantined": stats.quarantined,
-        "limit": stats.limit,
+        "limit": limit,
     })
 }
 
@@ -45,7 +48,7 @@ pub async fn peek(_: Caller, State(api): State<Arc<Api>>, name: Segment, params:
     let seen = api.ask("queue_peek", api.deps.queues.get(name).peek(after, limit)).await?;
     let next = (seen.len() == limit).then(|| seen.last().map(|record| record.position)).flatten();
     let records: Vec<Value> = seen.iter().filter(|r| api.owns(name, r)).map(|r| shown(name, r)).collect();
-    let mut answer = figures(name, &stats);
+    let mut answer = figures(name, &stats, &api.deps.live.get());
     answer["records"] = records.into();
     answer["next"] = json!(next);
     Ok(Json(answer))

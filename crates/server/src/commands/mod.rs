@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 /// MUTT Security Manager, the control plane: takes events in, loses none, alerts the right team once.
 #[derive(Debug, Parser)]
-#[command(name = "muttd", version, about, max_term_width = 100)]
+#[command(name = "muttd", version, max_term_width = 100)]
 #[command(after_help = "Start with `muttd serve`. Settings: defaults, then --config FILE, then the environment.\n\
     `muttd check-config --print` shows them all with their values.")]
 pub struct Cli {
@@ -45,7 +45,7 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Check the configuration; report every mistake at once
     CheckConfig(check_config::CheckArgs),
-    /// Look into the queues and dead letters; replay or drop them
+    /// Look into the queues and dead letters; replay what died
     Queue(queue::QueueArgs),
     /// Tell what happened to an event or an alert, and why
     Trace(trace::TraceArgs),

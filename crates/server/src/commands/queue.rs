@@ -1,4 +1,4 @@
-//! `muttd queue {ls,peek,replay,drop,doctor}`.
+//! `muttd queue {ls,peek,replay,doctor}`.
 
 use super::client::Client;
 use super::{Global, block_on, out, print_failure};
@@ -75,7 +75,7 @@ enum QueueCommand {
         #[arg(short = 'n', long, default_value_t = 1_000)]
         limit: usize,
     },
-    /// Check the queues' files: quarantined records, stuck leases, dead letters
+    /// Judge the queues: broken records put aside, queues near their bound, dead letters
     Doctor,
 }
 
@@ -191,7 +191,7 @@ fn judge(answer: &Value) -> (String, bool) {
                 "{quarantined} broken record(s) were put aside; the bytes are in queue/{name}/records/quarantine below the data directory"
             ));
         }
-        if limit > 0 && depth * 10 > limit * 9 {
+        if limit > 0 && depth > limit / 10 * 9 {
             healthy = false;
             findings.push(format!("over 90 % full ({depth} of {limit})"));
         }

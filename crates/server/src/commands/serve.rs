@@ -125,7 +125,9 @@ async fn reload(handle: &AppHandle, level: &LevelHandle, global: &Global, roles:
                 tracing::error!(message, "the log level stays");
             }
             handle.apply(&loaded.config).await;
-            tracing::info!("addresses, queue, keys and channels change with a restart only");
+            tracing::info!(
+                "live settings, rule files and the log level are taken over; everything else changes with a restart"
+            );
         }
         Err(problems) => {
             for problem in problems {

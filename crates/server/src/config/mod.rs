@@ -185,6 +185,7 @@ mod tests {
                 "ingest.http.durability",
                 "ingest.http.listen",
                 "ingest.syslog.tls_cert",
+                "ingest.syslog.tls_key",
                 "queue.lease_ms",
                 "roles[0]",
                 "rolles",

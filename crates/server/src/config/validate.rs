@@ -252,7 +252,8 @@ pub fn validate(raw: Raw, problems: &mut Vec<Problem>) -> Option<Config> {
     if raw.data_dir.trim().is_empty() {
         check.problem("data_dir", "is empty");
     }
-    let limits = limits(&mut check, &raw.queue);
+    let body_bytes_max = u64::try_from(raw.ingest.http.body_bytes_max).unwrap_or(0);
+    let limits = limits(&mut check, &raw.queue, body_bytes_max);
     let queue = match raw.queue.r#type.as_str() {
         "embedded" => QueueConfig::Embedded { dir: PathBuf::from(&raw.data_dir).join("queue"), limits },
         "memory" => QueueConfig::Memory(limits),
@@ -340,10 +341,11 @@ fn roles(check: &mut Check<'_>, names: &[String]) -> Vec<Role> {
     roles
 }
 
-fn limits(check: &mut Check<'_>, raw: &raw::Queue) -> QueueLimits {
+fn limits(check: &mut Check<'_>, raw: &raw::Queue, body_bytes_max: u64) -> QueueLimits {
     const RECORD_BYTES_MAX: u32 = 8 << 20;
     let limits = QueueLimits {
-        ingest_records_max: check.range("queue.ingest_records_max", raw.ingest_records_max, 1_000, 1 << 40),
+        // The live setting bounds the ingest queue at the door, where it can be changed while running.
+        ingest_records_max: u64::MAX / 2,
         other_records_max: check.range("queue.other_records_max", raw.other_records_max, 1_000, 1 << 40),
         bytes_max: check.range("queue.bytes_max", raw.bytes_max, 1 << 25, 1 << 50),
         segment_bytes: check.range("queue.segment_bytes", raw.segment_bytes, 9 << 20, 1 << 40),
@@ -351,6 +353,10 @@ fn limits(check: &mut Check<'_>, raw: &raw::Queue) -> QueueLimits {
         lease: check.millis("queue.lease_ms", raw.lease_ms, 1_000, 3_600_000),
         batched_sync: check.millis("queue.batched_sync_ms", raw.batched_sync_ms, 1, 60_000),
     };
+    let batch = body_bytes_max.saturating_mul(2);
+    if limits.segment_bytes < batch {
+        check.problem("queue.segment_bytes", format!("must be at least twice ingest.http.body_bytes_max: {batch}"));
+    }
     if limits.bytes_max / 2 < limits.segment_bytes {
         check.problem("queue.bytes_max", "must be at least twice queue.segment_bytes");
     }
@@ -381,9 +387,9 @@ fn syslog(check: &mut Check<'_>, raw: &raw::Syslog) -> SyslogSettings {
     }
     let tls = check.listen("ingest.syslog.tls", &raw.tls).map(|listen| {
         for (path, file) in [("ingest.syslog.tls_cert", &raw.tls_cert), ("ingest.syslog.tls_key", &raw.tls_key)] {
-            if file.is_empty() && path.ends_with("cert") {
-                check.problem(path, "is needed for ingest.syslog.tls, as is ingest.syslog.tls_key");
-            } else if !file.is_empty() && !std::path::Path::new(file).is_file() {
+            if file.is_empty() {
+                check.problem(path, "is needed for ingest.syslog.tls");
+            } else if !std::path::Path::new(file).is_file() {
                 check.problem(path, format!("`{file}` is not a file"));
             }
         }
@@ -420,12 +426,7 @@ fn live(check: &mut Check<'_>, raw: &Raw) -> LiveSettings {
         probe_timeout: Duration::from_secs(60),
     };
     LiveSettings {
-        ingest_records_max: check.range(
-            "queue.ingest_records_max",
-            raw.queue.ingest_records_max.max(1_000),
-            1_000,
-            i64::MAX,
-        ),
+        ingest_records_max: check.range("queue.ingest_records_max", raw.queue.ingest_records_max, 1_000, 1 << 40),
         ingest_limit: limit.enabled.then_some(ingest_limit),
         unhandled: UnhandledPolicy {
             threshold: check.range("alerter.unhandled_threshold", alerter.unhandled_threshold, 1, 1 << 40),
@@ -481,6 +482,9 @@ fn channels(check: &mut Check<'_>, raw: &Raw) -> Vec<ChannelSettings> {
             check.problem(format!("{path}.name"), "must be letters, digits, - and _");
         } else if channels.iter().any(|c: &ChannelConfig| c.name() == name) {
             check.problem(format!("{path}.name"), format!("`{name}` is the name of another channel"));
+        }
+        if let Err(error) = connectors::channels::open(config.clone()) {
+            check.problem(path, error.to_string());
         }
         channels.push(config);
     }

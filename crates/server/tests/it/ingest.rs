@@ -165,6 +165,16 @@ async fn there_is_no_site_wide_limit_unless_set_and_then_it_asks_to_wait() {
     let answer: Value = serde_json::from_str(&refused.text().await.unwrap()).unwrap();
     assert_eq!(answer["message"], "Too Many Requests - rate limit exceeded");
     assert!(answer["retry_after"].is_u64());
+    let batch = limited.post(format!("{}\n", event("h", "m")).repeat(6)).await;
+    assert_eq!(batch.status(), 429, "the window is spent");
+    limited.worked().await;
+    limited.stop().await;
+    // A batch that does not fit must not spend what a smaller one could use.
+    let limited =
+        TestServer::start(&[("RATE_LIMIT_ENABLED", "true"), ("INGEST_MAX_RATE", "5"), ("INGEST_RATE_WINDOW", "30")])
+            .await;
+    assert_eq!(limited.post(format!("{}\n", event("h", "m")).repeat(6)).await.status(), 413, "it can never fit");
+    assert_eq!(limited.post(format!("{}\n", event("h", "m")).repeat(4)).await.status(), 200);
     limited.worked().await;
     limited.stop().await;
 }

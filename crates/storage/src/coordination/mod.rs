@@ -97,6 +97,10 @@ pub trait Coordination: Send + Sync + 'static {
     /// Asks the shared sliding window `name` for `want` units. What was granted is spent.
     async fn acquire(&self, name: &str, want: u32, limit: RateLimit, now: Timestamp) -> StorageResult<Grant>;
 
+    /// As [`Self::acquire`], but grants all that is wanted or nothing: what cannot be used must not be
+    /// spent.
+    async fn acquire_all(&self, name: &str, want: u32, limit: RateLimit, now: Timestamp) -> StorageResult<Grant>;
+
     /// May a call go out through the breaker `name`? While half open, one caller at a time may.
     async fn breaker_admit(&self, name: &str, settings: BreakerSettings, now: Timestamp) -> StorageResult<Admission>;
 

@@ -21,12 +21,12 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Grants up to `want` units, which are spent.
-    pub fn acquire(&mut self, want: u32, limit: RateLimit, now: Timestamp) -> Grant {
+    /// Grants up to `want` units, which are spent; less than `least` is granted as nothing.
+    pub fn acquire(&mut self, want: u32, least: u32, limit: RateLimit, now: Timestamp) -> Grant {
         let now = self.steady(limit.window, now);
         self.forget(limit.window, now);
         let free = u64::from(limit.max).saturating_sub(self.used);
-        let granted = want.min(u32::try_from(free).unwrap_or(u32::MAX));
+        let granted = Some(want.min(u32::try_from(free).unwrap_or(u32::MAX))).filter(|n| *n >= least).unwrap_or(0);
         self.add(now, granted);
         let retry_after = (granted < want).then(|| self.wait(limit, now));
         Grant { granted, retry_after }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     fn take(window: &mut Window, want: u32, limit: RateLimit, ms: i64) -> (u32, Option<u64>) {
-        let grant = window.acquire(want, limit, at(ms));
+        let grant = window.acquire(want, 0, limit, at(ms));
         (grant.granted, grant.retry_after.map(|d| d.as_millis() as u64))
     }
 
@@ -160,7 +160,7 @@ mod tests {
             for (passed, want, step) in steps {
                 real += passed;
                 offset += step.unwrap_or(0);
-                let grant = window.acquire(want, limit, at(real + offset));
+                let grant = window.acquire(want, 0, limit, at(real + offset));
                 granted.push((real, grant.granted));
                 let in_window: u32 = granted.iter().filter(|(t, _)| real - t < 1_000).map(|(_, n)| n).sum();
                 prop_assert!(in_window <= 7, "{in_window} at {real}");
@@ -168,11 +168,23 @@ mod tests {
                 if let Some(wait) = grant.retry_after {
                     prop_assert!(wait <= limit.window && wait > Duration::ZERO);
                     if offset == 0 {
-                        let later = window.clone().acquire(1, limit, at(real).plus(wait));
+                        let later = window.clone().acquire(1, 0, limit, at(real).plus(wait));
                         prop_assert_eq!(later.granted, 1, "after the wait at least one more is granted");
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_cannot_be_granted_whole_is_not_spent() {
+        let limit = RateLimit { max: 5, window: Duration::from_secs(10) };
+        let mut window = Window::default();
+        let now = Timestamp::from_secs(100);
+        assert_eq!(window.acquire(4, 4, limit, now).granted, 4);
+        let refused = window.acquire(3, 3, limit, now);
+        assert_eq!(refused.granted, 0);
+        assert!(refused.retry_after.is_some());
+        assert_eq!(window.acquire(1, 1, limit, now).granted, 1, "the last one is still there");
     }
 }

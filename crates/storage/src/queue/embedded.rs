@@ -42,7 +42,7 @@ pub(super) fn error(error: WalError) -> StorageError {
             ErrorKind::Conflict,
             "the embedded queue cannot be shared between processes (stop the other one, or use another data directory)",
         ),
-        WalError::Io { .. } if error.is_disk_full() => (ErrorKind::Full, "queue: the disk is full"),
+        WalError::Io { .. } if error.is_disk_full() => (ErrorKind::Unavailable, "queue: the disk is full"),
         WalError::Io { .. } => (ErrorKind::Unavailable, "queue"),
         WalError::Closed => (ErrorKind::Unavailable, "queue"),
         _ => (ErrorKind::Internal, "queue"),

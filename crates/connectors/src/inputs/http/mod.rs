@@ -146,7 +146,15 @@ impl Refusal {
                 refusal.extra.insert("queue_limit".into(), json!(refused.queue_limit));
                 refusal
             }
-            _ => Self::new(
+            RejectReason::TooLarge => {
+                let message = "Too many or too large events in one request: split it";
+                return Self::new(StatusCode::PAYLOAD_TOO_LARGE, "json", refused.reason, message);
+            }
+            RejectReason::Malformed
+            | RejectReason::MissingField
+            | RejectReason::TooDeep
+            | RejectReason::Unauthorized
+            | RejectReason::StorageFailed => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "redis",
                 refused.reason,
@@ -232,7 +240,7 @@ async fn take(
     let Some(org) = ingest.key_org(&head.headers) else {
         return Err(Refusal::new(StatusCode::UNAUTHORIZED, "auth", RejectReason::Unauthorized, "Unauthorized"));
     };
-    ingest.sink.admit(1).await.map_err(Refusal::refused)?;
+    ingest.sink.admit(1, 1).await.map_err(Refusal::refused)?;
     if !is_json(&head.headers) {
         return Err(Refusal::new(
             StatusCode::BAD_REQUEST,
@@ -290,7 +298,7 @@ async fn take(
                 return Err(refusal);
             };
             if extra > 0 {
-                ingest.sink.admit(extra).await.map_err(Refusal::refused)?;
+                ingest.sink.admit(extra, extra.saturating_add(1)).await.map_err(Refusal::refused)?;
             }
             ingest.sink.room().map_err(Refusal::refused)?;
             let accepted = ingest.sink.accept(good, config.durability).await.map_err(Refusal::refused)?;

@@ -91,6 +91,9 @@ impl Coordination for Down {
     async fn acquire(&self, _: &str, _: u32, _: RateLimit, _: Timestamp) -> StorageResult<Grant> {
         away()
     }
+    async fn acquire_all(&self, _: &str, _: u32, _: RateLimit, _: Timestamp) -> StorageResult<Grant> {
+        away()
+    }
     async fn breaker_admit(&self, _: &str, _: BreakerSettings, _: Timestamp) -> StorageResult<Admission> {
         away()
     }

@@ -100,7 +100,7 @@ async fn a_body_that_is_no_json_object_is_400_and_a_huge_one_413() {
     send("application/json", "[]".into()).await.refuses(400, "JSON object");
     send("application/json", String::new()).await.refuses(400, "not JSON");
     send("text/plain", rule("x1y").to_string()).await.refuses(400, "Content-Type");
-    send("application/json", " ".repeat((1 << 20) + 1)).await.refuses(413, "bytes");
+    send("application/json", " ".repeat((4 << 20) + 1)).await.refuses(413, "bytes");
     send("application/vnd.api+json; charset=utf-8", rule("x1y").to_string()).await.is(201);
 }
 

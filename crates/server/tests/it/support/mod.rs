@@ -40,7 +40,7 @@ listen = "127.0.0.1:0"
 metrics_cache_ms = 0
 "#;
 
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// A running server. Stop it with [`TestServer::stop`]; dropped, it is only told to.
 pub struct TestServer {

@@ -1,6 +1,6 @@
 //! Which events were counted: one bit an event, in blocks of 4,096 numbers of one run.
 //!
-//! Not ranges ([`model::AppliedSet`]): only unhandled events come here, and with every second event
+//! Not ranges: only unhandled events come here, and with every second event
 //! handled elsewhere the ranges would be as many as the events. A bitmap of the last 33 million
 //! numbers costs 4 MiB, whatever lies between.
 

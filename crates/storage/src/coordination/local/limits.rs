@@ -72,12 +72,12 @@ impl Limits {
 
     /// Grants up to `want` units. A file that cannot be written is worth a warning, not a refusal:
     /// on a full disk alerts must still go out.
-    pub async fn acquire(&self, name: &str, want: u32, limit: RateLimit, now: Timestamp) -> Grant {
+    pub async fn acquire(&self, name: &str, want: u32, least: u32, limit: RateLimit, now: Timestamp) -> Grant {
         let window = Arc::clone(lock(&self.windows).entry(name.to_owned()).or_default());
         // Held while the file is written, so that nobody uses a portion that is not in it yet.
         let mut kept = window.lock().await;
         let moves = kept.window.moves();
-        let grant = kept.window.acquire(want, limit, now);
+        let grant = kept.window.acquire(want, least, limit, now);
         let at = kept.window.last().unwrap_or(now);
         let saved = if kept.window.moves() != moves {
             kept.reserved = 0;
@@ -213,13 +213,13 @@ mod tests {
         let mut granted = Vec::new();
         for i in 0..600 {
             let now = at(i * 50);
-            granted.push((now, limits.acquire("ingest", 1, limit, now).await.granted));
+            granted.push((now, limits.acquire("ingest", 1, 0, limit, now).await.granted));
         }
         let copy = killed(dir.path());
         let next = Limits::open(&copy.path().join("state.db")).unwrap();
         for i in 600..2_000 {
             let now = at(i * 50);
-            granted.push((now, next.acquire("ingest", 7, limit, now).await.granted));
+            granted.push((now, next.acquire("ingest", 7, 0, limit, now).await.granted));
             let in_window: u32 = granted.iter().filter(|(t, _)| now.since(*t) < limit.window).map(|(_, n)| n).sum();
             assert!(in_window <= limit.max, "{in_window} at {i}");
         }
@@ -232,7 +232,7 @@ mod tests {
         let (dir, limit) = (tempfile::tempdir().unwrap(), RateLimit { max: 64_000, window: Duration::from_secs(1) });
         let limits = Limits::open(&dir.path().join("state.db")).unwrap();
         for i in 0..50_000 {
-            assert_eq!(limits.acquire("x", 1, limit, at(i / 100)).await.granted, 1);
+            assert_eq!(limits.acquire("x", 1, 0, limit, at(i / 100)).await.granted, 1);
         }
         let rows: i64 = limits
             .database
@@ -246,13 +246,13 @@ mod tests {
     async fn a_clock_that_steps_back_is_the_same_after_a_kill() {
         let (dir, limit) = (tempfile::tempdir().unwrap(), RateLimit { max: 4, window: Duration::from_secs(1) });
         let limits = Limits::open(&dir.path().join("state.db")).unwrap();
-        assert_eq!(limits.acquire("x", 1, limit, at(900_000_000)).await.granted, 1);
-        assert_eq!(limits.acquire("x", 3, limit, at(0)).await.granted, 3);
+        assert_eq!(limits.acquire("x", 1, 0, limit, at(900_000_000)).await.granted, 1);
+        assert_eq!(limits.acquire("x", 3, 0, limit, at(0)).await.granted, 3);
         let copy = killed(dir.path());
         let next = Limits::open(&copy.path().join("state.db")).unwrap();
-        let grant = next.acquire("x", 4, limit, at(10)).await;
+        let grant = next.acquire("x", 4, 0, limit, at(10)).await;
         assert_eq!((grant.granted, grant.retry_after), (0, Some(Duration::from_millis(990))));
-        assert_eq!(next.acquire("x", 4, limit, at(1_000)).await.granted, 4);
+        assert_eq!(next.acquire("x", 4, 0, limit, at(1_000)).await.granted, 4);
     }
 
     #[tokio::test]
@@ -261,6 +261,6 @@ mod tests {
         std::fs::write(dir.path().join("state-limits.db"), vec![7u8; 9_000]).unwrap();
         let limits = Limits::open(&dir.path().join("state.db")).unwrap();
         let limit = RateLimit { max: 1, window: Duration::from_secs(1) };
-        assert_eq!(limits.acquire("x", 1, limit, at(0)).await.granted, 1);
+        assert_eq!(limits.acquire("x", 1, 0, limit, at(0)).await.granted, 1);
     }
 }

@@ -79,7 +79,11 @@ impl Drop for Local {
 #[async_trait]
 impl Coordination for Local {
     async fn acquire(&self, name: &str, want: u32, limit: RateLimit, now: Timestamp) -> StorageResult<Grant> {
-        Ok(self.limits.acquire(name, want, limit, now).await)
+        Ok(self.limits.acquire(name, want, 0, limit, now).await)
+    }
+
+    async fn acquire_all(&self, name: &str, want: u32, limit: RateLimit, now: Timestamp) -> StorageResult<Grant> {
+        Ok(self.limits.acquire(name, want, want, limit, now).await)
     }
 
     async fn breaker_admit(&self, name: &str, settings: BreakerSettings, now: Timestamp) -> StorageResult<Admission> {

@@ -1,5 +1,5 @@
 //! Events per second of [`rules::RuleSet`] against a linear scan that is fair: patterns compiled
-//! once, message lowered once. `cargo run --release -p rules --example throughput`
+//! once, message lowered once. `cargo run --release -p rules --example match_throughput`
 
 #![allow(clippy::print_stdout, reason = "its output is its purpose")]
 

@@ -1,4 +1,4 @@
-//! Records per second on this machine: `cargo run --release -p wal --example throughput [dir]`.
+//! Records per second on this machine: `cargo run --release -p wal --example log_throughput [dir]`.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a program to run by hand")]
 
 use std::io::Write;

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Measures the released muttd against its peers in one run and writes bench/RESULTS.md.
+#   bash bench/run.sh [--quick] [--only idle,http,ndjson,syslog,path,latency]
+# Needs a quiet machine; a whole run takes about ten minutes. A quick or partial run writes to
+# bench/out/part, so that it never replaces the numbers of a whole one.
+# MUTTD=FILE measures that binary instead of building one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! command -v rsyslogd >/dev/null; then
+  echo "Installing rsyslog, the peer of the syslog measurements (it is not started as a service) ..."
+  if ! command -v apt-get >/dev/null; then
+    echo "There is no rsyslogd here; please install rsyslog and run this again." >&2
+    exit 1
+  fi
+  as_root=""
+  [ "$(id -u)" = 0 ] || as_root="sudo"
+  $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+  $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends rsyslog
+fi
+
+cargo=${CARGO:-cargo}
+$cargo build --release --locked --quiet -p bench
+if [ -z "${MUTTD:-}" ]; then
+  $cargo build --release --locked --quiet -p server --bin muttd
+fi
+target=${CARGO_TARGET_DIR:-target}
+
+out=bench/out
+results=bench/RESULTS.md
+if [ $# != 0 ]; then
+  out=bench/out/part
+  results=$out/RESULTS.md
+fi
+mkdir -p "$out"
+ulimit -n "$(ulimit -Hn)"
+exec "$target/release/bench" run --muttd "${MUTTD:-$target/release/muttd}" --out "$out" --results "$results" "$@"

@@ -1,0 +1,205 @@
+//! The whole path: accepted → matched → stored with 10, 100 and 1,000 rules; event → alert; and what
+//! a server costs that does nothing.
+
+use crate::Plan;
+use crate::http::{NDJSON_EVENTS, answer, event, load_all, ndjson_body, request};
+use crate::muttd::{ALL_ROLES, Muttd, Setup, Usage, fresh_dir};
+use crate::peer::{AlertReceiver, Rsyslog, SEQUENCE};
+use crate::record::{Record, percentile};
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::net::TcpStream;
+
+pub const RULES: [usize; 3] = [10, 100, 1_000];
+const CONNECTIONS: usize = 4;
+const HOSTS: usize = 1_000;
+/// One event of these many matches a rule.
+const MATCHES_ONE_IN: usize = 100;
+const QUIET: Duration = Duration::from_secs(10);
+
+pub const LATENCY_EVENTS_PER_SECOND: u64 = 500;
+pub const LATENCY_ALERT_ONE_IN: usize = 25;
+
+/// One rule in ten is a regex, the others look for a text; `handling` is what a match does.
+fn rule_file(plan: &Plan, rules: usize, handling: &str) -> Result<PathBuf> {
+    let mut text = String::from("rules:\n");
+    for n in 0..rules {
+        let (kind, pattern) = if n % 10 == 9 {
+            ("regex", format!("FAULT-{n:04} on (port|slot) [0-9]+"))
+        } else {
+            ("contains", format!("FAULT-{n:04}"))
+        };
+        let _ = write!(
+            text,
+            "  - name: bench {n}\n    match_string: '{pattern}'\n    match_type: {kind}\n    priority: {}\n    prod_handling: {handling}\n    dev_handling: {handling}\n    team_assignment: Bench\n",
+            n + 1
+        );
+    }
+    let file = fresh_dir(plan, "rules")?.join("rules.yml");
+    std::fs::write(&file, text)?;
+    Ok(file)
+}
+
+/// Ten shapes of messages from [`HOSTS`] hosts, so that unmatched events are counted in 10,000 places.
+fn path_event(n: usize, rules: usize) -> String {
+    const SHAPES: [&str; 10] = ["login", "logout", "link", "fan", "route", "dhcp", "mail", "disk", "cron", "audit"];
+    let shape = SHAPES[(n / HOSTS) % SHAPES.len()];
+    let what = if n.is_multiple_of(MATCHES_ONE_IN) {
+        format!("FAULT-{:04} on port {n}: {shape}", (n / MATCHES_ONE_IN) % rules)
+    } else {
+        format!("{shape} {n:06}")
+    };
+    event(n % HOSTS, &what)
+}
+
+pub fn whole(plan: &Plan, record: &mut Record) -> Result<()> {
+    for _ in 0..plan.rounds {
+        for rules in RULES {
+            one_whole(plan, record, rules)?;
+        }
+    }
+    Ok(())
+}
+
+fn one_whole(plan: &Plan, record: &mut Record, rules: usize) -> Result<()> {
+    let name = format!("path/{rules}");
+    let mut setup = Setup::new(ALL_ROLES, "strict");
+    setup.rules = Some(rule_file(plan, rules, "Ignore")?);
+    let muttd = Muttd::start(plan, &setup)?;
+    let loaded = muttd.metric("mutt_alerter_cache_rules_count", "")?;
+    if loaded != rules as f64 {
+        bail!("{loaded} rules are in force instead of {rules}");
+    }
+    let posts = plan.path_events as usize / NDJSON_EVENTS / CONNECTIONS;
+    let requests: Vec<Arc<[Bytes]>> = (0..CONNECTIONS)
+        .map(|c| {
+            let post = |p: usize| {
+                let first = (c * posts + p) * NDJSON_EVENTS;
+                request(&muttd.key, "application/x-ndjson", &ndjson_body(|n| path_event(first + n, rules)))
+            };
+            (0..posts).map(post).collect()
+        })
+        .collect();
+    let events = (posts * CONNECTIONS * NDJSON_EVENTS) as f64;
+    let before = muttd.usage();
+    let start = Instant::now();
+    let (to, sender) = (muttd.ingest, std::thread::spawn);
+    let sender = sender(move || load_all(to, requests).map(|load| (load, start.elapsed())));
+    let (mut settled, mut last) = (0.0, start);
+    while settled < events && last.elapsed() < QUIET {
+        std::thread::sleep(Duration::from_millis(10));
+        let asked = Instant::now();
+        let now = muttd.metric("mutt_events_settled_total", "")?;
+        if now > settled {
+            (settled, last) = (now, asked);
+        }
+    }
+    let (load, accepted_in) = sender.join().ok().context("the sender panicked")??;
+    record.push(format!("{name}/accept_rate"), load.answers as f64 * NDJSON_EVENTS as f64 / accepted_in.as_secs_f64());
+    record.push(format!("{name}/errors"), load.errors as f64);
+    record.push(format!("{name}/rate"), settled / (last - start).as_secs_f64());
+    record.push(format!("{name}/missing"), events - settled);
+    let handled = muttd.metric("mutt_events_settled_total", "outcome=\"handled\"")?;
+    record.push(format!("{name}/handled"), handled);
+    muttd.note_usage(record, &name, &before, settled);
+    Ok(())
+}
+
+pub fn latency(plan: &Plan, record: &mut Record) -> Result<()> {
+    let receiver = AlertReceiver::start()?;
+    for _ in 0..plan.rounds {
+        receiver.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut setup = Setup::new(ALL_ROLES, "strict");
+        setup.rules = Some(rule_file(plan, 100, "Page_and_ticket")?);
+        setup.webhook = Some(receiver.address);
+        let muttd = Muttd::start(plan, &setup)?;
+        let seconds = if plan.quick { 3 } else { 10 };
+        let count = (LATENCY_EVENTS_PER_SECOND * seconds) as usize;
+        let before = muttd.usage();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let sent = runtime.block_on(paced(&muttd, count))?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while receiver.arrivals.lock().unwrap_or_else(PoisonError::into_inner).len() < sent.len()
+            && Instant::now() < deadline
+        {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        muttd.note_usage(record, "latency", &before, count as f64);
+        let arrivals = receiver.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut waits = Vec::new();
+        for (sequence, at) in &sent {
+            let arrival = arrivals.iter().find(|(number, _)| number == sequence);
+            waits.extend(arrival.map(|(_, arrived)| (*arrived - *at).as_micros() as u32));
+        }
+        record.push("latency/alerts", sent.len() as f64);
+        record.push("latency/missing", (sent.len() - waits.len()) as f64);
+        record.push("latency/repeated", arrivals.len().saturating_sub(waits.len()) as f64);
+        record.push("latency/p50_ms", percentile(&mut waits, 0.50) / 1e3);
+        record.push("latency/p99_ms", percentile(&mut waits, 0.99) / 1e3);
+        record.push("latency/max_ms", percentile(&mut waits, 1.0) / 1e3);
+    }
+    Ok(())
+}
+
+/// Sends single events at an even pace; which of them must alert, and when each was sent.
+async fn paced(muttd: &Muttd, count: usize) -> Result<Vec<(usize, Instant)>> {
+    let lanes = 4;
+    let mut tasks = tokio::task::JoinSet::new();
+    let start = tokio::time::Instant::now();
+    for lane in 0..lanes {
+        let (to, key) = (muttd.ingest, muttd.key.clone());
+        tasks.spawn(async move {
+            let mut stream = TcpStream::connect(to).await?;
+            stream.set_nodelay(true)?;
+            let (mut buffer, mut sent) = (vec![0; 16 * 1_024], Vec::new());
+            for n in (lane..count).step_by(lanes) {
+                tokio::time::sleep_until(
+                    start + Duration::from_micros(n as u64 * 1_000_000 / LATENCY_EVENTS_PER_SECOND),
+                )
+                .await;
+                let alerts = n.is_multiple_of(LATENCY_ALERT_ONE_IN);
+                let what =
+                    if alerts { format!("FAULT-{:04} {SEQUENCE}{n:06}", n % 9) } else { format!("login {n:06}") };
+                let request = request(&key, "application/json", &event(n % HOSTS, &what));
+                if alerts {
+                    sent.push((n, Instant::now()));
+                }
+                tokio::io::AsyncWriteExt::write_all(&mut stream, &request).await?;
+                if !answer(&mut stream, &mut buffer).await? {
+                    bail!("an event was refused: {}", String::from_utf8_lossy(&buffer[..200]));
+                }
+            }
+            Ok(sent)
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(sent) = tasks.join_next().await {
+        all.extend(sent??);
+    }
+    Ok(all)
+}
+
+/// Start-up on an empty data folder, start-up with 1,000 rules, and memory after 3 s of nothing.
+pub fn idle(plan: &Plan, record: &mut Record) -> Result<()> {
+    for _ in 0..plan.rounds {
+        let mut setup = Setup::new(ALL_ROLES, "strict");
+        let muttd = Muttd::start(plan, &setup)?;
+        record.push("idle/start_ms", muttd.start_ms);
+        let before = muttd.usage();
+        std::thread::sleep(Duration::from_secs(3));
+        muttd.note_usage(record, "idle", &Usage::default(), 0.0);
+        let used = muttd.usage().cpu_seconds - before.cpu_seconds;
+        record.push("idle/cpu_percent", used / 3.0 * 100.0);
+        drop(muttd);
+        setup.rules = Some(rule_file(plan, 1_000, "Ignore")?);
+        record.push("idle/start_1000_rules_ms", Muttd::start(plan, &setup)?.start_ms);
+        let peer = Rsyslog::start(plan)?;
+        std::thread::sleep(Duration::from_secs(1));
+        record.push("idle/rsyslog_rss_mb", peer.usage().rss_mb);
+    }
+    Ok(())
+}
