@@ -28,6 +28,9 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
+            /// Series that every request touches, found once.
+            accepted_by_input: Vec<(InputKind, Counter)>,
+            ingest_successes: Counter,
             $( pub $field: $kind, )*
         }
 
@@ -38,7 +41,7 @@ macro_rules! metrics {
                     let $field: $kind = $make;
                     registry.register($name, $help, $field.clone());
                 )*
-                Self { registry, $( $field, )* }
+                Self { registry, accepted_by_input: Vec::new(), ingest_successes: Counter::default(), $( $field, )* }
             }
         }
     };
@@ -117,7 +120,13 @@ pub fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
 impl Metrics {
     /// All metrics, with the series that operators and alert rules expect present from the start.
     pub fn new() -> Arc<Self> {
-        let metrics = Self::build();
+        let mut metrics = Self::build();
+        metrics.accepted_by_input = InputKind::ALL
+            .into_iter()
+            .map(|kind| (kind, metrics.events_accepted.get_or_create_owned(&labels([("input", kind.as_str())]))))
+            .collect();
+        metrics.ingest_successes =
+            metrics.ingest_requests.get_or_create_owned(&labels([("status", "success"), ("reason", "")]));
         for reason in ["auth", "json", "validation", "queue_full", "redis", "rate_limit", "unknown"] {
             drop(metrics.ingest_requests.get_or_create(&labels([("status", "fail"), ("reason", reason)])));
         }
@@ -156,7 +165,11 @@ impl Metrics {
 
     /// Counts an ingest request as the contract labels it; an empty reason is a success.
     pub fn count_ingest(&self, reason: &str) {
-        let status = if reason.is_empty() { "success" } else { "fail" };
+        if reason.is_empty() {
+            self.ingest_successes.inc();
+            return;
+        }
+        let status = "fail";
         self.ingest_requests.get_or_create(&labels([("status", status), ("reason", reason)])).inc();
         if reason == "rate_limit" {
             self.ingest_rate_limit_hits.inc();
@@ -164,7 +177,9 @@ impl Metrics {
     }
 
     pub fn count_accepted(&self, input: InputKind, n: u64) {
-        self.events_accepted.get_or_create(&labels([("input", input.as_str())])).inc_by(n);
+        if let Some((_, counter)) = self.accepted_by_input.iter().find(|(kind, _)| *kind == input) {
+            counter.inc_by(n);
+        }
     }
 
     pub fn count_rejected(&self, input: InputKind, reason: RejectReason) {

@@ -6,11 +6,17 @@ use subtle::ConstantTimeEq;
 
 /// A secret text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret {
+    text: String,
+    /// SHA-256 of the text; computed once, as every request is compared with it.
+    fingerprint: [u8; 32],
+}
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        let text = text.into();
+        let fingerprint = Sha256::digest(text.as_bytes()).into();
+        Self { text, fingerprint }
     }
 
     /// A new random secret of 256 bits, as `prefix` and 64 hex digits.
@@ -22,27 +28,27 @@ impl Secret {
         for byte in bytes {
             text.push_str(&format!("{byte:02x}"));
         }
-        Ok(Self(text))
+        Ok(Self::new(text))
     }
 
     /// The value itself, where it must be sent. Never log what this returns.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.text.is_empty()
     }
 
     /// Compares any bytes with the secret in a time that depends on neither's content nor length.
     pub fn matches(&self, candidate: &[u8]) -> bool {
         let candidate: [u8; 32] = Sha256::digest(candidate).into();
-        self.fingerprint().ct_eq(&candidate).into()
+        self.fingerprint.ct_eq(&candidate).into()
     }
 
     /// SHA-256 of the secret: what may be kept to compare with later.
     pub fn fingerprint(&self) -> [u8; 32] {
-        Sha256::digest(self.0.as_bytes()).into()
+        self.fingerprint
     }
 }
 

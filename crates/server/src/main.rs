@@ -4,6 +4,10 @@ use clap::Parser;
 use server::commands::{self, Cli, Command};
 use std::process::ExitCode;
 
+/// Events are allocated on one thread and freed on another; the system's allocator is slow at that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {

@@ -60,18 +60,13 @@ impl RoleHealth {
 
 /// The version headers that every response of the contract's services carries (§0-4, §0-5).
 pub fn version_headers(response: &mut Response, path: &str, prefix: bool) {
-    let v = if prefix { "v" } else { "" };
-    let supported = format!("{v}2.5, {v}2.0, {v}1.0");
+    let (version, supported) = if prefix { ("v2.5", "v2.5, v2.0, v1.0") } else { ("2.5", "2.5, 2.0, 1.0") };
     let deprecated = if path.starts_with("/api/v1/") { "true" } else { "false" };
     let headers = response.headers_mut();
-    for (name, value) in [
-        ("x-api-version", format!("{v}2.5")),
-        ("x-api-supported-versions", supported),
-        ("x-api-deprecated", deprecated.to_owned()),
-    ] {
-        if let Ok(value) = HeaderValue::from_str(&value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
+    for (name, value) in
+        [("x-api-version", version), ("x-api-supported-versions", supported), ("x-api-deprecated", deprecated)]
+    {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
 }
 

@@ -81,15 +81,9 @@ fn objects(body: &Bytes, text: &[u8], rules: &BodyRules) -> Body {
         return Body::Single(event(body, text, rules));
     }
     // The first line alone tells a pretty-printed object from lines of objects.
-    let single = event(body, text, rules);
-    match &single {
-        Ok(_) => return Body::Single(single),
-        Err(bad) if bad.reason != RejectReason::Malformed => {
-            if serde_json::from_slice::<IgnoredAny>(text).is_ok() {
-                return Body::Single(single);
-            }
-        }
-        Err(_) => {}
+    let first_line = text.split(|b| *b == b'\n').next().unwrap_or(text);
+    if serde_json::from_slice::<IgnoredAny>(first_line).is_err() && serde_json::from_slice::<IgnoredAny>(text).is_ok() {
+        return Body::Single(event(body, text, rules));
     }
     let mut items = Vec::new();
     for line in text.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()) {
@@ -102,7 +96,7 @@ fn objects(body: &Bytes, text: &[u8], rules: &BodyRules) -> Body {
         }
     }
     if items.len() == 1 || items.iter().all(Result::is_err) {
-        return Body::Single(single);
+        return Body::Single(event(body, text, rules));
     }
     Body::Batch(items)
 }
@@ -149,7 +143,9 @@ fn event(body: &Bytes, text: &[u8], rules: &BodyRules) -> Result<Bytes, BadEvent
             message: format!("Event of {} bytes is over the bound of {} bytes", text.len(), rules.event_bytes_max),
         });
     }
-    if depth(text) > rules.depth_max {
+    // Few brackets cannot nest deep; counting them is much quicker than looking where they stand.
+    let brackets = text.iter().filter(|b| matches!(b, b'{' | b'[')).count();
+    if brackets > rules.depth_max && depth(text) > rules.depth_max {
         return Err(too_deep(rules));
     }
     // Skipped values are not checked by the JSON parser, and what is stored must be UTF-8.
