@@ -17,7 +17,7 @@ test: tools ## All checks and tests, as CI runs them
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-	  $(CARGO) nextest run --locked --workspace; \
+	  $(CARGO) nextest run --locked --workspace --no-fail-fast; \
 	else \
 	  $(CARGO) test --locked --workspace --quiet; \
 	fi

@@ -198,5 +198,9 @@ fn sigterm_ends_clean_and_says_so_and_sighup_reloads_without_a_stop() {
     let ended = served.0.wait().unwrap();
     assert!(ended.success());
     assert!(log(path).contains("stopped clean"), "{}", log(path));
+    for name in ["ingest_api_key", "webui_api_key"] {
+        let key = std::fs::read_to_string(path.join("data/keys").join(name)).unwrap();
+        assert!(!log(path).contains(key.trim()), "no key in the log");
+    }
     assert!(!path.join("data/running.json").exists());
 }

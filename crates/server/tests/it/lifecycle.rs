@@ -165,5 +165,7 @@ async fn a_catalog_that_is_away_for_a_while_poisons_nothing() {
     let dead =
         server.depth(storage::queue::QueueName::DlqAlerter).await + server.depth(storage::queue::QueueName::Dead).await;
     assert_eq!(dead, 0);
+    let health = format!("http://{}/health", server.addresses.webui.unwrap());
+    server.until(async || server.http.get(&health).send().await.unwrap().status() == 200).await;
     server.stop().await;
 }
