@@ -147,10 +147,7 @@ impl Metrics {
         for input in InputKind::ALL {
             drop(metrics.events_accepted.get_or_create(&labels([("input", input.as_str())])));
         }
-        {
-            let kind = InputKind::SyslogUdp;
-            drop(metrics.events_lost_in_kernel.get_or_create(&labels([("input", kind.as_str())])));
-        }
+        drop(metrics.events_lost_in_kernel.get_or_create(&labels([("input", InputKind::SyslogUdp.as_str())])));
         Arc::new(metrics)
     }
 
@@ -169,8 +166,7 @@ impl Metrics {
             self.ingest_successes.inc();
             return;
         }
-        let status = "fail";
-        self.ingest_requests.get_or_create(&labels([("status", status), ("reason", reason)])).inc();
+        self.ingest_requests.get_or_create(&labels([("status", "fail"), ("reason", reason)])).inc();
         if reason == "rate_limit" {
             self.ingest_rate_limit_hits.inc();
         }

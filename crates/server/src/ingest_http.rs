@@ -61,7 +61,7 @@ async fn key_before_route(State(rest): State<Rest>, request: Request, next: Next
         });
         (StatusCode::UNAUTHORIZED, axum::Json(body)).into_response()
     };
-    version_headers(&mut response, &path, rest.version_prefix);
+    version_headers(response.headers_mut(), &path, rest.version_prefix);
     response
 }
 

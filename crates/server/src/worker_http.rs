@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use pipeline::metrics::Metrics;
@@ -59,10 +59,9 @@ impl RoleHealth {
 }
 
 /// The version headers that every response of the contract's services carries (§0-4, §0-5).
-pub fn version_headers(response: &mut Response, path: &str, prefix: bool) {
+pub fn version_headers(headers: &mut HeaderMap, path: &str, prefix: bool) {
     let (version, supported) = if prefix { ("v2.5", "v2.5, v2.0, v1.0") } else { ("2.5", "2.5, 2.0, 1.0") };
     let deprecated = if path.starts_with("/api/v1/") { "true" } else { "false" };
-    let headers = response.headers_mut();
     for (name, value) in
         [("x-api-version", version), ("x-api-supported-versions", supported), ("x-api-deprecated", deprecated)]
     {
@@ -73,7 +72,7 @@ pub fn version_headers(response: &mut Response, path: &str, prefix: bool) {
 async fn health(State(role): State<RoleHealth>) -> Response {
     let mut response = role.report();
     let mut response = (response.0, axum::Json(std::mem::take(&mut response.1))).into_response();
-    version_headers(&mut response, "/health", role.version_prefix);
+    version_headers(response.headers_mut(), "/health", role.version_prefix);
     response
 }
 

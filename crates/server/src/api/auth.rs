@@ -3,7 +3,7 @@
 use super::Api;
 use super::error::ApiError;
 use super::params::Params;
-use super::version;
+use crate::worker_http::version_headers;
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -113,8 +113,7 @@ pub async fn seal(State(api): State<Arc<Api>>, mut request: Request, next: Next)
     let started = tokio::time::Instant::now();
     let correlation = correlation_id(request.headers());
     request.extensions_mut().insert(Correlation(Arc::clone(&correlation)));
-    let path = request.uri().path();
-    let deprecated = path.starts_with("/api/v1/");
+    let path = request.uri().path().to_owned();
     let endpoint = path.starts_with("/api/").then(|| endpoint(request.extensions().get::<MatchedPath>()));
     let span = tracing::info_span!("request", correlation.id = %correlation, method = %request.method(), path);
     let mut response = async {
@@ -134,7 +133,7 @@ pub async fn seal(State(api): State<Arc<Api>>, mut request: Request, next: Next)
     .instrument(span)
     .await;
     let headers = response.headers_mut();
-    version::stamp(headers, &api.deps.options, deprecated);
+    version_headers(headers, &path, api.deps.options.version_prefix);
     if let Ok(value) = HeaderValue::from_str(&correlation) {
         headers.insert(CORRELATION, value);
     }

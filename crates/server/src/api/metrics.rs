@@ -3,8 +3,9 @@
 use super::Api;
 use super::auth::{Anyone, Cached, Caller};
 use super::error::ApiResult;
+use crate::worker_http::metrics_response;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use model::{ErrorKind, Timestamp};
@@ -57,10 +58,8 @@ async fn answers<T>(what: &str, question: impl Future<Output = StorageResult<T>>
     }
 }
 
-const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-
 pub async fn exposition(_: Anyone, State(api): State<Arc<Api>>) -> Response {
-    ([(header::CONTENT_TYPE, OPENMETRICS)], api.deps.metrics.encode()).into_response()
+    metrics_response(&api.deps.metrics)
 }
 
 /// Rates of accepted events, and 24 hours of them.

@@ -1,28 +1,16 @@
 //! Versions of the API: the headers on every response, and what `/version` says.
 
-use super::ApiOptions;
 use super::auth::{Anyone, Caller};
 use super::params::Params;
 use axum::Json;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName};
 use serde_json::{Value, json};
 
 const CURRENT: &str = "2.5";
 const SUPPORTED: [&str; 3] = ["2.5", "2.0", "1.0"];
 
 const VERSION: HeaderName = HeaderName::from_static("x-api-version");
-const SUPPORTED_VERSIONS: HeaderName = HeaderName::from_static("x-api-supported-versions");
-const DEPRECATED: HeaderName = HeaderName::from_static("x-api-deprecated");
 const ACCEPT_VERSION: HeaderName = HeaderName::from_static("accept-version");
-
-/// Puts the version headers on a response.
-pub fn stamp(headers: &mut HeaderMap, options: &ApiOptions, deprecated: bool) {
-    let (version, supported) =
-        if options.version_prefix { ("v2.5", "v2.5, v2.0, v1.0") } else { ("2.5", "2.5, 2.0, 1.0") };
-    headers.insert(VERSION, HeaderValue::from_static(version));
-    headers.insert(SUPPORTED_VERSIONS, HeaderValue::from_static(supported));
-    headers.insert(DEPRECATED, HeaderValue::from_static(if deprecated { "true" } else { "false" }));
-}
 
 /// The version a client asks for: `Accept-Version`, `X-API-Version`, `api_version`, in this order;
 /// what is not supported is passed over. It changes no payload.
@@ -95,6 +83,7 @@ pub async fn index(_: Caller) -> Json<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::HeaderValue;
 
     #[test]
     fn the_first_supported_wish_wins() {
