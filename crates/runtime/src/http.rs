@@ -2,9 +2,13 @@
 
 use crate::Stop;
 use axum::Router;
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::service::{Service as HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +47,31 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves until stopped, then lets open requests end within `limits.drain`. Returns whether all did.
+/// Serves a router; each request carries its [`Peer`] as an extension. See [`serve_with`].
 pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, stop: Stop) -> bool {
+    let service = |peer| {
+        let router = router.clone();
+        service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            router.clone().oneshot(request)
+        })
+    };
+    serve_with(listener, service, limits, stop).await
+}
+
+/// Serves until stopped, then lets open requests end within `limits.drain`. Returns whether all did.
+/// `service` makes what answers the requests of one connection.
+pub async fn serve_with<S, B>(
+    listener: TcpListener,
+    service: impl Fn(SocketAddr) -> S,
+    limits: HttpLimits,
+    stop: Stop,
+) -> bool
+where
+    S: HttpService<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
     let slots = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
     let mut connections = tokio::task::JoinSet::new();
@@ -67,14 +94,14 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, st
             },
         };
         let _ = stream.set_nodelay(true);
-        let service = router.clone().map_request(move |mut request: http::Request<hyper::body::Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            request.map(axum::body::Body::new)
-        });
         let mut server = hyper::server::conn::http1::Builder::new();
-        server.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_headers(64).keep_alive(true);
-        let connection =
-            graceful.watch(server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)));
+        server
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_timeout)
+            .max_headers(64)
+            .keep_alive(true)
+            .writev(false);
+        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service(peer)));
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::trace!(%error, "connection ended early");

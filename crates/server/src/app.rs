@@ -2,10 +2,11 @@
 
 use crate::api::{ApiOptions, ApiState};
 use crate::config::{Config, Listen, PairListen, Role};
-use crate::ingest_http;
+use crate::ingest_http::IngestSite;
 use crate::keys::{self, Key};
 use crate::maintenance::Chores;
 use crate::rule_files;
+use crate::site::Site;
 use crate::worker_http::RoleHealth;
 use anyhow::{Context, Result};
 use axum::Router;
@@ -53,7 +54,7 @@ pub struct App {
     config: Config,
     parts: Parts,
     acceptor: Arc<Acceptor>,
-    http: Vec<(TcpListener, Router, HttpLimits)>,
+    http: Vec<(TcpListener, Site, HttpLimits)>,
     syslog: Option<Syslog>,
     addresses: Addresses,
     pub ingest_key: Key,
@@ -147,7 +148,7 @@ impl App {
         }
         if let Some(listen) = config.webui_listen.as_ref().filter(|_| config.has(Role::Webui)) {
             let router = crate::api::router(api_state(&self.parts, &config, self.webui_key.secret.clone()));
-            self.addresses.webui = Some(self.listen(listen, router, HttpLimits::default())?);
+            self.addresses.webui = Some(self.listen(listen, router.into(), HttpLimits::default())?);
         }
         Ok(())
     }
@@ -169,14 +170,14 @@ impl App {
                     metrics.ingest_latency.observe(took.as_secs_f64());
                 }),
             );
-            let router = ingest_http::router(
+            let site = IngestSite::new(
                 ingest,
                 self.role_health("mutt-ingestor", &["queue"]),
                 Arc::clone(&self.parts.coordination),
                 shown(config),
             );
             let limits = HttpLimits { connections_max: http.connections_max, ..HttpLimits::default() };
-            self.addresses.ingest = Some(self.listen(&http.listen, router, limits)?);
+            self.addresses.ingest = Some(self.listen(&http.listen, Site::Ingest(site), limits)?);
         }
         let settings = &config.syslog;
         if settings.udp.is_none() && settings.tcp.is_none() && settings.tls.is_none() {
@@ -210,17 +211,17 @@ impl App {
 
     fn bind_pair(&mut self, role: &'static str, pair: &PairListen, health: RoleHealth) -> Result<()> {
         for listen in pair.metrics.iter().chain(&pair.health) {
-            let address = self.listen(listen, health.clone().router(), HttpLimits::default())?;
+            let address = self.listen(listen, health.clone().router().into(), HttpLimits::default())?;
             self.addresses.workers.push((role, address));
         }
         Ok(())
     }
 
-    fn listen(&mut self, listen: &Listen, router: Router, limits: HttpLimits) -> Result<SocketAddr> {
+    fn listen(&mut self, listen: &Listen, site: Site, limits: HttpLimits) -> Result<SocketAddr> {
         let listener = runtime::http::bind(listen.address)
             .with_context(|| format!("failed to listen on {} (setting {})", listen.address, listen.setting))?;
         let address = listener.local_addr()?;
-        self.http.push((listener, router, limits));
+        self.http.push((listener, site, limits));
         Ok(address)
     }
 
@@ -315,11 +316,11 @@ impl App {
                 Ok(())
             });
         }
-        for (listener, router, mut limits) in self.http {
+        for (listener, site, mut limits) in self.http {
             limits.drain = grace / 2;
             let stop = input_stop.clone();
             inputs.spawn("http", async move {
-                if !runtime::http::serve(listener, router, limits, stop).await {
+                if !site.serve(listener, limits, stop).await {
                     tracing::warn!("some HTTP requests did not end in time and were cut off");
                 }
                 Ok(())

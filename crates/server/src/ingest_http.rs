@@ -1,71 +1,94 @@
 //! The ingest listener whole: the ingest routes, `/health`, `/metrics`, `/`, and the answer to
 //! everything else, which asks for the key before it says what exists (contract mutt §2.1).
 
-use crate::worker_http::{RoleHealth, version_headers};
+use crate::worker_http::{RoleHealth, is_deprecated, version_headers};
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Request, Response, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::{any, get};
+use bytes::Bytes;
 use connectors::inputs::http::{HttpIngest, correlation_id};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use storage::coordination::Coordination;
+use tower::ServiceExt;
+
+/// What answers on the ingest listener. Posts of events take the short way past the router.
+#[derive(Clone)]
+pub struct IngestSite {
+    ingest: HttpIngest,
+    pages: Router,
+    version_prefix: bool,
+}
 
 #[derive(Clone)]
-struct Rest {
-    ingest: HttpIngest,
+struct Admin {
     coordination: Arc<dyn Coordination>,
-    version_prefix: bool,
     /// Settings to show under `/admin/config`; holds no key.
     shown: Arc<BTreeMap<&'static str, String>>,
 }
 
-/// `shown`: settings for `/admin/config`.
-pub fn router(
-    ingest: HttpIngest,
-    health: RoleHealth,
-    coordination: Arc<dyn Coordination>,
-    shown: BTreeMap<&'static str, String>,
-) -> Router {
-    let rest =
-        Rest { ingest: ingest.clone(), coordination, version_prefix: health.version_prefix, shown: Arc::new(shown) };
-    let mut routes = ingest.router().merge(health.router());
-    routes = routes.route("/", get(index));
-    let admin = Router::new().route("/admin/config", get(admin_config)).with_state(rest.clone());
-    routes
-        .merge(admin)
-        .fallback(not_found)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(rest, key_before_route))
+impl IngestSite {
+    /// `shown`: settings for `/admin/config`.
+    pub fn new(
+        ingest: HttpIngest,
+        health: RoleHealth,
+        coordination: Arc<dyn Coordination>,
+        shown: BTreeMap<&'static str, String>,
+    ) -> Self {
+        let version_prefix = health.version_prefix;
+        let admin = Admin { coordination, shown: Arc::new(shown) };
+        let pages = Router::new()
+            .route("/", get(index))
+            .route("/admin/config", get(admin_config))
+            .with_state(admin)
+            .route("/ingest", any(wrong_method))
+            .route("/api/v1/ingest", any(wrong_method))
+            .route("/api/v2/ingest", any(wrong_method))
+            .merge(health.router())
+            .fallback(not_found)
+            .method_not_allowed_fallback(wrong_method);
+        Self { ingest, pages, version_prefix }
+    }
+
+    /// Answers one request of `peer`.
+    pub async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Either<Full<Bytes>, Body>> {
+        let deprecated = is_deprecated(request.uri().path());
+        let mut response = if HttpIngest::is_for(request.method(), request.uri().path()) {
+            // It checks the key itself, and counts.
+            self.ingest.handle(request, peer).await.map(|body| Either::Left(Full::new(body)))
+        } else {
+            self.page(request).await.map(Either::Right)
+        };
+        version_headers(response.headers_mut(), deprecated, self.version_prefix);
+        response
+    }
+
+    async fn page(&self, request: Request<Incoming>) -> Response<Body> {
+        if !PUBLIC.contains(&request.uri().path()) && self.ingest.key_org(request.headers()).is_none() {
+            let body = json!({
+                "status": "error",
+                "message": "Unauthorized",
+                "correlation_id": &*correlation_id(request.headers()),
+            });
+            return (StatusCode::UNAUTHORIZED, axum::Json(body)).into_response();
+        }
+        match self.pages.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
 }
 
 const PUBLIC: [&str; 3] = ["/", "/health", "/metrics"];
-const INGEST: [&str; 3] = ["/ingest", "/api/v1/ingest", "/api/v2/ingest"];
 
-/// The ingest handler checks the key itself (and counts); for everything else that is not public it
-/// is checked here.
-async fn key_before_route(State(rest): State<Rest>, request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
-    let checked_there = request.method() == axum::http::Method::POST && INGEST.contains(&path.as_str());
-    let public = PUBLIC.contains(&path.as_str());
-    let mut response = if public || checked_there || rest.ingest.key_org(request.headers()).is_some() {
-        next.run(request).await
-    } else {
-        let body = json!({
-            "status": "error",
-            "message": "Unauthorized",
-            "correlation_id": &*correlation_id(request.headers()),
-        });
-        (StatusCode::UNAUTHORIZED, axum::Json(body)).into_response()
-    };
-    version_headers(response.headers_mut(), &path, rest.version_prefix);
-    response
-}
-
-async fn index() -> Response {
+async fn index() -> Response<Body> {
     axum::Json(json!({
         "service": "MUTT Ingestor Service",
         "version": "2.3",
@@ -80,11 +103,11 @@ async fn index() -> Response {
     .into_response()
 }
 
-async fn admin_config(State(rest): State<Rest>) -> Response {
-    match rest.coordination.settings().await {
+async fn admin_config(State(admin): State<Admin>) -> Response<Body> {
+    match admin.coordination.settings().await {
         Ok(dynamic) => axum::Json(json!({
             "dynamic_config_enabled": true,
-            "static": &*rest.shown,
+            "static": &*admin.shown,
             "dynamic": dynamic,
         }))
         .into_response(),
@@ -96,11 +119,11 @@ async fn admin_config(State(rest): State<Rest>) -> Response {
     }
 }
 
-async fn not_found() -> Response {
+async fn not_found() -> Response<Body> {
     (StatusCode::NOT_FOUND, axum::Json(json!({"status": "error", "message": "Not Found"}))).into_response()
 }
 
-async fn wrong_method() -> Response {
+async fn wrong_method() -> Response<Body> {
     (StatusCode::METHOD_NOT_ALLOWED, axum::Json(json!({"status": "error", "message": "Method Not Allowed"})))
         .into_response()
 }

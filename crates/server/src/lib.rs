@@ -9,4 +9,5 @@ mod ingest_http;
 pub mod keys;
 mod maintenance;
 mod rule_files;
+mod site;
 mod worker_http;

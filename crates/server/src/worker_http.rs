@@ -58,10 +58,15 @@ impl RoleHealth {
     }
 }
 
+/// Whether a path belongs to the first version of the API, which is to go.
+pub fn is_deprecated(path: &str) -> bool {
+    path.starts_with("/api/v1/")
+}
+
 /// The version headers that every response of the contract's services carries (§0-4, §0-5).
-pub fn version_headers(headers: &mut HeaderMap, path: &str, prefix: bool) {
+pub fn version_headers(headers: &mut HeaderMap, deprecated: bool, prefix: bool) {
     let (version, supported) = if prefix { ("v2.5", "v2.5, v2.0, v1.0") } else { ("2.5", "2.5, 2.0, 1.0") };
-    let deprecated = if path.starts_with("/api/v1/") { "true" } else { "false" };
+    let deprecated = if deprecated { "true" } else { "false" };
     for (name, value) in
         [("x-api-version", version), ("x-api-supported-versions", supported), ("x-api-deprecated", deprecated)]
     {
@@ -72,7 +77,7 @@ pub fn version_headers(headers: &mut HeaderMap, path: &str, prefix: bool) {
 async fn health(State(role): State<RoleHealth>) -> Response {
     let mut response = role.report();
     let mut response = (response.0, axum::Json(std::mem::take(&mut response.1))).into_response();
-    version_headers(response.headers_mut(), "/health", role.version_prefix);
+    version_headers(response.headers_mut(), false, role.version_prefix);
     response
 }
 

@@ -57,7 +57,8 @@ fn main() {
         ("committer, 64 threads, strict single records", Durability::Strict, 1, 64, RECORDS / 20),
     ] {
         let (wal, _) = Wal::open(Arc::new(OsFilesystem), Config::new(dir.join(name))).unwrap();
-        let committer = Committer::start(wal, CommitterConfig::default(), Box::new(|_| {})).unwrap();
+        let committer =
+            Committer::start(wal, CommitterConfig::default(), Box::new(|_| {}), Box::new(wal::Answers::send)).unwrap();
         let started = Instant::now();
         std::thread::scope(|scope| {
             for _ in 0..threads {

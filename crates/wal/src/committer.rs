@@ -1,7 +1,9 @@
 //! Group commit: a thread owns the writer, takes everything that waits, and pays for one write and one sync.
 
+use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::error::{Limit, Result, WalError};
+use crate::fs::LogFile;
 use crate::reader::Reader;
 use crate::segment::locked;
 use crate::shared::{Shared, Stats};
@@ -34,11 +37,19 @@ pub struct CommitterConfig {
     pub queue_bytes_max: u64,
     /// Records accepted and not yet answered. More is [`WalError::Full`] at once.
     pub queue_records_max: u64,
+    /// A group of this many payload bytes is synced by a second thread, so that the next group is encoded and
+    /// written meanwhile. Below it, changing threads costs more than it gives.
+    pub overlap_bytes_min: u64,
 }
 
 impl Default for CommitterConfig {
     fn default() -> Self {
-        Self { batched_sync_ms: 50, queue_bytes_max: 64 << 20, queue_records_max: 256 * 1024 }
+        Self {
+            batched_sync_ms: 50,
+            queue_bytes_max: 64 << 20,
+            queue_records_max: 256 * 1024,
+            overlap_bytes_min: 64 << 10,
+        }
     }
 }
 
@@ -46,6 +57,22 @@ impl Default for CommitterConfig {
 pub type Done = Box<dyn FnOnce(Result<Range<u64>>) + Send>;
 /// Told after readers can see more, with where that now ends.
 pub type OnCommit = Box<dyn Fn(u64) + Send>;
+
+/// The answers of one group, to be sent by whoever wakes those that wait most cheaply.
+pub struct Answers(Vec<(Done, Result<Range<u64>>)>);
+
+impl Answers {
+    /// Calls each append's `done`, also when one of them panics.
+    pub fn send(self) {
+        for (done, outcome) in self.0 {
+            let _reported_by_the_panic_hook = catch_unwind(AssertUnwindSafe(|| done(outcome)));
+        }
+    }
+}
+
+/// Takes each group's answers on the committer's thread, which it must not keep, and sees to it that they are
+/// sent. [`Answers::send`] does both at once.
+pub type Deliver = Box<dyn Fn(Answers) + Send>;
 
 /// Appends from any thread, answered by callback. Dropping it is the same as [`close`](Committer::close).
 pub struct Committer {
@@ -57,12 +84,23 @@ pub struct Committer {
 
 impl Committer {
     /// Starts the thread. Fails only if the system has no thread to give.
-    pub fn start(wal: Wal, config: CommitterConfig, on_commit: OnCommit) -> Result<Self> {
+    pub fn start(wal: Wal, config: CommitterConfig, on_commit: OnCommit, deliver: Deliver) -> Result<Self> {
         let queue = Arc::new(Queue::default());
         let shared = wal.shared().clone();
         let dir = wal.dir().clone();
-        let batched_sync = Duration::from_millis(config.batched_sync_ms);
-        let work = Worker { wal, queue: queue.clone(), on_commit, batched_sync, sync_by: None };
+        let syncer = Syncer::start(&queue).map_err(|e| WalError::io("start a thread for", &dir, e))?;
+        let work = Worker {
+            wal,
+            queue: queue.clone(),
+            on_commit,
+            deliver,
+            config: config.clone(),
+            syncer,
+            staged: Group::default(),
+            written: Group::default(),
+            syncing: Group::default(),
+            sync_by: None,
+        };
         let thread = std::thread::Builder::new()
             .name("wal-commit".into())
             .spawn(move || work.run())
@@ -72,8 +110,8 @@ impl Committer {
 
     /// Appends the records as one batch: all or none of them.
     ///
-    /// `done` is called exactly once, on the committer's thread, which it must not keep; or, when the append is refused
-    /// at once (`Full`, `TooLarge` for the queue, `Closed`), on this one before this returns.
+    /// `done` is called exactly once, where [`Deliver`] sends the group's answers; or, when the append is refused at
+    /// once (`Full`, `TooLarge` for the queue, `Closed`), on this thread before this returns.
     pub fn append(&self, records: Vec<Bytes>, durability: Durability, done: Done) {
         let bytes = records.iter().map(|r| r.len() as u64).sum();
         let request = Request { size: Size { bytes, records: records.len() as u64 }, records, durability, done };
@@ -90,6 +128,11 @@ impl Committer {
     /// See [`Wal::truncate_before`], whose contract is this one's too. Runs on the calling thread.
     pub fn truncate_before(&self, seq: u64) -> Result<u64> {
         self.shared.truncate_before(seq)
+    }
+
+    /// The number the next committed record gets; [`Stats::next_seq`] without the cost of the others.
+    pub fn next_seq(&self) -> u64 {
+        self.shared.visible_seq()
     }
 
     /// Counters and positions.
@@ -138,10 +181,13 @@ struct QueueState {
     waiting: Vec<Request>,
     /// Of all that is not answered, waiting or being written.
     unanswered: Size,
+    synced: bool,
     closed: bool,
 }
 
 enum Taken {
+    /// The sync that ran on the other thread has ended.
+    Synced,
     Requests(Vec<Request>),
     DeadlinePassed,
     Closed,
@@ -179,6 +225,9 @@ impl Queue {
     fn take(&self, deadline: Option<Instant>) -> Taken {
         let mut state = locked(&self.state);
         loop {
+            if std::mem::take(&mut state.synced) {
+                return Taken::Synced;
+            }
             if !state.waiting.is_empty() {
                 return Taken::Requests(std::mem::take(&mut state.waiting));
             }
@@ -203,39 +252,113 @@ impl Queue {
         state.unanswered.records -= size.records;
     }
 
+    fn synced(&self) {
+        locked(&self.state).synced = true;
+        self.changed.notify_one();
+    }
+
     fn close(&self) {
         locked(&self.state).closed = true;
         self.changed.notify_one();
     }
 }
 
+/// A thread that does nothing but sync, one file at a time.
+struct Syncer {
+    jobs: mpsc::Sender<Arc<dyn LogFile>>,
+    outcomes: mpsc::Receiver<io::Result<()>>,
+}
+
+impl Syncer {
+    fn start(queue: &Arc<Queue>) -> io::Result<Self> {
+        let (jobs, work) = mpsc::channel::<Arc<dyn LogFile>>();
+        let (tell, outcomes) = mpsc::channel();
+        let queue = queue.clone();
+        std::thread::Builder::new().name("wal-sync".into()).spawn(move || {
+            for file in work {
+                if tell.send(file.sync_data()).is_err() {
+                    break;
+                }
+                queue.synced();
+            }
+        })?;
+        Ok(Self { jobs, outcomes })
+    }
+
+    fn sync(&self, file: Arc<dyn LogFile>) {
+        let _the_thread_ends_after_us = self.jobs.send(file);
+    }
+
+    /// Waits for the outcome of the sync that was asked for.
+    fn outcome(&self) -> io::Result<()> {
+        self.outcomes.recv().unwrap_or_else(|_| Err(io::Error::other("the syncing thread died")))
+    }
+}
+
+/// Appends that go one way together.
+#[derive(Default)]
+struct Group {
+    appends: Vec<(Done, Range<u64>)>,
+    size: Size,
+    strict: bool,
+    batched: bool,
+}
+
+impl Group {
+    fn push(&mut self, done: Done, seqs: Range<u64>, size: Size, durability: Durability) {
+        self.appends.push((done, seqs));
+        self.size.bytes += size.bytes;
+        self.size.records += size.records;
+        self.strict |= durability == Durability::Strict;
+        self.batched |= durability == Durability::Batched;
+    }
+
+    fn append(&mut self, other: Self) {
+        self.appends.extend(other.appends);
+        self.size.bytes += other.size.bytes;
+        self.size.records += other.size.records;
+        self.strict |= other.strict;
+        self.batched |= other.batched;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.appends.is_empty()
+    }
+}
+
+/// Each append is staged (encoded), then written, then synced where somebody asked for that, then answered.
 struct Worker {
     wal: Wal,
     queue: Arc<Queue>,
     on_commit: OnCommit,
-    batched_sync: Duration,
+    deliver: Deliver,
+    config: CommitterConfig,
+    syncer: Syncer,
+    staged: Group,
+    /// Waits until the sync that runs has ended.
+    written: Group,
+    /// A sync runs for these on the other thread while the next are staged and written.
+    syncing: Group,
     /// When the oldest acknowledged and unsynced `Batched` append must be synced.
     sync_by: Option<Instant>,
-}
-
-struct Staged {
-    request: Answer,
-    seqs: Range<u64>,
-    durability: Durability,
-}
-
-struct Answer {
-    size: Size,
-    done: Done,
 }
 
 /// However the thread ends, nobody is left waiting for an answer.
 impl Drop for Worker {
     fn drop(&mut self) {
         self.queue.close();
-        while let Taken::Requests(requests) = self.queue.take(None) {
-            for Request { size, done, .. } in requests {
-                self.answer(Answer { size, done }, Err(WalError::Closed));
+        for group in [&mut self.syncing, &mut self.written, &mut self.staged].map(std::mem::take) {
+            self.answer(group, &Err(WalError::Closed));
+        }
+        loop {
+            match self.queue.take(None) {
+                Taken::Requests(requests) => {
+                    for Request { size, done, .. } in requests {
+                        self.refuse(done, size, WalError::Closed);
+                    }
+                }
+                Taken::Synced | Taken::DeadlinePassed => {}
+                Taken::Closed => break,
             }
         }
     }
@@ -246,62 +369,129 @@ impl Worker {
         loop {
             match self.queue.take(self.sync_by) {
                 Taken::Requests(requests) => self.commit(requests),
+                Taken::Synced => {
+                    self.settle();
+                    self.sync();
+                }
                 Taken::DeadlinePassed => {}
                 Taken::Closed => break,
             }
             if self.sync_by.is_some_and(|by| by <= Instant::now()) {
+                self.finish();
                 self.sync_published();
             }
         }
+        self.finish();
         self.wal.sync()
     }
 
     fn commit(&mut self, requests: Vec<Request>) {
-        let mut group = Vec::with_capacity(requests.len());
         for Request { records, size, durability, done } in requests {
             if !self.wal.fits(&records) {
-                self.finish(&mut group);
+                self.finish();
                 self.sync_published();
             }
             match self.wal.stage(&records) {
-                Ok(seqs) => group.push(Staged { request: Answer { size, done }, seqs, durability }),
-                Err(error) => self.answer(Answer { size, done }, Err(error)),
+                Ok(seqs) => self.staged.push(done, seqs, size, durability),
+                Err(error) => self.refuse(done, size, error),
             }
         }
-        self.finish(&mut group);
+        self.write();
+        if self.syncing.is_empty() {
+            self.sync();
+        }
     }
 
-    /// Writes and answers the group. A failure is everybody's: what is behind a lost record is lost with it.
-    fn finish(&mut self, group: &mut Vec<Staged>) {
-        if group.is_empty() {
+    /// Writes what is staged. A failure is everybody's: what is behind a lost record is lost with it.
+    fn write(&mut self) {
+        match self.wal.flush() {
+            Ok(()) => {
+                let staged = std::mem::take(&mut self.staged);
+                self.written.append(staged);
+            }
+            Err(error) => {
+                let failed = std::mem::take(&mut self.staged);
+                self.finish();
+                self.answer(failed, &Err(error));
+                self.wal.forget_loss();
+            }
+        }
+    }
+
+    /// Sees to the durability that those written asked for. Nothing is syncing when this is called.
+    fn sync(&mut self) {
+        if self.written.is_empty() {
             return;
         }
-        let wants = |durability| group.iter().any(|staged| staged.durability == durability);
-        let (strict, batched) = (wants(Durability::Strict), wants(Durability::Batched));
-        let outcome = self.wal.flush().and_then(|()| {
-            if strict {
-                self.sync_by = None;
-                return self.wal.sync();
+        let outcome = if self.written.strict && self.written.size.bytes >= self.config.overlap_bytes_min {
+            match self.wal.begin_sync() {
+                Ok(Some(file)) => {
+                    self.sync_by = None;
+                    self.syncing = std::mem::take(&mut self.written);
+                    return self.syncer.sync(file);
+                }
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
             }
-            self.wal.publish();
-            if batched && self.sync_by.is_none() {
-                self.sync_by = Some(Instant::now() + self.batched_sync);
+        } else if self.written.strict {
+            self.sync_by = None;
+            self.wal.sync()
+        } else {
+            if self.written.batched && self.sync_by.is_none() {
+                self.sync_by = Some(Instant::now() + Duration::from_millis(self.config.batched_sync_ms));
             }
-            Ok(())
-        });
+            self.wal.publish_unless_lost()
+        };
+        let group = std::mem::take(&mut self.written);
+        self.ended(group, &outcome);
+        self.wal.forget_loss();
+    }
+
+    /// Waits for the sync that runs, if one does.
+    fn settle(&mut self) {
+        if self.syncing.is_empty() {
+            return;
+        }
+        let outcome = self.wal.end_sync(self.syncer.outcome());
+        let group = std::mem::take(&mut self.syncing);
+        self.ended(group, &outcome);
+    }
+
+    /// Brings all that was staged to its end before it returns.
+    fn finish(&mut self) {
+        if !self.staged.is_empty() {
+            self.write();
+        }
+        // At most twice: for what is syncing, and for what was written meanwhile.
+        while !self.syncing.is_empty() || !self.written.is_empty() {
+            self.settle();
+            self.sync();
+        }
+    }
+
+    fn ended(&self, group: Group, outcome: &Result<()>) {
         if outcome.is_ok() {
             let next_seq = self.wal.shared().visible_seq();
             let _reported_by_the_panic_hook = catch_unwind(AssertUnwindSafe(|| (self.on_commit)(next_seq)));
         }
-        self.wal.forget_loss();
-        for Staged { request, seqs, .. } in group.drain(..) {
-            self.answer(request, outcome.clone().map(|()| seqs));
-        }
+        self.answer(group, outcome);
     }
 
-    fn answer(&self, request: Answer, outcome: Result<Range<u64>>) {
-        self.queue.answered(request.size);
-        let _reported_by_the_panic_hook = catch_unwind(AssertUnwindSafe(|| (request.done)(outcome)));
+    fn answer(&self, group: Group, outcome: &Result<()>) {
+        if group.is_empty() {
+            return;
+        }
+        let answers = group.appends.into_iter().map(|(done, seqs)| (done, outcome.clone().map(|()| seqs)));
+        self.send(group.size, Answers(answers.collect()));
+    }
+
+    fn refuse(&self, done: Done, size: Size, error: WalError) {
+        self.send(size, Answers(vec![(done, Err(error))]));
+    }
+
+    fn send(&self, size: Size, answers: Answers) {
+        self.queue.answered(size);
+        let _reported_by_the_panic_hook = catch_unwind(AssertUnwindSafe(|| (self.deliver)(answers)));
     }
 
     /// Everything written is acknowledged here, so a failure has no waiter: the counters tell, and the log goes on.

@@ -84,7 +84,7 @@ mod shared;
 pub mod sim;
 mod wal;
 
-pub use committer::{Committer, CommitterConfig, Done, Durability, OnCommit};
+pub use committer::{Answers, Committer, CommitterConfig, Deliver, Done, Durability, OnCommit};
 pub use error::{Limit, Result, WalError};
 pub use fs::{Filesystem, LockGuard, LogFile, OsFilesystem};
 pub use reader::{Batch, Reader, Record, SkipReason, Skipped};

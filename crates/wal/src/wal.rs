@@ -58,6 +58,10 @@ struct Active {
     written: End,
     dirty: bool,
     indexed: u64,
+    /// Up to where a sync on another thread covers; see [`Wal::begin_sync`].
+    syncing: Option<End>,
+    /// A write that failed while that sync ran: its error, and how many bytes it was of.
+    failed: Option<(WalError, u64)>,
 }
 
 /// The log and its only writer.
@@ -194,6 +198,13 @@ impl Wal {
         self.active.as_ref().is_some_and(|active| active.dirty)
     }
 
+    /// As [`publish`](Self::publish); an error when what is to be published was lost.
+    pub(crate) fn publish_unless_lost(&mut self) -> Result<()> {
+        self.lost.take().map_or(Ok(()), Err)?;
+        self.publish();
+        Ok(())
+    }
+
     /// For a caller that has answered everybody the loss concerns.
     pub(crate) fn forget_loss(&mut self) {
         self.lost = None;
@@ -273,15 +284,62 @@ impl Wal {
                 let error = WalError::io("write", &active.segment.path, e);
                 self.shared.write_errors.fetch_add(1, Ordering::Relaxed);
                 self.staged_index.clear();
-                if active.file.truncate(active.written.offset).is_ok() {
-                    self.next_seq = active.written.seq;
-                    active.indexed = active.indexed.min(active.written.offset);
+                if active.syncing.is_some() {
+                    active.failed = Some((error.clone(), len));
                 } else {
-                    self.abandon(&error, len);
+                    self.cut_failed_write(&error, len);
                 }
                 Err(error)
             }
         }
+    }
+
+    fn cut_failed_write(&mut self, error: &WalError, refused_bytes: u64) {
+        let Some(active) = &mut self.active else { return };
+        if active.file.truncate(active.written.offset).is_ok() {
+            self.next_seq = active.written.seq;
+            active.indexed = active.indexed.min(active.written.offset);
+        } else {
+            self.abandon(error, refused_bytes);
+        }
+    }
+
+    /// Hands out the file to be synced by another thread; [`end_sync`](Self::end_sync) takes the outcome. Meanwhile
+    /// only [`stage`](Self::stage) of what [`fits`](Self::fits) and [`flush`](Self::flush) may be called, and nothing
+    /// after a flush that failed. `None` when there is nothing to sync.
+    pub(crate) fn begin_sync(&mut self) -> Result<Option<Arc<dyn LogFile>>> {
+        self.flush()?;
+        if self.lost.is_some() {
+            return self.sync().map(|()| None);
+        }
+        match self.active.as_mut().filter(|active| active.dirty) {
+            Some(active) => {
+                active.syncing = Some(active.written);
+                Ok(Some(active.file.clone()))
+            }
+            None => self.sync().map(|()| None),
+        }
+    }
+
+    /// As the end of [`sync`](Self::sync), for what was written when [`begin_sync`](Self::begin_sync) was called.
+    pub(crate) fn end_sync(&mut self, outcome: std::io::Result<()>) -> Result<()> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let Some(covered) = active.syncing.take() else { return Ok(()) };
+        let failed = active.failed.take();
+        if let Err(error) = outcome {
+            // What was written meanwhile is behind what is lost.
+            let more = active.written.seq != covered.seq;
+            let error = self.sync_failed(error);
+            self.lost = more.then(|| error.clone());
+            return Err(error);
+        }
+        active.dirty = active.written.seq != covered.seq;
+        self.shared.fsyncs.fetch_add(1, Ordering::Relaxed);
+        self.show(covered);
+        if let Some((error, refused_bytes)) = failed {
+            self.cut_failed_write(&error, refused_bytes);
+        }
+        Ok(())
     }
 
     /// The file takes no more writes. What it already took can still be synced, so that is tried, once.
@@ -302,21 +360,33 @@ impl Wal {
             return Ok(());
         };
         if active.dirty {
-            if let Err(e) = active.file.sync_data() {
-                let error = WalError::io("sync", &active.segment.path, e);
-                self.shared.fsync_errors.fetch_add(1, Ordering::Relaxed);
-                // A cut that was not synced may have been undone with it.
-                self.shared.count_left_over(&*active.file, active.written.offset, 0);
-                // The kernel may have dropped the pages and would report success next time.
-                self.active = None;
-                return Err(error);
+            if let Err(error) = active.file.sync_data() {
+                return Err(self.sync_failed(error));
             }
             active.dirty = false;
             self.shared.fsyncs.fetch_add(1, Ordering::Relaxed);
         }
-        self.shared.synced_seq.store(active.written.seq, Ordering::Relaxed);
-        self.publish();
+        let written = active.written;
+        self.show(written);
         Ok(())
+    }
+
+    /// What is durable up to `end` becomes visible.
+    fn show(&self, end: End) {
+        if let Some(active) = &self.active {
+            self.shared.synced_seq.store(end.seq, Ordering::Relaxed);
+            active.segment.set_end(end);
+            self.shared.visible_seq.store(end.seq, Ordering::Release);
+        }
+    }
+
+    fn sync_failed(&mut self, error: std::io::Error) -> WalError {
+        self.shared.fsync_errors.fetch_add(1, Ordering::Relaxed);
+        // The kernel may have dropped the pages and would report success next time.
+        let Some(active) = self.active.take() else { return WalError::Closed };
+        // A cut that was not synced may have been undone with it.
+        self.shared.count_left_over(&*active.file, active.written.offset, 0);
+        WalError::io("sync", &active.segment.path, error)
     }
 
     /// Only the last segment may have a torn tail, so what is left behind is synced first.
@@ -361,7 +431,15 @@ impl Wal {
         let start = End { seq: self.next_seq, offset: HEADER_BYTES };
         let segment = Arc::new(Segment::new(self.next_seq, path, Codec::new(&header), start, Vec::new()));
         self.shared.add(segment.clone());
-        self.active = Some(Active { segment, file, written: start, dirty: false, indexed: HEADER_BYTES });
+        self.active = Some(Active {
+            segment,
+            file,
+            written: start,
+            dirty: false,
+            indexed: HEADER_BYTES,
+            syncing: None,
+            failed: None,
+        });
         Ok(())
     }
 }

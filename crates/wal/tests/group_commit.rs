@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
@@ -10,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use wal::sim::{Chances, Fault, SimFilesystem};
-use wal::{Committer, CommitterConfig, Config, Durability, Limit, OsFilesystem, Result, Wal, WalError};
+use wal::{
+    Committer, CommitterConfig, Config, Durability, Filesystem, Limit, LockGuard, LogFile, OsFilesystem, Result, Wal,
+    WalError,
+};
 
 fn config() -> Config {
     Config { dir: "/log".into(), segment_bytes: 64 * 1024, max_bytes: 4 << 20, max_record_bytes: 1000 }
@@ -18,7 +22,7 @@ fn config() -> Config {
 
 fn start(fs: &SimFilesystem, config: CommitterConfig) -> Committer {
     let (wal, _) = Wal::open(Arc::new(fs.clone()), self::config()).unwrap();
-    Committer::start(wal, config, Box::new(|_| {})).unwrap()
+    Committer::start(wal, config, Box::new(|_| {}), Box::new(wal::Answers::send)).unwrap()
 }
 
 fn append(committer: &Committer, payload: &str, durability: Durability) -> Result<Range<u64>> {
@@ -48,7 +52,7 @@ fn many_threads_are_each_answered_exactly_once_with_their_own_numbers() {
     let committed = Arc::new(AtomicU64::new(0));
     let seen = committed.clone();
     let on_commit = Box::new(move |next| seen.store(next, Ordering::Relaxed));
-    let committer = Committer::start(wal, CommitterConfig::default(), on_commit).unwrap();
+    let committer = Committer::start(wal, CommitterConfig::default(), on_commit, Box::new(wal::Answers::send)).unwrap();
     let answers: Mutex<BTreeMap<u64, String>> = Mutex::default();
     std::thread::scope(|scope| {
         for thread in 0..16 {
@@ -218,9 +222,12 @@ fn a_full_log_is_told_to_each_and_room_is_made_by_truncation() {
 /// Threads append while the disk fails by chance and then dies; what was acknowledged as strict is there.
 #[test]
 fn strict_acknowledgements_hold_through_errors_and_a_crash() {
-    for seed in 0..60 {
+    for seed in 0..120 {
         let fs = SimFilesystem::new(seed);
-        let committer = start(&fs, CommitterConfig { batched_sync_ms: 1, ..CommitterConfig::default() });
+        // Every other round with a sync on the second thread for even the smallest group.
+        let overlap_bytes_min = if seed % 2 == 0 { 0 } else { u64::MAX };
+        let config = CommitterConfig { batched_sync_ms: 1, overlap_bytes_min, ..CommitterConfig::default() };
+        let committer = start(&fs, config);
         fs.set_chances(Chances { crash: 2, eio: 30, enospc: 20 });
         let strict: Mutex<BTreeMap<u64, String>> = Mutex::default();
         std::thread::scope(|scope| {
@@ -248,4 +255,162 @@ fn strict_acknowledgements_hold_through_errors_and_a_crash() {
             assert_eq!(found.get(&seq), Some(&payload), "seed {seed}: acknowledged record {seq} is lost");
         }
     }
+}
+
+/// A filesystem whose syncs of records wait to be let through, each with the outcome it is told.
+struct Gate {
+    inner: SimFilesystem,
+    syncs: Arc<Mutex<Receiver<std::io::Result<()>>>>,
+}
+
+struct GatedFile {
+    inner: Arc<dyn LogFile>,
+    syncs: Arc<Mutex<Receiver<std::io::Result<()>>>>,
+}
+
+impl LogFile for GatedFile {
+    fn write_at(&self, offset: u64, data: &[u8]) -> std::io::Result<usize> {
+        self.inner.write_at(offset, data)
+    }
+    fn read_at(&self, offset: u64, data: &mut [u8]) -> std::io::Result<usize> {
+        self.inner.read_at(offset, data)
+    }
+    fn sync_data(&self) -> std::io::Result<()> {
+        self.syncs.lock().unwrap().recv().unwrap()?;
+        self.inner.sync_data()
+    }
+    fn truncate(&self, len: u64) -> std::io::Result<()> {
+        self.inner.truncate(len)
+    }
+    fn size(&self) -> std::io::Result<u64> {
+        self.inner.size()
+    }
+}
+
+impl Filesystem for Gate {
+    fn create_dir(&self, dir: &Path) -> std::io::Result<()> {
+        self.inner.create_dir(dir)
+    }
+    fn lock(&self, path: &Path) -> std::io::Result<Option<LockGuard>> {
+        self.inner.lock(path)
+    }
+    fn create(&self, path: &Path) -> std::io::Result<Arc<dyn LogFile>> {
+        Ok(Arc::new(GatedFile { inner: self.inner.create(path)?, syncs: self.syncs.clone() }))
+    }
+    fn open(&self, path: &Path) -> std::io::Result<Arc<dyn LogFile>> {
+        self.inner.open(path)
+    }
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<(String, u64)>> {
+        self.inner.list(dir)
+    }
+    fn remove(&self, path: &Path) -> std::io::Result<()> {
+        self.inner.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.inner.rename(from, to)
+    }
+    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+    fn random(&self) -> std::io::Result<[u8; 16]> {
+        self.inner.random()
+    }
+}
+
+/// A committer that syncs on its second thread, with the first append's segment already begun and its
+/// sync held at the gate.
+struct Overlap {
+    fs: SimFilesystem,
+    committer: Committer,
+    gate: Sender<std::io::Result<()>>,
+    answers: Receiver<(&'static str, Result<Range<u64>>)>,
+    tell: Sender<(&'static str, Result<Range<u64>>)>,
+}
+
+impl Overlap {
+    fn start() -> Self {
+        let fs = SimFilesystem::new(1);
+        let (gate, syncs) = channel();
+        gate.send(Ok(())).unwrap(); // the new segment's header
+        let gated = Gate { inner: fs.clone(), syncs: Arc::new(Mutex::new(syncs)) };
+        let (wal, _) = Wal::open(Arc::new(gated), config()).unwrap();
+        let config = CommitterConfig { overlap_bytes_min: 0, ..CommitterConfig::default() };
+        let committer = Committer::start(wal, config, Box::new(|_| {}), Box::new(wal::Answers::send)).unwrap();
+        let (tell, answers) = channel();
+        let overlap = Self { fs, committer, gate, answers, tell };
+        overlap.append("first", Durability::Strict);
+        overlap
+    }
+
+    fn append(&self, name: &'static str, durability: Durability) {
+        let writes = self.fs.calls();
+        let tell = self.tell.clone();
+        let done = Box::new(move |outcome| tell.send((name, outcome)).unwrap());
+        self.committer.append(vec![Bytes::from_static(name.as_bytes())], durability, done);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.fs.calls() == writes {
+            assert!(Instant::now() < deadline, "`{name}` was not written while the sync before it runs");
+            std::thread::yield_now();
+        }
+    }
+
+    fn open_the_gate(&self) {
+        for _ in 0..100 {
+            self.gate.send(Ok(())).unwrap();
+        }
+    }
+
+    /// Who was answered next, and the numbers it got; `None` for an error of the disk.
+    fn answer(&self) -> (&'static str, Option<Range<u64>>) {
+        let (name, outcome) = self.answers.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert!(matches!(outcome, Ok(_) | Err(WalError::Io { .. })), "{name}: {outcome:?}");
+        (name, outcome.ok())
+    }
+}
+
+#[test]
+fn the_next_group_is_written_while_the_one_before_is_synced_and_answered_after_its_own_sync() {
+    let overlap = Overlap::start();
+    overlap.append("second", Durability::Strict);
+    overlap.append("third", Durability::Memory);
+    assert!(overlap.answers.try_recv().is_err(), "nothing is durable yet");
+    assert!(payloads(&overlap.committer).is_empty(), "and nothing may be seen");
+    overlap.gate.send(Ok(())).unwrap();
+    assert_eq!(overlap.answer(), ("first", Some(0..1)));
+    assert!(overlap.answers.try_recv().is_err(), "the second is not covered by the first's sync");
+    assert_eq!(payloads(&overlap.committer).len(), 1);
+    overlap.gate.send(Ok(())).unwrap();
+    assert_eq!(overlap.answer(), ("second", Some(1..2)));
+    assert_eq!(overlap.answer(), ("third", Some(2..3)));
+    assert_eq!(overlap.committer.stats().fsyncs, 2);
+    overlap.open_the_gate();
+    overlap.committer.close().unwrap();
+}
+
+#[test]
+fn a_failed_sync_also_refuses_what_was_written_behind_it() {
+    let overlap = Overlap::start();
+    overlap.append("second", Durability::Memory);
+    overlap.append("third", Durability::Strict);
+    overlap.gate.send(Err(std::io::Error::other("the disk is gone"))).unwrap();
+    for name in ["first", "second", "third"] {
+        assert_eq!(overlap.answer(), (name, None));
+    }
+    overlap.open_the_gate();
+    assert_eq!(append(&overlap.committer, "fourth", Durability::Strict).unwrap().start, 3, "numbers are not reused");
+    let seen: Vec<String> = payloads(&overlap.committer).into_values().collect();
+    assert_eq!(seen, ["fourth"]);
+}
+
+#[test]
+fn a_write_that_fails_while_a_sync_runs_refuses_only_itself() {
+    let overlap = Overlap::start();
+    overlap.append("second", Durability::Strict);
+    overlap.fs.fail_at(overlap.fs.calls(), Fault::Enospc);
+    overlap.append("third", Durability::Strict);
+    overlap.open_the_gate();
+    let mut outcomes = [overlap.answer(), overlap.answer(), overlap.answer()];
+    outcomes.sort_by_key(|(name, _)| *name);
+    assert_eq!(outcomes, [("first", Some(0..1)), ("second", Some(1..2)), ("third", None)]);
+    assert_eq!(append(&overlap.committer, "fourth", Durability::Strict).unwrap(), 2..3, "the cut made its room free");
 }

@@ -3,7 +3,7 @@
 use super::Api;
 use super::error::ApiError;
 use super::params::Params;
-use crate::worker_http::version_headers;
+use crate::worker_http::{is_deprecated, version_headers};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
@@ -133,7 +133,7 @@ pub async fn seal(State(api): State<Arc<Api>>, mut request: Request, next: Next)
     .instrument(span)
     .await;
     let headers = response.headers_mut();
-    version_headers(headers, &path, api.deps.options.version_prefix);
+    version_headers(headers, is_deprecated(&path), api.deps.options.version_prefix);
     if let Ok(value) = HeaderValue::from_str(&correlation) {
         headers.insert(CORRELATION, value);
     }

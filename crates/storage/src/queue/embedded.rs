@@ -83,8 +83,8 @@ impl WalStore {
             batched_sync_ms: u64::try_from(limits.batched_sync.as_millis()).unwrap_or(u64::MAX),
             ..CommitterConfig::default()
         };
-        let committer =
-            Committer::start(log, committer_config, Box::new(move |_| wake.notify_waiters())).map_err(error)?;
+        let committer = Committer::start(log, committer_config, Box::new(move |_| wake.notify_waiters()), deliver())
+            .map_err(error)?;
         let store = Self {
             committer,
             sequential: Mutex::new((table.cursor(), reader.clone())),
@@ -94,6 +94,17 @@ impl WalStore {
             segment_bytes: limits.segment_bytes,
         };
         Ok((store, table))
+    }
+}
+
+/// Answers a group from inside the async runtime, where waking a task is cheap, and not from the
+/// committer's thread, where each would be a system call.
+fn deliver() -> wal::Deliver {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => Box::new(move |answers| {
+            runtime.spawn(async move { answers.send() });
+        }),
+        Err(_) => Box::new(wal::Answers::send),
     }
 }
 
@@ -124,7 +135,7 @@ impl RecordStore for WalStore {
     }
 
     fn end(&self) -> u64 {
-        self.committer.stats().next_seq
+        self.committer.next_seq()
     }
 
     fn journal(&self, changes: &[Change], table: &LeaseTable) -> StorageResult<()> {

@@ -1,9 +1,10 @@
 //! Reading a request body with bounds: compressed size, expanded size, time.
 
-use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use http_body::Body;
 use http_body_util::BodyExt;
+use std::fmt::Display;
 use std::io::Read;
 use std::time::Duration;
 
@@ -37,7 +38,12 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, BodyError> {
 }
 
 /// Reads and expands the body. `bytes_max` bounds both what is received and what it expands to.
-pub async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, timeout: Duration) -> Result<Bytes, BodyError> {
+pub async fn read<B: Body<Data = Bytes, Error: Display> + Unpin>(
+    headers: &HeaderMap,
+    body: B,
+    bytes_max: usize,
+    timeout: Duration,
+) -> Result<Bytes, BodyError> {
     let encoding = encoding(headers)?;
     let received = tokio::time::timeout(timeout, receive(body, bytes_max)).await.map_err(|_| BodyError::TooSlow)??;
     match encoding {
@@ -58,7 +64,10 @@ pub async fn read(headers: &HeaderMap, body: Body, bytes_max: usize, timeout: Du
     }
 }
 
-async fn receive(mut body: Body, bytes_max: usize) -> Result<Bytes, BodyError> {
+async fn receive<B: Body<Data = Bytes, Error: Display> + Unpin>(
+    mut body: B,
+    bytes_max: usize,
+) -> Result<Bytes, BodyError> {
     let mut first: Option<Bytes> = None;
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
@@ -100,7 +109,7 @@ mod tests {
     async fn check(encoding: &str, body: Vec<u8>) -> Result<Bytes, BodyError> {
         let mut headers = HeaderMap::new();
         headers.insert("content-encoding", encoding.parse().unwrap());
-        read(&headers, Body::from(body), 10_000, Duration::from_secs(5)).await
+        read(&headers, http_body_util::Full::new(body.into()), 10_000, Duration::from_secs(5)).await
     }
 
     fn gzip(data: &[u8]) -> Vec<u8> {

@@ -10,19 +10,16 @@ mod parse;
 
 pub use parse::{BadEvent, Body, BodyRules, parse};
 
-use super::{NewEvent, Refused, Reject, Sink};
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use super::{Accepted, NewEvent, Refused, Reject, Sink};
 use body::BodyError;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as HttpBody;
 use model::{Durability, EventId, InputKind, OrgId, RejectReason};
 use runtime::Secret;
-use runtime::http::Peer;
 use serde_json::{Map, Value, json};
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,8 +45,8 @@ pub struct HttpIngestConfig {
 /// Told how each request ended: the contract's `status` and `reason` labels, and how long it took.
 pub type Observer = Arc<dyn Fn(&'static str, Duration) + Send + Sync>;
 
-/// The three ingest routes. Anything else on the listener is the caller's to answer; see
-/// [`HttpIngest::key_org`] for checking keys elsewhere by the same list.
+/// Answers posts to the three ingest paths. Anything else on the listener is the caller's to answer;
+/// see [`HttpIngest::key_org`] for checking keys elsewhere by the same list.
 #[derive(Clone)]
 pub struct HttpIngest {
     config: Arc<HttpIngestConfig>,
@@ -66,12 +63,104 @@ impl HttpIngest {
         Self { config: Arc::new(config), sink, observer }
     }
 
-    pub fn router(&self) -> Router {
-        Router::new()
-            .route("/ingest", post(ingest))
-            .route("/api/v1/ingest", post(ingest))
-            .route("/api/v2/ingest", post(ingest))
-            .with_state(self.clone())
+    /// Whether [`HttpIngest::handle`] is who answers.
+    pub fn is_for(method: &Method, path: &str) -> bool {
+        *method == Method::POST && matches!(path, "/ingest" | "/api/v1/ingest" | "/api/v2/ingest")
+    }
+
+    /// Answers one post: checks, keeps and counts it.
+    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Bytes>
+    where
+        B: HttpBody<Data = Bytes, Error: Display> + Unpin,
+    {
+        let started = tokio::time::Instant::now();
+        let correlation = correlation_id(request.headers());
+        let mut sample = Bytes::new();
+        let (label, mut response) = match self.take(request, &correlation, peer, &mut sample).await {
+            Ok(text) => ("", json_response(StatusCode::OK, text)),
+            Err(refusal) => {
+                self.reject(refusal.reason, &refusal.message, peer, &sample);
+                (refusal.label, refusal_response(refusal, &correlation))
+            }
+        };
+        if let Ok(value) = HeaderValue::from_str(&correlation) {
+            response.headers_mut().insert(CORRELATION, value);
+        }
+        (self.observer)(label, started.elapsed());
+        response
+    }
+
+    /// The checks of the contract in its order, then the queue. `sample` is left as what a refusal may show.
+    async fn take<B>(
+        &self,
+        request: Request<B>,
+        correlation: &Arc<str>,
+        peer: SocketAddr,
+        sample: &mut Bytes,
+    ) -> Result<String, Refusal>
+    where
+        B: HttpBody<Data = Bytes, Error: Display> + Unpin,
+    {
+        let (head, body) = request.into_parts();
+        let Some(org) = self.key_org(&head.headers) else {
+            return Err(Refusal::new(StatusCode::UNAUTHORIZED, "auth", RejectReason::Unauthorized, "Unauthorized"));
+        };
+        self.sink.admit(1, 1).await.map_err(Refusal::refused)?;
+        if !is_json(&head.headers) {
+            return Err(Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "json",
+                RejectReason::Malformed,
+                "Invalid JSON: Content-Type must be application/json or application/x-ndjson",
+            ));
+        }
+        let config = &self.config;
+        let body =
+            body::read(&head.headers, body, config.body_bytes_max, config.body_timeout).await.map_err(Refusal::body)?;
+        *sample = body.slice(..body.len().min(1_024));
+        let new_event = |object: Bytes| NewEvent {
+            org: org.clone(),
+            input: InputKind::Http,
+            correlation_id: Some(Arc::clone(correlation)),
+            object,
+        };
+        match parse(&body, &config.rules) {
+            Body::Single(verdict) => {
+                let object = verdict.map_err(Refusal::bad)?;
+                self.sink.room().map_err(Refusal::refused)?;
+                let accepted =
+                    self.sink.accept(vec![new_event(object)], config.durability).await.map_err(Refusal::refused)?;
+                Ok(single_text(&accepted, correlation))
+            }
+            Body::Batch(verdicts) => {
+                let good: Vec<NewEvent> =
+                    verdicts.iter().filter_map(|v| v.as_ref().ok()).map(|object| new_event(object.clone())).collect();
+                // With no good one, the answer to the whole counts one of them.
+                let counted = verdicts.len() - usize::from(good.is_empty());
+                for bad in verdicts.iter().filter_map(|v| v.as_ref().err()).take(counted) {
+                    self.reject(bad.reason, &bad.message, peer, sample);
+                }
+                let Some(extra) = u32::try_from(good.len()).ok().and_then(|n| n.checked_sub(1)) else {
+                    let first = verdicts.into_iter().find_map(Result::err);
+                    let mut refusal = Refusal::bad(first.unwrap_or(BadEvent {
+                        reason: RejectReason::Malformed,
+                        message: "Invalid JSON: Empty or null payload".into(),
+                    }));
+                    refusal.status = StatusCode::BAD_REQUEST;
+                    return Err(refusal);
+                };
+                if extra > 0 {
+                    self.sink.admit(extra, extra.saturating_add(1)).await.map_err(Refusal::refused)?;
+                }
+                self.sink.room().map_err(Refusal::refused)?;
+                let accepted = self.sink.accept(good, config.durability).await.map_err(Refusal::refused)?;
+                Ok(batch_text(&verdicts, &accepted.ids, accepted.queue_depth, correlation))
+            }
+        }
+    }
+
+    fn reject(&self, reason: RejectReason, detail: &str, peer: SocketAddr, sample: &[u8]) {
+        self.sink.reject(Reject { input: InputKind::Http, reason, detail, peer: Some(peer), sample });
     }
 
     /// The organisation of the request's key. Every key is compared, in constant time each.
@@ -93,7 +182,12 @@ pub fn correlation_id(headers: &HeaderMap) -> Arc<str> {
     let given = headers.get(CORRELATION).and_then(|value| value.to_str().ok()).map(str::trim);
     match given {
         Some(id) if !id.is_empty() && id.len() <= CORRELATION_MAX => id.into(),
-        _ => uuid::Uuid::new_v4().to_string().into(),
+        // Told apart, not guarded by it: no need to ask the kernel for every one.
+        _ => {
+            let random = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes());
+            let mut text = uuid::Uuid::encode_buffer();
+            (&*random.into_uuid().hyphenated().encode_lower(&mut text)).into()
+        }
     }
 }
 
@@ -192,119 +286,26 @@ impl Refusal {
     }
 }
 
-async fn ingest(State(ingest): State<HttpIngest>, request: Request) -> Response {
-    let started = tokio::time::Instant::now();
-    let correlation = correlation_id(request.headers());
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-    let mut sample = Bytes::new();
-    let (label, mut response) = match take(&ingest, request, &correlation, peer, &mut sample).await {
-        Ok(response) => ("", response),
-        Err(refusal) => {
-            ingest.sink.reject(Reject {
-                input: InputKind::Http,
-                reason: refusal.reason,
-                detail: &refusal.message,
-                peer,
-                sample: &sample,
-            });
-            (refusal.label, refusal_response(refusal, &correlation))
-        }
-    };
-    if let Ok(value) = HeaderValue::from_str(&correlation) {
-        response.headers_mut().insert(CORRELATION, value);
-    }
-    (ingest.observer)(label, started.elapsed());
-    response
-}
-
-fn refusal_response(refusal: Refusal, correlation: &str) -> Response {
+fn refusal_response(refusal: Refusal, correlation: &str) -> Response<Bytes> {
     let mut body = refusal.extra;
     body.insert("status".into(), "error".into());
     body.insert("message".into(), refusal.message.into());
     body.insert("correlation_id".into(), correlation.into());
-    let mut response = (refusal.status, axum::Json(Value::Object(body))).into_response();
+    let mut response = json_response(refusal.status, Value::Object(body).to_string());
     if let Some(wait) = refusal.retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs().max(1)));
     }
     response
 }
 
-async fn take(
-    ingest: &HttpIngest,
-    request: Request,
-    correlation: &Arc<str>,
-    peer: Option<std::net::SocketAddr>,
-    sample: &mut Bytes,
-) -> Result<Response, Refusal> {
-    let (head, body) = request.into_parts();
-    let Some(org) = ingest.key_org(&head.headers) else {
-        return Err(Refusal::new(StatusCode::UNAUTHORIZED, "auth", RejectReason::Unauthorized, "Unauthorized"));
-    };
-    ingest.sink.admit(1, 1).await.map_err(Refusal::refused)?;
-    if !is_json(&head.headers) {
-        return Err(Refusal::new(
-            StatusCode::BAD_REQUEST,
-            "json",
-            RejectReason::Malformed,
-            "Invalid JSON: Content-Type must be application/json or application/x-ndjson",
-        ));
+fn single_text(accepted: &Accepted, correlation: &str) -> String {
+    let mut text = String::with_capacity(160);
+    let _ = write!(text, "{{\"correlation_id\":{}", json!(correlation));
+    if let Some(id) = accepted.ids.first() {
+        let _ = write!(text, ",\"event_id\":\"{id}\"");
     }
-    let config = &ingest.config;
-    let body =
-        body::read(&head.headers, body, config.body_bytes_max, config.body_timeout).await.map_err(Refusal::body)?;
-    *sample = body.slice(..body.len().min(1_024));
-    let new_event = |object: Bytes| NewEvent {
-        org: org.clone(),
-        input: InputKind::Http,
-        correlation_id: Some(Arc::clone(correlation)),
-        object,
-    };
-    match parse(&body, &config.rules) {
-        Body::Single(verdict) => {
-            let object = verdict.map_err(Refusal::bad)?;
-            ingest.sink.room().map_err(Refusal::refused)?;
-            let accepted =
-                ingest.sink.accept(vec![new_event(object)], config.durability).await.map_err(Refusal::refused)?;
-            let mut text = String::with_capacity(160);
-            text.push_str("{\"correlation_id\":");
-            text.push_str(&json!(&**correlation).to_string());
-            if let Some(id) = accepted.ids.first() {
-                let _ = write!(text, ",\"event_id\":\"{id}\"");
-            }
-            let _ = write!(text, ",\"queue_depth\":{},\"status\":\"queued\"}}", accepted.queue_depth);
-            Ok(json_response(text))
-        }
-        Body::Batch(verdicts) => {
-            let good: Vec<NewEvent> =
-                verdicts.iter().filter_map(|v| v.as_ref().ok()).map(|object| new_event(object.clone())).collect();
-            for bad in
-                verdicts.iter().filter_map(|v| v.as_ref().err()).take(verdicts.len() - usize::from(good.is_empty()))
-            {
-                ingest.sink.reject(Reject {
-                    input: InputKind::Http,
-                    reason: bad.reason,
-                    detail: &bad.message,
-                    peer,
-                    sample,
-                });
-            }
-            let Some(extra) = u32::try_from(good.len()).ok().and_then(|n| n.checked_sub(1)) else {
-                let first = verdicts.into_iter().find_map(Result::err);
-                let mut refusal = Refusal::bad(first.unwrap_or(BadEvent {
-                    reason: RejectReason::Malformed,
-                    message: "Invalid JSON: Empty or null payload".into(),
-                }));
-                refusal.status = StatusCode::BAD_REQUEST;
-                return Err(refusal);
-            };
-            if extra > 0 {
-                ingest.sink.admit(extra, extra.saturating_add(1)).await.map_err(Refusal::refused)?;
-            }
-            ingest.sink.room().map_err(Refusal::refused)?;
-            let accepted = ingest.sink.accept(good, config.durability).await.map_err(Refusal::refused)?;
-            Ok(json_response(batch_text(&verdicts, &accepted.ids, accepted.queue_depth, correlation)))
-        }
-    }
+    let _ = write!(text, ",\"queue_depth\":{},\"status\":\"queued\"}}", accepted.queue_depth);
+    text
 }
 
 /// `{"status":"queued","accepted":n,"rejected":n,…,"items":[…]}`, an item each in order.
@@ -342,8 +343,14 @@ fn batch_text(verdicts: &[Result<Bytes, BadEvent>], ids: &[EventId], queue_depth
     text
 }
 
-fn json_response(text: String) -> Response {
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], text).into_response()
+fn json_response(status: StatusCode, text: String) -> Response<Bytes> {
+    // Room for what the caller adds, in one piece.
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let mut response = Response::new(Bytes::from(text));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
