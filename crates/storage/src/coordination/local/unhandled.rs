@@ -168,6 +168,12 @@ impl Unhandled {
                  triggered_at = excluded.triggered_at",
             )?;
             for ((key, c), seen) in touched.counters.iter().zip(self.clock + 1..) {
+                // A counter that has triggered only waits for its expiry: the row need not follow when it was
+                // last seen, whose order is for eviction and may be a little old after a restart.
+                let unchanged = |kept: &Counter| (kept.triggered, kept.expires_at) == (c.triggered, c.expires_at);
+                if c.triggered.is_some() && self.counters.get(key).is_some_and(unchanged) {
+                    continue;
+                }
                 let (org, shape, host) = parts(key);
                 upsert.execute(params![
                     org,
