@@ -1,7 +1,7 @@
 # Every verb of this project. `make run` and `make test` set up what they need by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt bench chaos clean
+.PHONY: help run test check fmt bench chaos outage clean
 
 # Cargo prints where it is; a terminal-less run must not wait for input.
 CARGO ?= cargo
@@ -30,6 +30,9 @@ fmt: ## Format the code
 
 chaos: ## The kill -9 loop, longer: CHAOS_ROUNDS=1000 make chaos
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-500} $(CARGO) test --locked -p server --test chaos -- --nocapture
+
+outage: ## A receiver that is away for ten minutes, with the settings that ship
+	$(CARGO) test --locked -p server --test chaos -- --ignored --nocapture outage
 
 bench: tools ## Measure against peers in one run; needs rsyslog (installed from Debian's packages)
 	bash bench/run.sh

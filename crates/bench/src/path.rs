@@ -197,7 +197,7 @@ pub fn idle(plan: &Plan, record: &mut Record) -> Result<()> {
         drop(muttd);
         setup.rules = Some(rule_file(plan, 1_000, "Ignore")?);
         record.push("idle/start_1000_rules_ms", Muttd::start(plan, &setup)?.start_ms);
-        let peer = Rsyslog::start(plan)?;
+        let peer = Rsyslog::start(plan, false)?;
         std::thread::sleep(Duration::from_secs(1));
         record.push("idle/rsyslog_rss_mb", peer.usage().rss_mb);
     }

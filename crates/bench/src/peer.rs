@@ -124,8 +124,10 @@ pub struct Rsyslog {
 }
 
 impl Rsyslog {
-    pub fn start(plan: &Plan) -> Result<Self> {
+    /// `synced`: with an fsync for each batch of its queue, which is what comes nearest to our default.
+    pub fn start(plan: &Plan, synced: bool) -> Result<Self> {
         let dir = fresh_dir(plan, "rsyslog")?;
+        let sync = if synced { r#" sync="on""# } else { "" };
         let tcp = StdListener::bind(ANY)?.local_addr()?;
         let udp = UdpSocket::bind(ANY)?.local_addr()?;
         let file = dir.join("rsyslog.conf");
@@ -139,7 +141,7 @@ module(load="imudp" timeRequery="8" batchSize="128")
 input(type="imtcp" address="127.0.0.1" port="{tcp}")
 input(type="imudp" address="127.0.0.1" port="{udp}" rcvbufSize="16m")
 if $inputname == "imtcp" or $inputname == "imudp" then {{
-  action(type="omfile" file="{dir}/out.log" template="RSYSLOG_FileFormat")
+  action(type="omfile" file="{dir}/out.log" template="RSYSLOG_FileFormat"{sync})
 }}
 "#,
                 dir = dir.display(),

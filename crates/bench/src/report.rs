@@ -116,9 +116,10 @@ fn verdict(measured: Option<Spread>, wanted: &Wanted) -> String {
 fn targets(record: &Record) -> String {
     use Wanted::{AtLeast, AtMost, Below};
     let value = |name: &str| record.spread(name);
-    let per_peer =
-        |case: &str| record.ratio(&format!("syslog/{case}/strict/rate"), &format!("syslog/{case}/rsyslog/rate"));
-    let rows: [(&str, &str, Option<Spread>, Wanted); 15] = [
+    let per_peer = |case: &str, ours: &str, peer: &str| {
+        record.ratio(&format!("syslog/{case}/{ours}/rate"), &format!("syslog/{case}/{peer}/rate"))
+    };
+    let rows: [(&str, &str, Option<Spread>, Wanted); 19] = [
         (
             "single POST a second, durable before the answer, 256 connections",
             "≥ 30,000",
@@ -127,10 +128,34 @@ fn targets(record: &Record) -> String {
         ),
         ("… its p99", "< 25 ms", value("http/256/strict/p99_ms"), Below(25.0)),
         ("NDJSON of 1,000, durable, events a second", "≥ 400,000", value("ndjson/strict/rate"), AtLeast(400_000.0)),
-        ("syslog TCP, 1 connection, durable ÷ rsyslog", "≥ 1", per_peer("tcp-1"), AtLeast(1.0)),
-        ("syslog TCP, 4 connections, durable ÷ rsyslog", "≥ 1", per_peer("tcp-4"), AtLeast(1.0)),
-        ("syslog UDP, 1 sender, durable ÷ rsyslog", "≥ 1", per_peer("udp-1"), AtLeast(1.0)),
-        ("syslog UDP, 2 senders, durable ÷ rsyslog", "≥ 1", per_peer("udp-2"), AtLeast(1.0)),
+        (
+            "syslog TCP, 1 connection, both synced: durable ÷ rsyslog with `sync=\"on\"`",
+            "≥ 1",
+            per_peer("tcp-1", "strict", "rsyslog-synced"),
+            AtLeast(1.0),
+        ),
+        ("… neither synced: `memory` ÷ rsyslog", "≥ 1", per_peer("tcp-1", "memory", "rsyslog"), AtLeast(1.0)),
+        ("… durable ÷ rsyslog that does not sync", "≥ 1", per_peer("tcp-1", "strict", "rsyslog"), AtLeast(1.0)),
+        (
+            "syslog TCP, 4 connections, both synced: durable ÷ rsyslog with `sync=\"on\"`",
+            "≥ 1",
+            per_peer("tcp-4", "strict", "rsyslog-synced"),
+            AtLeast(1.0),
+        ),
+        ("… neither synced: `memory` ÷ rsyslog", "≥ 1", per_peer("tcp-4", "memory", "rsyslog"), AtLeast(1.0)),
+        ("… durable ÷ rsyslog that does not sync", "≥ 1", per_peer("tcp-4", "strict", "rsyslog"), AtLeast(1.0)),
+        (
+            "syslog UDP, 1 sender, durable ÷ rsyslog that does not sync",
+            "≥ 1",
+            per_peer("udp-1", "strict", "rsyslog"),
+            AtLeast(1.0),
+        ),
+        (
+            "syslog UDP, 2 senders, durable ÷ rsyslog that does not sync",
+            "≥ 1",
+            per_peer("udp-2", "strict", "rsyslog"),
+            AtLeast(1.0),
+        ),
         (
             "UDP datagrams neither accepted nor counted as lost, 1 sender",
             "0",
@@ -291,9 +316,14 @@ fn syslog(plan: &Plan, record: &Record) -> String {
     for case in CASES {
         for (what, title) in [
             ("rsyslog", "rsyslogd → file"),
+            ("rsyslog-synced", "rsyslogd → file, `sync=\"on\"`"),
             ("strict", "muttd, on disk before it counts"),
             ("memory", "muttd, `durability = \"memory\"`"),
         ] {
+            if case.udp && what == "rsyslog-synced" {
+                continue;
+            }
+            let peer = what.starts_with("rsyslog");
             let name = format!("syslog/{}/{what}", case.name);
             let ratio =
                 |to: &str| shown(record.ratio(&format!("{name}/rate"), &format!("syslog/{}/{to}/rate", case.name)));
@@ -305,7 +335,7 @@ fn syslog(plan: &Plan, record: &Record) -> String {
                 cell(record, &format!("{name}/sent_rate")),
                 cell(record, &format!("{name}/rate")),
                 shown(percent),
-                if what == "rsyslog" { "not told".to_owned() } else { cell(record, &format!("{name}/unaccounted")) },
+                if peer { "not told".to_owned() } else { cell(record, &format!("{name}/unaccounted")) },
                 if what == "rsyslog" { String::new() } else { ratio("rsyslog") },
                 if what == "strict" { ratio("memory") } else { String::new() },
                 server_cells(record, &name),
@@ -313,7 +343,7 @@ fn syslog(plan: &Plan, record: &Record) -> String {
         }
     }
     let note = format!(
-        "RFC 3164 lines of 250 bytes; {} messages over TCP, {} over UDP. muttd (role `ingestor`) parses, gives ids and, in the default mode, syncs before it counts; rsyslogd (imtcp, imudp, one omfile in its default format, main queue of 500,000 with batches of 4,096, the same 16 MB of socket buffer asked for) writes without syncing. `unaccounted` = sent − accepted − refused − what the kernel told it dropped.",
+        "RFC 3164 lines of 250 bytes; {} messages over TCP, {} over UDP. muttd (role `ingestor`) parses, gives ids and, in the default mode, syncs before it counts; rsyslogd (imtcp, imudp, one omfile in its default format, main queue of 500,000 with batches of 4,096, the same 16 MB of socket buffer asked for) writes without syncing, or, where it says so, with an fsync for each batch. `unaccounted` = sent − accepted − refused − what the kernel told it dropped.",
         number(plan.syslog_tcp_messages as f64),
         number(plan.syslog_udp_messages as f64),
     );

@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub struct Case {
     pub name: &'static str,
     pub title: &'static str,
-    udp: bool,
+    pub udp: bool,
     senders: u64,
     /// Of all senders together; 0: all they can.
     per_second: u64,
@@ -122,7 +122,10 @@ fn note(record: &mut Record, name: &str, taken: &Taken) {
 pub fn compare(plan: &Plan, record: &mut Record) -> Result<()> {
     for _ in 0..plan.rounds {
         for case in CASES {
-            rsyslog(plan, record, case)?;
+            rsyslog(plan, record, case, false)?;
+            if !case.udp {
+                rsyslog(plan, record, case, true)?;
+            }
             for durability in ["strict", "memory"] {
                 muttd(plan, record, case, durability)?;
             }
@@ -131,9 +134,9 @@ pub fn compare(plan: &Plan, record: &mut Record) -> Result<()> {
     Ok(())
 }
 
-fn rsyslog(plan: &Plan, record: &mut Record, case: Case) -> Result<()> {
-    let name = format!("syslog/{}/rsyslog", case.name);
-    let peer = Rsyslog::start(plan)?;
+fn rsyslog(plan: &Plan, record: &mut Record, case: Case, synced: bool) -> Result<()> {
+    let name = format!("syslog/{}/{}", case.name, if synced { "rsyslog-synced" } else { "rsyslog" });
+    let peer = Rsyslog::start(plan, synced)?;
     let before = peer.usage();
     let mut taken = drive(plan, case, peer.tcp, peer.udp, || peer.written());
     let after = peer.usage();

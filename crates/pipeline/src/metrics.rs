@@ -3,12 +3,14 @@
 //! One registry a process; each port shows all of it, as the roles may share a process.
 
 use model::{InputKind, Outcome, RejectReason};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -107,9 +109,43 @@ metrics! {
     remediation_moog_health: Gauge = Gauge::default(), "mutt_remediation_moog_health", "1 while the receiver answers";
     remediation_loop_duration: Histogram = histogram(&DELIVERY), "mutt_remediation_loop_duration_seconds", "Time of a remediation cycle";
 
+    webui_redis_scan_latency: Histogram = histogram(&API), "mutt_webui_redis_scan_latency_seconds", "Time to read the rate counters from the coordination store";
+    flask_http_request: Family<Request, Counter> = Family::default(), "flask_http_request", "HTTP requests by method and status; named as the original's exporter does";
+    flask_http_request_duration: Family<RequestPath, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| histogram(&LATENCY)), "flask_http_request_duration_seconds", "Time to answer an HTTP request; named as the original's exporter does";
+
+    retention_events_archived: Counter = Counter::default(), "mutt_retention_events_archived", "Audit rows moved to the archive";
+    retention_events_deleted: Counter = Counter::default(), "mutt_retention_events_deleted", "Audit rows dropped for their age";
+    retention_config_audits_deleted: Counter = Counter::default(), "mutt_retention_config_audits_deleted", "Rows about changes dropped for their age";
+    retention_errors: Counter = Counter::default(), "mutt_retention_errors", "Runs of the retention that a store refused";
+    retention_last_run: Gauge = Gauge::default(), "mutt_retention_last_run_timestamp", "End of the last run of the retention, Unix time";
+    retention_enforcement_duration: Histogram = histogram(&DELIVERY), "mutt_retention_enforcement_duration_seconds", "Time of a run of the retention";
+    retention_cleanup_records_deleted: Family<Labels, Counter> = Family::default(), "mutt_retention_cleanup_records_deleted", "Rows dropped for their age, by type";
+    retention_policy_days: Family<Labels, Gauge> = Family::default(), "mutt_retention_policy_days", "How long a type is kept";
+    retention_cleanup_last_run: Gauge = Gauge::default(), "mutt_retention_cleanup_last_run_timestamp_seconds", "End of the last run of the retention, Unix time";
+
+    host_udp_datagrams_dropped: Counter = Counter::default(), "mutt_host_udp_datagrams_dropped", "UDP datagrams for any socket of this host (network namespace) that no program got";
+    host_packets_dropped: Counter = Counter::default(), "mutt_host_packets_dropped", "Packets of any kind that the host's kernel dropped before any socket";
+    process_cpu_seconds: Counter<f64, AtomicU64> = Counter::default(), "process_cpu_seconds", "User and system time";
+    process_virtual_memory: Gauge = Gauge::default(), "process_virtual_memory_bytes", "Virtual memory";
+    process_max_fds: Gauge = Gauge::default(), "process_max_fds", "Most open file descriptors";
     process_resident_memory: Gauge = Gauge::default(), "process_resident_memory_bytes", "Resident memory";
     process_open_fds: Gauge = Gauge::default(), "process_open_fds", "Open file descriptors";
     process_start_time: Float = Float::default(), "process_start_time_seconds", "Start of the process, Unix time";
+}
+
+/// An answered HTTP request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Request {
+    pub method: Cow<'static, str>,
+    pub status: u16,
+}
+
+/// An answered HTTP request with the route that answered it, never the path asked for: a closed set.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestPath {
+    pub method: Cow<'static, str>,
+    pub path: Cow<'static, str>,
+    pub status: u16,
 }
 
 /// One series' labels.
@@ -172,6 +208,22 @@ impl Metrics {
         }
     }
 
+    /// Counts an HTTP request. `route` as registered, not as asked for.
+    pub fn count_request(&self, method: &http::Method, route: Cow<'static, str>, status: u16, seconds: f64) {
+        let method: Cow<'static, str> = match method.as_str() {
+            "GET" => "GET".into(),
+            "POST" => "POST".into(),
+            "PUT" => "PUT".into(),
+            "DELETE" => "DELETE".into(),
+            "HEAD" => "HEAD".into(),
+            // A client may make up methods without end.
+            _ => "other".into(),
+        };
+        self.flask_http_request.get_or_create(&Request { method: method.clone(), status }).inc();
+        let series = RequestPath { method, path: route, status };
+        self.flask_http_request_duration.get_or_create(&series).observe(seconds);
+    }
+
     pub fn count_accepted(&self, input: InputKind, n: u64) {
         if let Some((_, counter)) = self.accepted_by_input.iter().find(|(kind, _)| *kind == input) {
             counter.inc_by(n);
@@ -217,6 +269,8 @@ mod tests {
             "mutt_alerter_dlq_depth 0",
             "mutt_remediation_loops_total 0",
             "mutt_ingest_latency_seconds_count 0",
+            "mutt_retention_errors_total 0",
+            "mutt_webui_redis_scan_latency_seconds_count 0",
         ] {
             assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }

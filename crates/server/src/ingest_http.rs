@@ -12,6 +12,7 @@ use bytes::Bytes;
 use connectors::inputs::http::{HttpIngest, correlation_id};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
+use pipeline::metrics::Metrics;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use tower::ServiceExt;
 pub struct IngestSite {
     ingest: HttpIngest,
     pages: Router,
+    metrics: Arc<Metrics>,
     version_prefix: bool,
 }
 
@@ -42,7 +44,7 @@ impl IngestSite {
         coordination: Arc<dyn Coordination>,
         shown: BTreeMap<&'static str, String>,
     ) -> Self {
-        let version_prefix = health.version_prefix;
+        let (version_prefix, metrics) = (health.version_prefix, Arc::clone(&health.metrics));
         let admin = Admin { coordination, shown: Arc::new(shown) };
         let pages = Router::new()
             .route("/", get(index))
@@ -54,12 +56,14 @@ impl IngestSite {
             .merge(health.router())
             .fallback(not_found)
             .method_not_allowed_fallback(wrong_method);
-        Self { ingest, pages, version_prefix }
+        Self { ingest, pages, metrics, version_prefix }
     }
 
     /// Answers one request of `peer`.
     pub async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Either<Full<Bytes>, Body>> {
+        let started = tokio::time::Instant::now();
         let deprecated = is_deprecated(request.uri().path());
+        let (method, route) = (request.method().clone(), route(request.uri().path()));
         let mut response = if HttpIngest::is_for(request.method(), request.uri().path()) {
             // It checks the key itself, and counts.
             self.ingest.handle(request, peer).await.map(|body| Either::Left(Full::new(body)))
@@ -67,6 +71,8 @@ impl IngestSite {
             self.page(request).await.map(Either::Right)
         };
         version_headers(response.headers_mut(), deprecated, self.version_prefix);
+        let seconds = started.elapsed().as_secs_f64();
+        self.metrics.count_request(&method, route.into(), response.status().as_u16(), seconds);
         response
     }
 
@@ -84,6 +90,13 @@ impl IngestSite {
             Err(never) => match never {},
         }
     }
+}
+
+/// The path as a metric label, if it is one of ours.
+fn route(path: &str) -> &'static str {
+    const ROUTES: [&str; 7] =
+        ["/ingest", "/api/v1/ingest", "/api/v2/ingest", "/", "/health", "/metrics", "/admin/config"];
+    ROUTES.into_iter().find(|route| *route == path).unwrap_or("other")
 }
 
 const PUBLIC: [&str; 3] = ["/", "/health", "/metrics"];

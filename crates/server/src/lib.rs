@@ -5,6 +5,7 @@ pub mod app;
 pub mod commands;
 pub mod config;
 mod demo;
+mod host;
 mod ingest_http;
 pub mod keys;
 mod maintenance;

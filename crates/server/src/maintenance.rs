@@ -2,13 +2,15 @@
 //! stores, retention.
 
 use crate::config::RetentionSettings;
+use crate::host;
 use pipeline::Live;
 use pipeline::accept::Acceptor;
 use pipeline::metrics::{Metrics, labels};
 use runtime::{Clock, Health, Stop};
 use std::sync::Arc;
 use std::time::Duration;
-use storage::catalog::Catalog;
+use storage::StorageResult;
+use storage::catalog::{Catalog, Purged};
 use storage::coordination::Coordination;
 use storage::events::EventStore;
 use storage::queue::{QueueName, Queues};
@@ -96,12 +98,7 @@ impl Chores {
                 self.metrics.remediation_dlq_depth.get_or_create(&dlq).set(gauge(stats.depth));
             }
         }
-        if let Some(bytes) = resident_bytes() {
-            self.metrics.process_resident_memory.set(gauge(bytes));
-        }
-        if let Ok(descriptors) = std::fs::read_dir("/proc/self/fd") {
-            self.metrics.process_open_fds.set(gauge(descriptors.count() as u64));
-        }
+        host::show(&self.metrics);
     }
 
     /// Parts that are broken get the chance to show that they work again.
@@ -120,39 +117,55 @@ impl Chores {
 
     /// Drops what is older than it has to be, in small steps, once an hour.
     pub async fn retain(self, settings: RetentionSettings, stop: Stop) {
-        const STEP: u64 = 10_000;
+        for (kind, age) in [("events", settings.events), ("config_audit", settings.config_audit)] {
+            let days = gauge(age.as_secs() / 86_400);
+            self.metrics.retention_policy_days.get_or_create(&labels([("type", kind)])).set(days);
+        }
         let mut wait = Duration::from_secs(60);
         while stop.sleep(wait).await {
             wait = Duration::from_secs(3_600);
-            let now = self.clock.now();
-            match self.events.drop_before(now.minus(settings.events)).await {
-                Ok(0) => {}
-                Ok(days) => tracing::info!(days, "dropped old event partitions"),
-                Err(error) => tracing::warn!(%error, "old events could not be dropped"),
+            let started = tokio::time::Instant::now();
+            if let Err(error) = self.enforce(&settings, &stop).await {
+                self.metrics.retention_errors.inc();
+                tracing::warn!(%error, "what is older than it has to be could not be dropped; trying again in an hour");
             }
-            loop {
-                let purged =
-                    self.catalog.purge(now.minus(settings.events), now.minus(settings.config_audit), STEP).await;
-                match purged {
-                    Ok(0) => break,
-                    Ok(rows) => tracing::info!(rows, "dropped old audit rows"),
-                    Err(error) => {
-                        tracing::warn!(%error, "old audit rows could not be dropped");
-                        break;
-                    }
-                }
-                if !stop.sleep(Duration::from_millis(100)).await {
-                    return;
-                }
+            self.metrics.retention_enforcement_duration.observe(started.elapsed().as_secs_f64());
+            self.metrics.retention_last_run.set(self.clock.now().secs());
+            self.metrics.retention_cleanup_last_run.set(self.clock.now().secs());
+        }
+    }
+
+    async fn enforce(&self, settings: &RetentionSettings, stop: &Stop) -> StorageResult<()> {
+        const STEP: u64 = 10_000;
+        let now = self.clock.now();
+        let (events_before, changes_before) = (now.minus(settings.events), now.minus(settings.config_audit));
+        let count = |kind, n| {
+            self.metrics.retention_cleanup_records_deleted.get_or_create(&labels([("type", kind)])).inc_by(n);
+        };
+        let days = self.events.drop_before(events_before).await?;
+        if days > 0 {
+            count("event_days", days as u64);
+            tracing::info!(days, "dropped old event partitions");
+        }
+        loop {
+            let purged = self.catalog.purge(events_before, changes_before, STEP).await?;
+            if purged == Purged::default() {
+                return Ok(());
+            }
+            self.metrics.retention_events_deleted.inc_by(purged.events);
+            self.metrics.retention_config_audits_deleted.inc_by(purged.changes);
+            count("events", purged.events);
+            count("alerts", purged.alerts);
+            count("config_audit", purged.changes);
+            tracing::info!(
+                events = purged.events,
+                alerts = purged.alerts,
+                changes = purged.changes,
+                "dropped old audit rows"
+            );
+            if !stop.sleep(Duration::from_millis(100)).await {
+                return Ok(());
             }
         }
     }
-}
-
-/// Resident memory of this process, bytes.
-pub fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kilobytes: u64 = line.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(kilobytes * 1_024)
 }

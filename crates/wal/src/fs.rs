@@ -41,6 +41,9 @@ pub trait LogFile: Send + Sync + 'static {
     fn read_at(&self, offset: u64, data: &mut [u8]) -> io::Result<usize>;
     /// Makes all written data, and the length, durable.
     fn sync_data(&self) -> io::Result<()>;
+    /// Asks for room ahead of the writes to come, without changing the length. Only a wish: writes that run into
+    /// room of their own make a sync of much data cheaper, and do as well without.
+    fn reserve(&self, _offset: u64, _len: u64) {}
     /// Sets the length.
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// The length.
@@ -177,6 +180,12 @@ impl LogFile for OsFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn reserve(&self, offset: u64, len: u64) {
+        use rustix::fs::{FallocateFlags, fallocate};
+        let _a_wish = fallocate(&self.0, FallocateFlags::KEEP_SIZE, offset, len);
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

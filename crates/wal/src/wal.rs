@@ -15,6 +15,9 @@ use crate::shared::{Shared, Stats};
 
 // An encode buffer that one huge batch made large is given back.
 const BUFFER_KEPT_BYTES: usize = 8 * 1024 * 1024;
+// Writes of at least the first reserve as much as the second ahead; a log with little traffic reserves nothing.
+const BULK_BYTES: u64 = 64 * 1024;
+const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Where the log is and how large it may become.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +59,8 @@ struct Active {
     file: Arc<dyn LogFile>,
     /// What is in the file (or in the page cache), good records only.
     written: End,
+    /// Up to where room was asked for.
+    reserved: u64,
     dirty: bool,
     indexed: u64,
     /// Up to where a sync on another thread covers; see [`Wal::begin_sync`].
@@ -269,6 +274,11 @@ impl Wal {
             return Ok(());
         };
         let len = self.staged.len() as u64;
+        let end = active.written.offset + len;
+        if len >= BULK_BYTES && end > active.reserved {
+            active.reserved = (end + RESERVE_BYTES).min(self.config.segment_bytes);
+            active.file.reserve(active.written.offset, active.reserved - active.written.offset);
+        }
         let written = write_all_at(&*active.file, active.written.offset, &self.staged);
         self.staged.clear();
         self.staged.shrink_to(BUFFER_KEPT_BYTES);
@@ -435,6 +445,7 @@ impl Wal {
             segment,
             file,
             written: start,
+            reserved: 0,
             dirty: false,
             indexed: HEADER_BYTES,
             syncing: None,

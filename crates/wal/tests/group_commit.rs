@@ -260,17 +260,21 @@ fn strict_acknowledgements_hold_through_errors_and_a_crash() {
 /// A filesystem whose syncs of records wait to be let through, each with the outcome it is told.
 struct Gate {
     inner: SimFilesystem,
+    writes: Arc<AtomicU64>,
     syncs: Arc<Mutex<Receiver<std::io::Result<()>>>>,
 }
 
 struct GatedFile {
     inner: Arc<dyn LogFile>,
+    writes: Arc<AtomicU64>,
     syncs: Arc<Mutex<Receiver<std::io::Result<()>>>>,
 }
 
 impl LogFile for GatedFile {
     fn write_at(&self, offset: u64, data: &[u8]) -> std::io::Result<usize> {
-        self.inner.write_at(offset, data)
+        let written = self.inner.write_at(offset, data);
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        written
     }
     fn read_at(&self, offset: u64, data: &mut [u8]) -> std::io::Result<usize> {
         self.inner.read_at(offset, data)
@@ -295,7 +299,8 @@ impl Filesystem for Gate {
         self.inner.lock(path)
     }
     fn create(&self, path: &Path) -> std::io::Result<Arc<dyn LogFile>> {
-        Ok(Arc::new(GatedFile { inner: self.inner.create(path)?, syncs: self.syncs.clone() }))
+        let (inner, writes) = (self.inner.create(path)?, self.writes.clone());
+        Ok(Arc::new(GatedFile { inner, writes, syncs: self.syncs.clone() }))
     }
     fn open(&self, path: &Path) -> std::io::Result<Arc<dyn LogFile>> {
         self.inner.open(path)
@@ -321,6 +326,7 @@ impl Filesystem for Gate {
 /// sync held at the gate.
 struct Overlap {
     fs: SimFilesystem,
+    writes: Arc<AtomicU64>,
     committer: Committer,
     gate: Sender<std::io::Result<()>>,
     answers: Receiver<(&'static str, Result<Range<u64>>)>,
@@ -332,23 +338,27 @@ impl Overlap {
         let fs = SimFilesystem::new(1);
         let (gate, syncs) = channel();
         gate.send(Ok(())).unwrap(); // the new segment's header
-        let gated = Gate { inner: fs.clone(), syncs: Arc::new(Mutex::new(syncs)) };
+        let writes = Arc::new(AtomicU64::new(0));
+        let gated = Gate { inner: fs.clone(), writes: writes.clone(), syncs: Arc::new(Mutex::new(syncs)) };
         let (wal, _) = Wal::open(Arc::new(gated), config()).unwrap();
         let config = CommitterConfig { overlap_bytes_min: 0, ..CommitterConfig::default() };
         let committer = Committer::start(wal, config, Box::new(|_| {}), Box::new(wal::Answers::send)).unwrap();
         let (tell, answers) = channel();
-        let overlap = Self { fs, committer, gate, answers, tell };
-        overlap.append("first", Durability::Strict);
+        let overlap = Self { fs, writes, committer, gate, answers, tell };
+        overlap.append_until("first", Durability::Strict, 2); // the segment's header, the record
         overlap
     }
 
     fn append(&self, name: &'static str, durability: Durability) {
-        let writes = self.fs.calls();
+        self.append_until(name, durability, self.writes.load(Ordering::SeqCst) + 1);
+    }
+
+    fn append_until(&self, name: &'static str, durability: Durability, writes: u64) {
         let tell = self.tell.clone();
         let done = Box::new(move |outcome| tell.send((name, outcome)).unwrap());
         self.committer.append(vec![Bytes::from_static(name.as_bytes())], durability, done);
         let deadline = Instant::now() + Duration::from_secs(10);
-        while self.fs.calls() == writes {
+        while self.writes.load(Ordering::SeqCst) < writes {
             assert!(Instant::now() < deadline, "`{name}` was not written while the sync before it runs");
             std::thread::yield_now();
         }

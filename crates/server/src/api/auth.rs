@@ -114,7 +114,10 @@ pub async fn seal(State(api): State<Arc<Api>>, mut request: Request, next: Next)
     let correlation = correlation_id(request.headers());
     request.extensions_mut().insert(Correlation(Arc::clone(&correlation)));
     let path = request.uri().path().to_owned();
-    let endpoint = path.starts_with("/api/").then(|| endpoint(request.extensions().get::<MatchedPath>()));
+    let matched = request.extensions().get::<MatchedPath>();
+    let route = matched.map_or_else(|| "other".to_owned(), |route| route.as_str().to_owned());
+    let endpoint = path.starts_with("/api/").then(|| endpoint(matched));
+    let method = request.method().clone();
     let span = tracing::info_span!("request", correlation.id = %correlation, method = %request.method(), path);
     let mut response = async {
         let mut response = next.run(request).await;
@@ -139,12 +142,14 @@ pub async fn seal(State(api): State<Arc<Api>>, mut request: Request, next: Next)
     }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let (status, seconds) = (response.status(), started.elapsed().as_secs_f64());
+    api.deps.metrics.count_request(&method, route.into(), status.as_u16(), seconds);
     if let Some(endpoint) = endpoint {
         let cached = response.extensions().get::<Cached>().is_some();
-        let series = labels([("endpoint", &*endpoint), ("status", outcome(response.status(), &endpoint, cached))]);
+        let series = labels([("endpoint", &*endpoint), ("status", outcome(status, &endpoint, cached))]);
         api.deps.metrics.webui_api_requests.get_or_create(&series).inc();
         let series = labels([("endpoint", &*endpoint)]);
-        api.deps.metrics.webui_api_latency.get_or_create(&series).observe(started.elapsed().as_secs_f64());
+        api.deps.metrics.webui_api_latency.get_or_create(&series).observe(seconds);
     }
     response
 }

@@ -75,6 +75,7 @@ pub async fn summary(_: Caller, State(api): State<Arc<Api>>) -> ApiResult<Respon
     let minutes_from = Timestamp::from_secs(start_of(RateUnit::Minute, now) - 60 * 60);
     let end = now.plus(Duration::from_micros(1));
     let unavailable = "Redis connection failed";
+    let asked = Instant::now();
     let minutes = api
         .ask("accepted_minutes", coordination.accepted(RateUnit::Minute, minutes_from, end))
         .await
@@ -83,6 +84,7 @@ pub async fn summary(_: Caller, State(api): State<Arc<Api>>) -> ApiResult<Respon
         .ask("accepted_hours", coordination.accepted(RateUnit::Hour, hours_from, end))
         .await
         .map_err(|error| error.named(ErrorKind::Unavailable, unavailable))?;
+    api.deps.metrics.webui_redis_scan_latency.observe(asked.elapsed().as_secs_f64());
     let body = json!({
         "summary": {
             "current_rate_1m": rate(&minutes, 1, now),

@@ -41,7 +41,7 @@ impl Client {
         match running(&config) {
             Some((pid, Some(address))) => {
                 let key = keys::obtain(&config.data_dir, "webui_api_key", &config.webui_key, "mwk_")?;
-                let http = http_client()?;
+                let http = http_client(Duration::from_secs(60))?;
                 let base = format!("http://{address}");
                 tracing::debug!(pid, base, "asking the running server");
                 Ok(Self::Running { http, base, key: key.secret.expose().to_owned() })
@@ -103,17 +103,13 @@ impl Client {
     }
 }
 
-fn http_client() -> Result<reqwest::Client> {
-    // Plain HTTP on this machine; the client still wants to know its TLS.
+/// A client for plain HTTP on this machine, which still wants to know its TLS.
+pub fn http_client(timeout: Duration) -> Result<reqwest::Client> {
     let tls = rustls::ClientConfig::builder_with_provider(runtime::tls::provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .no_proxy()
-        .timeout(Duration::from_secs(60))
-        .build()?;
+    let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(timeout).build()?;
     Ok(client)
 }
 

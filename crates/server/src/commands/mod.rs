@@ -10,6 +10,8 @@ pub mod rules;
 pub mod serve;
 pub mod trace;
 
+pub use client::http_client;
+
 use crate::config::{self, Loaded, Overrides};
 use clap::{Args, Parser, Subcommand};
 use runtime::config::Problem;

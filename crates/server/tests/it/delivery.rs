@@ -1,6 +1,6 @@
 //! From alert to receiver: limits, outages, dead letters. Each is named after what must not happen.
 
-use crate::support::{SOON, TestServer, event};
+use crate::support::{TestServer, event};
 use model::{AlertState, OrgId};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ async fn rate_limited_alerts_wait_and_none_is_dropped() {
     let server = TestServer::start(&env).await;
     server.rule("CRITICAL").await;
     assert_eq!(server.post(many("h", 500)).await.status(), 200);
-    let got = receiver.wait_for(500, Duration::from_secs(60)).await;
+    let got = server.deliveries(&receiver, 500).await;
     server.until(async || server.depth(QueueName::Alerts).await == 0).await;
     assert_eq!(receiver.distinct_ids().len(), 500, "all arrive");
     assert_eq!(receiver.deliveries().len(), 500, "each once");
@@ -49,7 +49,7 @@ async fn after_an_outage_everything_arrives_once_and_no_hand_is_needed() {
     let health = format!("http://{}/health", server.addresses.workers.iter().find(|w| w.0 == "forwarder").unwrap().1);
     assert_eq!(server.http.get(&health).send().await.unwrap().status(), 503, "red while the receiver is away");
     receiver.come_up();
-    receiver.wait_for(200, Duration::from_secs(60)).await;
+    server.deliveries(&receiver, 200).await;
     server
         .until(async || server.depth(QueueName::Alerts).await + server.depth(QueueName::DlqForwarder).await == 0)
         .await;
@@ -70,7 +70,7 @@ async fn retry_after_is_honoured() {
     let server = TestServer::start(&[("MOOG_WEBHOOK_URL", &url), ("CIRCUIT_BREAKER_ENABLED", "false")]).await;
     server.rule("CRITICAL").await;
     server.send(&event("h", "CRITICAL")).await;
-    let got = receiver.wait_for(2, SOON).await;
+    let got = server.deliveries(&receiver, 2).await;
     assert!(got[1].arrived.duration_since(got[0].arrived) >= Duration::from_secs(2));
     assert_eq!(got[0].idempotency_key(), got[1].idempotency_key(), "the same key on every try");
     server.stop().await;
@@ -127,7 +127,7 @@ async fn the_alert_carries_severity_decision_and_a_signature_of_its_fault() {
     for (n, port) in [(1, 1), (2, 1), (3, 2)] {
         server.send(&link(n, port)).await;
     }
-    let got = receiver.wait_for(3, SOON).await;
+    let got = server.deliveries(&receiver, 3).await;
     let bodies: Vec<_> = got.iter().map(testkit::Request::json).collect();
     let signatures: BTreeSet<String> = bodies.iter().map(|b| b["signature"].as_str().unwrap().to_owned()).collect();
     assert_eq!(signatures.len(), 2, "repeats join, different faults do not: {signatures:?}");
@@ -181,7 +181,7 @@ async fn an_overfull_alert_queue_sheds_into_the_outbox_and_loses_nothing() {
     }
     assert!(server.depth(QueueName::Alerts).await < 300, "some were shed");
     receiver.come_up();
-    receiver.wait_for(300, Duration::from_secs(60)).await;
+    server.deliveries(&receiver, 300).await;
     server.until(async || receiver.accepted_ids().len() == 300).await;
     server.stop().await;
 }

@@ -160,7 +160,7 @@ async fn a_catalog_that_is_away_for_a_while_poisons_nothing() {
     let body: String = (0..300).map(|n| format!("{}\n", event("h", &format!("CRITICAL n{n}x")))).collect();
     assert_eq!(server.post(body).await.status(), 200, "the door stays open");
     tokio::task::spawn_blocking(move || holder.join().unwrap()).await.unwrap();
-    receiver.wait_for(300, Duration::from_secs(60)).await;
+    server.deliveries(&receiver, 300).await;
     server.until(async || receiver.accepted_ids().len() == 300).await;
     let dead =
         server.depth(storage::queue::QueueName::DlqAlerter).await + server.depth(storage::queue::QueueName::Dead).await;

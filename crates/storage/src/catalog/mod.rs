@@ -173,7 +173,17 @@ pub trait AuditStore: Send + Sync {
     async fn record_config_change(&self, org: &OrgId, change: ConfigChange) -> StorageResult<()>;
     /// Removes event audit rows and settled alerts older than `events_before` and change rows older
     /// than `changes_before`, at most `limit` rows of each; returns how many went.
-    async fn purge(&self, events_before: Timestamp, changes_before: Timestamp, limit: u64) -> StorageResult<u64>;
+    async fn purge(&self, events_before: Timestamp, changes_before: Timestamp, limit: u64) -> StorageResult<Purged>;
+}
+
+/// Rows that [`Catalog::purge`] removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// Audit rows of events.
+    pub events: u64,
+    pub alerts: u64,
+    /// Audit rows of changes of rules, hosts, teams and settings.
+    pub changes: u64,
 }
 
 /// An alert with where it is on its way.

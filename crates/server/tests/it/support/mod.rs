@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::queue::QueueName;
 use tempfile::TempDir;
+use testkit::{Receiver, Request};
 
 /// Everything on port 0; quick breaker and remediation, so that tests need not wait for minutes.
 const BASE: &str = r#"
@@ -59,15 +60,6 @@ pub fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
-pub fn http_client() -> reqwest::Client {
-    let tls = rustls::ClientConfig::builder_with_provider(runtime::tls::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap()
-}
-
 pub fn load(dir: &Path, env: &[(&str, &str)], roles: Option<&[&str]>) -> config::Config {
     let file = dir.join("test.toml");
     std::fs::write(&file, BASE).unwrap();
@@ -96,7 +88,7 @@ impl TestServer {
             web_key: app.webui_key.secret.expose().to_owned(),
             parts: app.parts().clone(),
             handle: app.handle(),
-            http: http_client(),
+            http: server::commands::http_client(SOON).unwrap(),
             stopper,
             task: tokio::spawn(app.run(stop)),
         }
@@ -167,6 +159,28 @@ impl TestServer {
         assert_eq!(status, 201, "{body}");
         self.parts.rulebook.reload().await.unwrap();
         body["id"].as_i64().unwrap()
+    }
+
+    /// Waits until `receiver` has got `n` requests; says how things stand if it does not.
+    pub async fn deliveries(&self, receiver: &Receiver, n: usize) -> Vec<Request> {
+        let end = tokio::time::Instant::now() + SOON;
+        while receiver.deliveries().len() < n {
+            if tokio::time::Instant::now() >= end {
+                let metrics = self.parts.metrics.encode();
+                let told: Vec<&str> = metrics
+                    .lines()
+                    .filter(|l| !l.starts_with('#') && !l.ends_with(" 0") && !l.contains("_bucket"))
+                    .collect();
+                let came = receiver.deliveries().len();
+                panic!(
+                    "{came} of {n} deliveries came within {SOON:?}; health {:?}\n{}",
+                    self.parts.health.all(),
+                    told.join("\n")
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        receiver.deliveries()
     }
 
     /// Waits until nothing waits in the ingest queue.

@@ -3,7 +3,7 @@
 use super::{Conditions, Key, SqliteCatalog, invalid, like_substring};
 use crate::StorageResult;
 use crate::catalog::{
-    AuditEntry, AuditFilter, AuditRow, AuditStore, ConfigChange, ConfigChangeFilter, Page, PageRequest,
+    AuditEntry, AuditFilter, AuditRow, AuditStore, ConfigChange, ConfigChangeFilter, Page, PageRequest, Purged,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -85,25 +85,25 @@ impl AuditStore for SqliteCatalog {
             .await
     }
 
-    async fn purge(&self, events_before: Timestamp, changes_before: Timestamp, limit: u64) -> StorageResult<u64> {
+    async fn purge(&self, events_before: Timestamp, changes_before: Timestamp, limit: u64) -> StorageResult<Purged> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.database
             .transact(move |t| {
-                let mut gone = purge_events(t, events_before, limit)?;
-                gone += t.execute(
+                let events = purge_events(t, events_before, limit)? as u64;
+                let alerts = t.execute(
                     &format!(
                         "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts WHERE id < ? AND state <> '{}' \
                          ORDER BY id LIMIT ?)",
                         AlertState::Pending.as_str()
                     ),
                     params![Key::blob(first_id_at(events_before)), limit],
-                )?;
-                gone += t.execute(
+                )? as u64;
+                let changes = t.execute(
                     "DELETE FROM config_audit_log WHERE id IN \
                      (SELECT id FROM config_audit_log WHERE changed_at < ? ORDER BY changed_at LIMIT ?)",
                     params![changes_before.micros(), limit],
-                )?;
-                Ok(gone as u64)
+                )? as u64;
+                Ok(Purged { events, alerts, changes })
             })
             .await
     }
