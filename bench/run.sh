@@ -7,17 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if ! command -v rsyslogd >/dev/null; then
-  echo "Installing rsyslog, the peer of the syslog measurements (it is not started as a service) ..."
-  if ! command -v apt-get >/dev/null; then
-    echo "There is no rsyslogd here; please install rsyslog and run this again." >&2
-    exit 1
-  fi
-  as_root=""
-  [ "$(id -u)" = 0 ] || as_root="sudo"
-  $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq
-  $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends rsyslog
-fi
+. scripts/need.sh
+need rsyslogd "the peer of the syslog measurements; it is not started as a service" rsyslog
 
 cargo=${CARGO:-cargo}
 $cargo build --release --locked --quiet -p bench

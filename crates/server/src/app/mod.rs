@@ -1,40 +1,29 @@
 //! The whole server: build (open stores, bind sockets, run nothing) → run → drain.
 
+mod parts;
+mod workers;
+
+pub use parts::Parts;
+
 use crate::api::{ApiOptions, ApiState};
 use crate::config::{Config, Listen, PairListen, Role};
 use crate::ingest_http::IngestSite;
 use crate::keys::{self, Key};
-use crate::maintenance::Chores;
-use crate::rule_files;
 use crate::site::Site;
 use crate::worker_http::RoleHealth;
 use anyhow::{Context, Result};
 use axum::Router;
-use connectors::channels::{self, Channel};
 use connectors::inputs::http::{HttpIngest, HttpIngestConfig, IngestKey};
 use connectors::inputs::syslog::{self, Syslog, SyslogConfig, TlsListen};
 use model::OrgId;
-use pipeline::Live;
 use pipeline::accept::Acceptor;
-use pipeline::deliver::Deliverer;
-use pipeline::detect::Detector;
-use pipeline::metrics::Metrics;
-use pipeline::outbox::Outbox;
-use pipeline::rejects::RejectLog;
-use pipeline::remediate::Remediator;
-use pipeline::rulebook::Rulebook;
-use runtime::backoff::Backoff;
 use runtime::http::HttpLimits;
-use runtime::{Clock, Health, Stop, Stopper, Supervisor};
+use runtime::{Clock, Stop, Stopper, Supervisor};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::catalog::{Catalog, CatalogConfig};
-use storage::coordination::{Coordination, CoordinationConfig};
-use storage::events::{EventStore, EventStoreConfig};
-use storage::queue::{QueueName, Queues};
+use storage::queue::QueueName;
 use tokio::net::TcpListener;
 
 /// Where the parts answer; port 0 in the configuration is the real port here.
@@ -61,32 +50,13 @@ pub struct App {
     pub webui_key: Key,
 }
 
-/// What the roles share. Cheap to clone.
-#[derive(Clone)]
-pub struct Parts {
-    pub queues: Queues,
-    pub catalog: Arc<dyn Catalog>,
-    pub events: Arc<dyn EventStore>,
-    pub coordination: Arc<dyn Coordination>,
-    pub channels: Vec<Arc<dyn Channel>>,
-    pub rulebook: Rulebook,
-    pub outbox: Outbox,
-    pub live: Live,
-    pub rejects: Arc<RejectLog>,
-    pub metrics: Arc<Metrics>,
-    pub health: Health,
-    pub clock: Arc<dyn Clock>,
-}
-
-const REJECT_SAMPLES: usize = 200;
-
 impl App {
     /// Opens the stores, binds every socket, makes missing keys. Fails before anything runs.
     pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
         keys::private_dir(&config.data_dir)?;
         let ingest_key = keys::obtain(&config.data_dir, "ingest_api_key", &config.ingest_key, "mik_")?;
         let webui_key = keys::obtain(&config.data_dir, "webui_api_key", &config.webui_key, "mwk_")?;
-        let parts = open(&config, &clock).await?;
+        let parts = Parts::open(&config, &clock).await?;
         let run = random_run()?;
         let acceptor = Arc::new(Acceptor::new(
             &parts.queues,
@@ -268,54 +238,15 @@ impl App {
         let grace = self.config.grace;
         let file = self.config.data_dir.join(RUNNING_FILE);
         if self.config.has(Role::Alerter) {
-            start_alerter(&mut workers, &self.config, &parts, &worker_stop).await;
+            workers::start_alerter(&mut workers, &self.config, &parts, &worker_stop).await;
         }
         if self.config.has(Role::Forwarder) && !parts.channels.is_empty() {
-            start_forwarder(&mut workers, &self.config, &parts, &worker_stop);
+            workers::start_forwarder(&mut workers, &self.config, &parts, &worker_stop);
         }
         if self.config.has(Role::Remediation) {
-            let remediator = Remediator {
-                queues: parts.queues.clone(),
-                catalog: Arc::clone(&parts.catalog),
-                coordination: Arc::clone(&parts.coordination),
-                channels: parts.channels.clone(),
-                live: parts.live.clone(),
-                clock: Arc::clone(&parts.clock),
-                metrics: Arc::clone(&parts.metrics),
-                health: parts.health.clone(),
-                probe: self.config.remediation_probe,
-            };
-            let stop = worker_stop.clone();
-            workers.spawn("remediation", async move {
-                remediator.run(stop).await;
-                Ok(())
-            });
+            workers::start_remediation(&mut workers, &self.config, &parts, &worker_stop);
         }
-        let chores = Chores {
-            queues: parts.queues.clone(),
-            catalog: Arc::clone(&parts.catalog),
-            events: Arc::clone(&parts.events),
-            coordination: Arc::clone(&parts.coordination),
-            acceptor: Arc::clone(&self.acceptor),
-            live: parts.live.clone(),
-            metrics: Arc::clone(&parts.metrics),
-            health: parts.health.clone(),
-            clock: Arc::clone(&parts.clock),
-        };
-        if self.config.retention.enabled {
-            let (chores, retention, stop) = (chores.clone(), self.config.retention.clone(), worker_stop.clone());
-            workers.spawn("retention", async move {
-                chores.retain(retention, stop).await;
-                Ok(())
-            });
-        }
-        {
-            let stop = worker_stop.clone();
-            workers.spawn("watch", async move {
-                chores.watch(stop).await;
-                Ok(())
-            });
-        }
+        workers::start_chores(&mut workers, &self.config, &parts, &self.acceptor, &worker_stop);
         for (listener, site, mut limits) in self.http {
             limits.drain = grace / 2;
             let stop = input_stop.clone();
@@ -395,141 +326,12 @@ impl AppHandle {
     /// Takes over what can change while running: live settings and rule files.
     pub async fn apply(&self, config: &Config) {
         self.parts.live.replace_base(config.live.clone());
-        load_rule_files(&self.parts.rulebook, &config.rule_paths).await;
+        parts::load_rule_files(&self.parts.rulebook, &config.rule_paths).await;
         match self.parts.rulebook.reload().await {
             Ok(problems) => tracing::info!(left_out = problems.len(), "configuration and rules reloaded"),
             Err(error) => tracing::error!(%error, "rules could not be reloaded; the old ones stay"),
         }
     }
-}
-
-async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Parts> {
-    let dir = &config.data_dir;
-    let queues = storage::queue::open(config.queue.clone(), Arc::clone(clock))
-        .await
-        .with_context(|| format!("failed to open the queue below `{}`", dir.display()))?;
-    let catalog = storage::catalog::open(CatalogConfig::Sqlite { file: dir.join("catalog.db") })
-        .await
-        .with_context(|| format!("failed to open the catalog `{}`", dir.join("catalog.db").display()))?;
-    let events = storage::events::open(EventStoreConfig::Sqlite { dir: dir.join("events") })
-        .await
-        .with_context(|| format!("failed to open the event store `{}`", dir.join("events").display()))?;
-    let coordination = storage::coordination::open(CoordinationConfig::Local { file: dir.join("state.db") })
-        .await
-        .with_context(|| format!("failed to open the shared state `{}`", dir.join("state.db").display()))?;
-    let mut opened = Vec::new();
-    for channel in &config.channels {
-        let name = channel.0.name().to_owned();
-        opened.push(channels::open(channel.0.clone()).with_context(|| format!("failed to open the channel `{name}`"))?);
-    }
-    let metrics = Metrics::new();
-    metrics.process_start_time.set(clock.now().micros() as f64 / 1e6);
-    let live = Live::new(config.live.clone());
-    let health = Health::default();
-    for part in ["queue", "catalog", "events", "coordination", "channel"] {
-        health.ok(part);
-    }
-    let rulebook = Rulebook::new(Arc::clone(&catalog), Arc::clone(&metrics));
-    load_rule_files(&rulebook, &config.rule_paths).await;
-    rulebook.reload().await.context("failed to load the rules")?;
-    let outbox = Outbox::new(
-        &queues,
-        Arc::clone(&catalog),
-        live.clone(),
-        !opened.is_empty(),
-        Arc::clone(clock),
-        Arc::clone(&metrics),
-    );
-    Ok(Parts {
-        queues,
-        catalog,
-        events,
-        coordination,
-        channels: opened,
-        rulebook,
-        outbox,
-        live,
-        rejects: Arc::new(RejectLog::new(REJECT_SAMPLES)),
-        metrics,
-        health,
-        clock: Arc::clone(clock),
-    })
-}
-
-async fn load_rule_files(rulebook: &Rulebook, paths: &[PathBuf]) {
-    if paths.is_empty() {
-        rulebook.set_file_rules(Vec::new());
-        return;
-    }
-    let paths = paths.to_vec();
-    let Ok(found) = tokio::task::spawn_blocking(move || rule_files::read(&paths)).await else { return };
-    for problem in &found.problems {
-        tracing::error!(%problem, "a rule of a file was left out");
-    }
-    for problem in &found.unreadable {
-        tracing::error!(problem, "a rule file cannot be read");
-    }
-    tracing::info!(rules = found.rules.len(), files = found.files, "rule files read");
-    rulebook.set_file_rules(rule_files::as_rules(&found.rules));
-}
-
-async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Parts, stop: &Stop) {
-    // Before detection starts: what a crash kept between catalog and queue.
-    if let Err(error) = parts.outbox.catch_up().await {
-        tracing::error!(%error, "the outbox could not be published; it will be tried again");
-    }
-    for _ in 0..config.alerter_workers {
-        let detector = Detector {
-            queues: parts.queues.clone(),
-            catalog: Arc::clone(&parts.catalog),
-            events: Arc::clone(&parts.events),
-            coordination: Arc::clone(&parts.coordination),
-            rulebook: parts.rulebook.clone(),
-            outbox: parts.outbox.clone(),
-            live: parts.live.clone(),
-            clock: Arc::clone(&parts.clock),
-            metrics: Arc::clone(&parts.metrics),
-            health: parts.health.clone(),
-            batch_max: config.batch_max,
-            retries_max: config.event_retries_max,
-        };
-        let stop = stop.clone();
-        workers.spawn("alerter", async move {
-            detector.run(stop).await;
-            Ok(())
-        });
-    }
-    let (rulebook, rules_stop) = (parts.rulebook.clone(), stop.clone());
-    workers.spawn("rules", async move {
-        rulebook.run(rules_stop).await;
-        Ok(())
-    });
-    let (outbox, outbox_stop) = (parts.outbox.clone(), stop.clone());
-    workers.spawn("outbox", async move {
-        outbox.run(outbox_stop).await;
-        Ok(())
-    });
-}
-
-fn start_forwarder(workers: &mut Supervisor, config: &Config, parts: &Parts, stop: &Stop) {
-    let deliverer = Deliverer {
-        queues: parts.queues.clone(),
-        catalog: Arc::clone(&parts.catalog),
-        coordination: Arc::clone(&parts.coordination),
-        channels: parts.channels.clone(),
-        live: parts.live.clone(),
-        clock: Arc::clone(&parts.clock),
-        metrics: Arc::clone(&parts.metrics),
-        health: parts.health.clone(),
-        concurrency: config.delivery_concurrency,
-        retries_max: config.delivery_retries_max,
-        backoff: Backoff::new(config.retry_base, config.retry_max),
-    };
-    let stop = stop.clone();
-    workers.spawn("forwarder", async move {
-        deliverer.run(stop).await;
-        Ok(())
-    });
 }
 
 fn random_run() -> Result<u32> {
@@ -557,7 +359,7 @@ fn shown(config: &Config) -> BTreeMap<&'static str, String> {
 pub async fn offline_api(config: Config) -> Result<(Router, String)> {
     let clock: Arc<dyn Clock> = Arc::new(runtime::SystemClock);
     let config = Config { channels: Vec::new(), ..config };
-    let parts = open(&config, &clock).await?;
+    let parts = Parts::open(&config, &clock).await?;
     let key = runtime::Secret::generate("")?;
     let state = api_state(&parts, &config, key.clone());
     Ok((crate::api::router(state), key.expose().to_owned()))
