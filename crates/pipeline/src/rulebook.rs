@@ -27,6 +27,7 @@ pub struct Rulebook {
     books: Arc<ArcSwap<BTreeMap<OrgId, OrgBook>>>,
     /// Rules from files, laid beside the catalog's; their ids are negative.
     from_files: Arc<ArcSwap<Vec<Rule>>>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     catalog: Arc<dyn Catalog>,
     metrics: Arc<Metrics>,
 }
@@ -43,6 +44,7 @@ impl Rulebook {
         Self {
             books: Arc::new(ArcSwap::from_pointee(BTreeMap::new())),
             from_files: Arc::new(ArcSwap::from_pointee(Vec::new())),
+            turn: Arc::default(),
             catalog,
             metrics,
         }
@@ -55,6 +57,8 @@ impl Rulebook {
 
     /// Reads and compiles everything. On failure the old rules stay. Returns rules left out.
     pub async fn reload(&self) -> StorageResult<Vec<RuleProblem>> {
+        // One after the other: what was read earlier must never replace what was read later.
+        let _turn = self.turn.lock().await;
         let started = tokio::time::Instant::now();
         let result = self.load().await;
         self.metrics.alerter_cache_reload_latency.observe(started.elapsed().as_secs_f64());

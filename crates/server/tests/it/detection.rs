@@ -1,9 +1,10 @@
 //! From event to alert: rules, environments, the unhandled.
 
 use crate::support::{TestServer, event};
-use model::{OrgId, Outcome};
+use model::{Handling, MatchType, OrgId, Outcome, RuleDraft, Timestamp};
 use serde_json::{Value, json};
-use storage::catalog::{AlertFilter, AuditFilter, PageRequest};
+use std::time::Duration;
+use storage::catalog::{Actor, AlertFilter, AuditFilter, PageRequest};
 use storage::queue::QueueName;
 use testkit::Receiver;
 
@@ -89,6 +90,52 @@ async fn a_deleted_rule_keeps_its_history_and_hurts_no_event() {
     let page = server.parts.catalog.audit_log(&OrgId::default(), &AuditFilter::default(), PAGE).await.unwrap();
     assert!(!page.rows.is_empty());
     assert_eq!(server.depth(QueueName::DlqAlerter).await, 0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_began_earlier_never_undoes_a_later_one() {
+    let server = TestServer::start(&[]).await;
+    let (catalog, rulebook) = (server.parts.catalog.clone(), server.parts.rulebook.clone());
+    let draft = |text: &str| RuleDraft {
+        match_string: Some(text.to_owned()),
+        trap_oid: None,
+        syslog_severity: None,
+        match_type: MatchType::Contains,
+        priority: 10,
+        prod_handling: Handling::new("Ignore"),
+        dev_handling: Handling::new("Ignore"),
+        team_assignment: "T".into(),
+        is_active: true,
+    };
+    let by = Actor { name: "a".into(), reason: None, correlation_id: "c".into(), at: Timestamp::from_secs(1) };
+    let many = (0..500).map(|n| draft(&format!("one of many {n}"))).collect();
+    catalog.create_rules(&OrgId::default(), many, &by).await.unwrap();
+    let others: Vec<_> = (0..6)
+        .map(|_| {
+            let rulebook = rulebook.clone();
+            tokio::spawn(async move {
+                loop {
+                    rulebook.reload().await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for n in 0..40 {
+        let text = format!("token{n}x");
+        catalog.create_rule(&OrgId::default(), draft(&text), &by).await.unwrap();
+        rulebook.reload().await.unwrap();
+        let event = pipeline::codec::decode_event(&event("h", &text).to_string().into()).unwrap();
+        // From here on the rule is in force, whatever reloads of others are under way.
+        for _ in 0..20 {
+            assert!(rulebook.snapshot().first_match(&event).is_some(), "{text}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    for other in others {
+        other.abort();
+        let _aborted = other.await;
+    }
     server.stop().await;
 }
 
