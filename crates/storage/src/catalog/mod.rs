@@ -176,7 +176,7 @@ pub trait AuditStore: Send + Sync {
     async fn purge(&self, events_before: Timestamp, changes_before: Timestamp, limit: u64) -> StorageResult<Purged>;
 }
 
-/// Rows that [`Catalog::purge`] removed.
+/// Rows that [`AuditStore::purge`] removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Purged {
     /// Audit rows of events.
