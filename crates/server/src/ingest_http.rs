@@ -66,9 +66,11 @@ impl IngestSite {
         let (method, route) = (request.method().clone(), route(request.uri().path()));
         let mut response = if HttpIngest::is_for(request.method(), request.uri().path()) {
             // It checks the key itself, and counts.
-            self.ingest.handle(request, peer).await.map(|body| Either::Left(Full::new(body)))
+            let (head, body) = request.into_parts();
+            self.ingest.handle(&head.headers, body, peer).await.map(|body| Either::Left(Full::new(body)))
         } else {
-            self.page(request).await.map(Either::Right)
+            // Boxed: it is the larger by far, and every answer would be as large.
+            Box::pin(self.page(request)).await.map(Either::Right)
         };
         version_headers(response.headers_mut(), deprecated, self.version_prefix);
         let seconds = started.elapsed().as_secs_f64();

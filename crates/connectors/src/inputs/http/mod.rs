@@ -13,7 +13,7 @@ pub use parse::{BadEvent, Body, BodyRules, parse};
 use super::{Accepted, NewEvent, Refused, Reject, Sink};
 use body::BodyError;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use model::{Durability, EventId, InputKind, OrgId, RejectReason};
 use runtime::Secret;
@@ -69,14 +69,14 @@ impl HttpIngest {
     }
 
     /// Answers one post: checks, keeps and counts it.
-    pub async fn handle<B>(&self, request: Request<B>, peer: SocketAddr) -> Response<Bytes>
+    pub async fn handle<B>(&self, headers: &HeaderMap, body: B, peer: SocketAddr) -> Response<Bytes>
     where
         B: HttpBody<Data = Bytes, Error: Display> + Unpin,
     {
         let started = tokio::time::Instant::now();
-        let correlation = correlation_id(request.headers());
+        let correlation = correlation_id(headers);
         let mut sample = Bytes::new();
-        let (label, mut response) = match self.take(request, &correlation, peer, &mut sample).await {
+        let (label, mut response) = match self.take(headers, body, &correlation, peer, &mut sample).await {
             Ok(text) => ("", json_response(StatusCode::OK, text)),
             Err(refusal) => {
                 self.reject(refusal.reason, &refusal.message, peer, &sample);
@@ -93,7 +93,8 @@ impl HttpIngest {
     /// The checks of the contract in its order, then the queue. `sample` is left as what a refusal may show.
     async fn take<B>(
         &self,
-        request: Request<B>,
+        headers: &HeaderMap,
+        body: B,
         correlation: &Arc<str>,
         peer: SocketAddr,
         sample: &mut Bytes,
@@ -101,12 +102,11 @@ impl HttpIngest {
     where
         B: HttpBody<Data = Bytes, Error: Display> + Unpin,
     {
-        let (head, body) = request.into_parts();
-        let Some(org) = self.key_org(&head.headers) else {
+        let Some(org) = self.key_org(headers) else {
             return Err(Refusal::new(StatusCode::UNAUTHORIZED, "auth", RejectReason::Unauthorized, "Unauthorized"));
         };
         self.sink.admit(1, 1).await.map_err(Refusal::refused)?;
-        if !is_json(&head.headers) {
+        if !is_json(headers) {
             return Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
                 "json",
@@ -116,7 +116,7 @@ impl HttpIngest {
         }
         let config = &self.config;
         let body =
-            body::read(&head.headers, body, config.body_bytes_max, config.body_timeout).await.map_err(Refusal::body)?;
+            body::read(headers, body, config.body_bytes_max, config.body_timeout).await.map_err(Refusal::body)?;
         *sample = body.slice(..body.len().min(1_024));
         let new_event = |object: Bytes| NewEvent {
             org: org.clone(),
