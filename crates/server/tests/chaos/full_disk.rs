@@ -71,6 +71,7 @@ async fn a_full_disk_refuses_and_loses_nothing_and_needs_no_restart() {
     fill(&filler);
 
     // What still fits is kept; what does not is refused, and said to be for a while.
+    let mut red = false;
     let end = Instant::now() + Duration::from_secs(3);
     while Instant::now() < end || refused.len() < 20 {
         let response = server.post(event(next)).await.unwrap();
@@ -78,6 +79,8 @@ async fn a_full_disk_refuses_and_loses_nothing_and_needs_no_restart() {
             200 => acknowledged.insert(next),
             503 => {
                 assert!(response.headers().contains_key("retry-after"), "a refusal says when to come again");
+                // A few bytes may fit again a moment later, and are taken.
+                red |= server.health().await == 503;
                 refused.insert(next)
             }
             other => panic!("event {next} got {other}: {}", response.text().await.unwrap()),
@@ -87,7 +90,7 @@ async fn a_full_disk_refuses_and_loses_nothing_and_needs_no_restart() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    assert_eq!(server.health().await, 503, "red while the disk is full");
+    assert!(red, "red while the disk is full");
     let queues = server.get("/api/v2/queues").await;
     assert!(queues["queues"].is_array(), "reading goes on");
 
