@@ -12,7 +12,7 @@ help: ## What there is to do
 run: tools ## Build, start everything on embedded defaults, feed sample events, show where to look
 	$(CARGO) run --release --locked --quiet -p server --bin muttd -- demo
 
-test: tools ## All checks and tests, as CI runs them
+test: tools test-tools ## All checks and tests, as CI runs them
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --document-private-items --quiet
@@ -40,6 +40,10 @@ bench: tools ## Measure against peers in one run; needs rsyslog (installed from 
 clean: ## Remove what was built and what `make run` kept
 	$(CARGO) clean
 	rm -rf .data
+
+.PHONY: test-tools
+test-tools:
+	@bash scripts/test-tools.sh
 
 .PHONY: tools
 tools:

@@ -6,6 +6,7 @@
 
 pub mod backoff;
 mod clock;
+mod credentials;
 pub mod config;
 mod health;
 pub mod http;
@@ -16,6 +17,7 @@ mod supervisor;
 pub mod tls;
 
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use credentials::{Credentials, CredentialsWriter, Login};
 pub use health::Health;
 pub use secret::Secret;
 pub use stop::{Stop, Stopper};

@@ -1,4 +1,5 @@
-//! For tests only: receivers that behave as told, builders with sensible defaults, free ports.
+//! For tests only: receivers that behave as told, real servers, builders with sensible defaults, free
+//! ports.
 //!
 //! Always true here: nothing knows connectors, storage or the pipeline, so every crate's tests may
 //! use it; nothing listens outside 127.0.0.1; what cannot work panics with a sentence, because the
@@ -7,6 +8,7 @@
 pub mod builders;
 mod http;
 mod receiver;
+pub mod servers;
 pub mod webhooks;
 
 pub use receiver::{Behaviour, Receiver, Request};

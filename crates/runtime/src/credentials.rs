@@ -1,0 +1,85 @@
+//! Logins for a store, which may change while we run.
+//!
+//! A rotation goes: write NEXT → make the store accept both → promote NEXT to CURRENT → retire the
+//! old one (contract mutt §8.4). So a driver tries every login in order, newest list first, and a
+//! password that stops working is no error as long as another works.
+
+use crate::Secret;
+use tokio::sync::watch;
+
+/// A name and a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// `None`: the store's default user.
+    pub user: Option<String>,
+    /// May be empty: none is sent then.
+    pub password: Secret,
+}
+
+/// The logins to try, in order. Cheap to clone; clones see every change.
+#[derive(Debug, Clone)]
+pub struct Credentials(watch::Receiver<Vec<Login>>);
+
+/// Changes what its [`Credentials`] say.
+#[derive(Debug)]
+pub struct CredentialsWriter(watch::Sender<Vec<Login>>);
+
+impl Credentials {
+    /// Logins that can be changed by the writer.
+    pub fn new(logins: Vec<Login>) -> (CredentialsWriter, Self) {
+        let (writer, reader) = watch::channel(logins);
+        (CredentialsWriter(writer), Self(reader))
+    }
+
+    /// One login that never changes.
+    pub fn fixed(user: Option<String>, password: Secret) -> Self {
+        Self::new(vec![Login { user, password }]).1
+    }
+
+    /// The logins of now, best first.
+    pub fn logins(&self) -> Vec<Login> {
+        self.0.borrow().clone()
+    }
+
+    /// Waits for the next change; never returns where nobody can change them any more.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl CredentialsWriter {
+    /// Replaces the logins; readers are woken only when something is different.
+    pub fn set(&self, logins: Vec<Login>) {
+        self.0.send_if_modified(|old| {
+            let differs = *old != logins;
+            if differs {
+                *old = logins;
+            }
+            differs
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn readers_see_a_change_once_and_only_a_real_one() {
+        let login = |password: &str| Login { user: None, password: Secret::new(password) };
+        let (writer, mut reader) = Credentials::new(vec![login("a")]);
+        let second = reader.clone();
+        writer.set(vec![login("a")]);
+        let soon = Duration::from_millis(20);
+        assert!(tokio::time::timeout(soon, reader.changed()).await.is_err(), "nothing is different");
+        writer.set(vec![login("a"), login("b")]);
+        tokio::time::timeout(soon, reader.changed()).await.expect("a change");
+        assert_eq!(second.logins().len(), 2);
+        drop(writer);
+        assert!(tokio::time::timeout(soon, reader.changed()).await.is_err(), "nobody can change it");
+        assert_eq!(reader.logins()[1].password.expose(), "b");
+    }
+}
