@@ -9,6 +9,8 @@ pub mod coordination;
 mod error;
 pub mod events;
 pub mod queue;
+mod redis;
 mod sqlite;
 
 pub use error::{StorageError, StorageResult};
+pub use redis::{RedisAddress, RedisConfig, RedisPlace, RedisTls};
