@@ -200,14 +200,10 @@ fn positions(body: &Map<String, Value>, fields: &mut Fields<'_>) -> Option<Vec<u
 
 /// This organisation's records at these positions, and the positions without one.
 async fn at(api: &Api, name: QueueName, positions: &[u64]) -> ApiResult<(Vec<Peeked>, Vec<Value>)> {
-    let (mut found, mut missing) = (Vec::new(), Vec::new());
-    for position in positions {
-        let next = api.ask("queue_peek", api.deps.queues.get(name).peek(position.checked_sub(1), 1)).await?;
-        match next.into_iter().find(|record| record.position == *position && api.owns(name, record)) {
-            Some(record) => found.push(record),
-            None => missing.push(skip(*position, "there is no such record")),
-        }
-    }
+    let mut found = api.ask("queue_peek", api.deps.queues.get(name).find(positions)).await?;
+    found.retain(|record| api.owns(name, record));
+    let missing = positions.iter().filter(|position| found.iter().all(|record| record.position != **position));
+    let missing = missing.map(|position| skip(*position, "there is no such record")).collect();
     Ok((found, missing))
 }
 

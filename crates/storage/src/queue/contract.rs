@@ -186,11 +186,15 @@ async fn peek_and_take_work_on_a_choice(open: &Opener<'_>) {
     assert_eq!(first.len(), 4);
     let rest = queue.peek(Some(first[3].position), 100).await.unwrap();
     assert_eq!(rest.len(), 6);
+    let found = queue.find(&[rest[0].position, first[1].position, u64::MAX]).await.unwrap();
+    assert_eq!(found.len(), 2, "what is not there is left out");
+    assert!(found.iter().any(|record| record.payload == rest[0].payload && !record.leased));
     let taken = queue.take(&[rest[0].position, first[1].position]).await.unwrap();
     let mut taken: Vec<Bytes> = taken;
     taken.sort();
     assert_eq!(taken, [records(1..2), records(4..5)].concat());
     assert!(queue.take(&[first[1].position]).await.unwrap().is_empty(), "taken once");
+    assert!(queue.find(&[first[1].position]).await.unwrap().is_empty(), "and gone");
     assert_eq!(queue.stats().await.unwrap().depth, 8);
     let mut consumer = queue.consumer();
     let mut left = BTreeSet::new();

@@ -52,8 +52,7 @@ struct Shared<S> {
     settled: AtomicU64,
     /// Woken when a record was given back, so that sleepers compute their alarm anew.
     given_back: Notify,
-    records_max: u64,
-    record_bytes_max: u32,
+    limits: QueueLimits,
     /// Records handed to `append` whose fate is open.
     appending: AtomicU64,
     dead_letters: Option<(Arc<dyn Queue>, DeadLetterSide)>,
@@ -72,20 +71,13 @@ impl<S: RecordStore> LeasedQueue<S> {
         dead_letters: Option<(Arc<dyn Queue>, DeadLetterSide)>,
         clock: &Arc<dyn Clock>,
     ) -> Self {
-        let records_max = match name {
-            QueueName::Ingest => limits.ingest_records_max,
-            QueueName::Alerts | QueueName::DlqAlerter | QueueName::DlqForwarder | QueueName::Dead => {
-                limits.other_records_max
-            }
-        };
         Self(Arc::new(Shared {
             name,
             store,
             settled: AtomicU64::new(table.settled_count()),
             table: Mutex::new(table),
             given_back: Notify::new(),
-            records_max,
-            record_bytes_max: limits.record_bytes_max,
+            limits: limits.clone(),
             appending: AtomicU64::new(0),
             dead_letters,
             clock: Arc::clone(clock),
@@ -165,22 +157,12 @@ impl<S: RecordStore> Shared<S> {
         if count == 0 {
             return Ok(());
         }
-        if let Some(large) = batch.iter().find(|record| record.len() > self.record_bytes_max as usize) {
-            return Err(StorageError::new(
-                ErrorKind::Invalid,
-                format!("a record of {} bytes is over the bound of {} bytes", large.len(), self.record_bytes_max),
-            ));
-        }
+        self.limits.refuse_oversize(&batch)?;
         let before = self.appending.fetch_add(count, Ordering::AcqRel);
         let taken = Taken { appending: &self.appending, count };
         let depth = self.depth();
-        if depth + before + count > self.records_max {
-            let mut full = StorageError::new(
-                ErrorKind::Full,
-                format!("queue {} holds {depth} of at most {} records", self.name.as_str(), self.records_max),
-            );
-            full.retry_after = Some(Duration::from_secs(1));
-            return Err(full);
+        if depth + before + count > self.limits.records_max(self.name) {
+            return Err(self.limits.full(self.name, depth));
         }
         let (tx, rx) = oneshot::channel();
         self.store.append(
@@ -234,7 +216,7 @@ impl<S: RecordStore> Queue for LeasedQueue<S> {
             delayed: table.waiting(),
             bytes: shared.store.bytes(),
             quarantined: shared.store.quarantined(),
-            limit: shared.records_max,
+            limit: shared.limits.records_max(shared.name),
         })
     }
 
@@ -268,6 +250,15 @@ impl<S: RecordStore> Queue for LeasedQueue<S> {
                 Ok(seen)
             })
             .await
+    }
+
+    async fn find(&self, positions: &[u64]) -> StorageResult<Vec<Peeked>> {
+        let mut found = Vec::new();
+        for position in positions {
+            let next = self.peek(position.checked_sub(1), 1).await?;
+            found.extend(next.into_iter().filter(|record| record.position == *position));
+        }
+        Ok(found)
     }
 
     async fn take(&self, positions: &[u64]) -> StorageResult<Vec<Bytes>> {

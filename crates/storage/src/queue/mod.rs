@@ -23,14 +23,16 @@ mod journal;
 mod lease;
 mod leased;
 mod memory;
+mod redis;
 
 pub use dead_letter::{decode_dead_letter, encode_dead_letter};
+pub use redis::{RedisQueueConfig, RedisQueueKeys};
 
-use crate::StorageResult;
+use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
 use bytes::Bytes;
-use model::DeadLetterSide;
 pub use model::Durability;
+use model::{DeadLetterSide, ErrorKind};
 use runtime::Clock;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -181,6 +183,9 @@ pub trait Queue: Send + Sync + 'static {
     /// Unsettled records after `after` (or from the oldest), oldest first, at most `limit`.
     async fn peek(&self, after: Option<u64>, limit: usize) -> StorageResult<Vec<Peeked>>;
 
+    /// The unsettled records at these positions (from `peek`), as they are now; gone ones are left out.
+    async fn find(&self, positions: &[u64]) -> StorageResult<Vec<Peeked>>;
+
     /// Takes the unsettled, unleased records at these positions (from `peek`) out for good and
     /// returns their payloads: how a person replays or drops a choice of dead letters.
     async fn take(&self, positions: &[u64]) -> StorageResult<Vec<Bytes>>;
@@ -207,6 +212,8 @@ pub enum QueueConfig {
     Memory(QueueLimits),
     /// Our write-ahead log under `dir`, one folder a queue. One process at a time.
     Embedded { dir: PathBuf, limits: QueueLimits },
+    /// Redis lists under the original's names; any number of processes.
+    Redis(Box<RedisQueueConfig>),
 }
 
 /// Bounds that every driver keeps.
@@ -242,6 +249,37 @@ impl Default for QueueLimits {
     }
 }
 
+impl QueueLimits {
+    pub(crate) fn records_max(&self, name: QueueName) -> u64 {
+        match name {
+            QueueName::Ingest => self.ingest_records_max,
+            QueueName::Alerts | QueueName::DlqAlerter | QueueName::DlqForwarder | QueueName::Dead => {
+                self.other_records_max
+            }
+        }
+    }
+
+    pub(crate) fn refuse_oversize(&self, batch: &[Bytes]) -> StorageResult<()> {
+        match batch.iter().find(|record| record.len() > self.record_bytes_max as usize) {
+            Some(large) => Err(StorageError::new(
+                ErrorKind::Invalid,
+                format!("a record of {} bytes is over the bound of {} bytes", large.len(), self.record_bytes_max),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn full(&self, name: QueueName, depth: u64) -> StorageError {
+        let most = self.records_max(name);
+        let mut full = StorageError::new(
+            ErrorKind::Full,
+            format!("queue {} holds {depth} of at most {most} records", name.as_str()),
+        );
+        full.retry_after = Some(Duration::from_secs(1));
+        full
+    }
+}
+
 /// The opened queues.
 #[derive(Clone)]
 pub struct Queues {
@@ -266,8 +304,9 @@ pub async fn open(config: QueueConfig, clock: Arc<dyn Clock>) -> StorageResult<Q
         QueueConfig::Embedded { dir, limits } => {
             tokio::task::spawn_blocking(move || embedded::open(&dir, &limits, &clock))
                 .await
-                .map_err(|e| crate::StorageError::with_source(model::ErrorKind::Internal, "opening the queues", e))??
+                .map_err(|e| StorageError::with_source(ErrorKind::Internal, "opening the queues", e))??
         }
+        QueueConfig::Redis(config) => redis::open(*config, &clock).await?,
     };
     Ok(queues)
 }

@@ -25,6 +25,23 @@ struct Shared {
     number: u64,
 }
 
+/// What can be sent.
+enum Sent<'a> {
+    Command(&'a Cmd),
+    Pipeline(&'a Pipeline),
+    Script(&'a ScriptInvocation<'a>),
+}
+
+impl Sent<'_> {
+    async fn to<T: FromRedisValue>(&self, connection: &mut MultiplexedConnection) -> Result<T, RedisError> {
+        match self {
+            Self::Command(command) => command.query_async(connection).await,
+            Self::Pipeline(pipeline) => pipeline.query_async(connection).await,
+            Self::Script(call) => call.invoke_async(connection).await,
+        }
+    }
+}
+
 impl RedisClient {
     /// Connects once, so that what cannot work is said at the start.
     pub async fn connect(config: &RedisConfig) -> StorageResult<Self> {
@@ -41,17 +58,17 @@ impl RedisClient {
     /// Sends a command. When the connection is found broken it is made anew and the command sent
     /// again, so it may be executed twice: only for what may.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> StorageResult<T> {
-        self.twice(async |connection: &mut MultiplexedConnection| command.query_async(connection).await).await
+        self.twice(Sent::Command(command)).await
     }
 
     /// As [`Self::query`], for several commands at once.
     pub async fn pipeline<T: FromRedisValue>(&self, pipeline: &Pipeline) -> StorageResult<T> {
-        self.twice(async |connection: &mut MultiplexedConnection| pipeline.query_async(connection).await).await
+        self.twice(Sent::Pipeline(pipeline)).await
     }
 
     /// As [`Self::query`], for a script.
     pub async fn script<T: FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> StorageResult<T> {
-        self.twice(async |connection: &mut MultiplexedConnection| call.invoke_async(connection).await).await
+        self.twice(Sent::Script(call)).await
     }
 
     /// A script that must not be executed twice by one call: a broken connection is an error.
@@ -64,24 +81,22 @@ impl RedisClient {
     /// A connection of the caller's own, for commands that block up to `block`.
     pub async fn dedicated(&self, block: Duration) -> StorageResult<MultiplexedConnection> {
         let connector = &self.0.connector;
-        connector.connect(Some(block + connector.config().answer_timeout)).await
+        connector.connect(block + connector.config().answer_timeout).await
     }
 
     /// A connection of the caller's own, for subscriptions.
+    #[allow(dead_code, reason = "the coordination driver, which follows, subscribes")]
     pub async fn subscriber(&self) -> StorageResult<PubSub> {
         self.0.connector.subscriber().await
     }
 
-    async fn twice<T: FromRedisValue>(
-        &self,
-        send: impl AsyncFn(&mut MultiplexedConnection) -> Result<T, RedisError>,
-    ) -> StorageResult<T> {
+    async fn twice<T: FromRedisValue>(&self, sent: Sent<'_>) -> StorageResult<T> {
         let mut shared = self.shared().await?;
-        match send(&mut shared.connection).await {
+        match sent.to(&mut shared.connection).await {
             Err(error) if error.is_connection_dropped() && !error.is_timeout() => {
                 self.forget(&shared);
                 let mut shared = self.shared().await?;
-                send(&mut shared.connection).await.map_err(|error| self.failed(&shared, error))
+                sent.to(&mut shared.connection).await.map_err(|error| self.failed(&shared, error))
             }
             answer => answer.map_err(|error| self.failed(&shared, error)),
         }
@@ -100,7 +115,7 @@ impl RedisClient {
             return Ok(shared);
         }
         let connector = &self.0.connector;
-        let connection = connector.connect(Some(connector.config().answer_timeout)).await?;
+        let connection = connector.connect(connector.config().answer_timeout).await?;
         debug_assert_eq!(connection.get_db(), connector.config().db);
         let shared = Shared { connection, number: fastrand::u64(..) };
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Some(shared.clone());

@@ -8,6 +8,18 @@ use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, R
 use runtime::Login;
 use std::time::Duration;
 
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// Commands, each answered within this time.
+    Commands(Duration),
+    Subscriptions,
+}
+
+enum Opened {
+    Commands(MultiplexedConnection),
+    Subscriptions(Box<PubSub>),
+}
+
 /// Opens connections as configured. Holds the CA, read once.
 pub struct Connector {
     config: RedisConfig,
@@ -29,27 +41,31 @@ impl Connector {
         &self.config
     }
 
-    /// A connection whose commands end after `answer_timeout`; `None` for commands that block.
-    pub async fn connect(&self, answer_timeout: Option<Duration>) -> StorageResult<MultiplexedConnection> {
+    /// A connection whose commands end after `answer_timeout`.
+    pub async fn connect(&self, answer_timeout: Duration) -> StorageResult<MultiplexedConnection> {
         let address = self.server().await?;
-        self.with_logins(&address, self.config.db, async |client| {
-            let options = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(self.config.connect_timeout))
-                .set_response_timeout(answer_timeout);
-            client.get_multiplexed_async_connection_with_config(&options).await
-        })
-        .await
+        self.command_connection(&address, self.config.db, answer_timeout).await
     }
 
     /// A connection for subscriptions.
     pub async fn subscriber(&self) -> StorageResult<PubSub> {
         let address = self.server().await?;
-        self.with_logins(&address, self.config.db, async |client| {
-            tokio::time::timeout(self.config.connect_timeout, client.get_async_pubsub())
-                .await
-                .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
-        })
-        .await
+        match self.open(&address, self.config.db, Purpose::Subscriptions).await? {
+            Opened::Subscriptions(subscriber) => Ok(*subscriber),
+            Opened::Commands(_) => unreachable!("a purpose opens its own kind"),
+        }
+    }
+
+    async fn command_connection(
+        &self,
+        address: &RedisAddress,
+        db: i64,
+        answer_timeout: Duration,
+    ) -> StorageResult<MultiplexedConnection> {
+        match self.open(address, db, Purpose::Commands(answer_timeout)).await? {
+            Opened::Commands(connection) => Ok(connection),
+            Opened::Subscriptions(_) => unreachable!("a purpose opens its own kind"),
+        }
     }
 
     async fn server(&self) -> StorageResult<RedisAddress> {
@@ -63,19 +79,7 @@ impl Connector {
     async fn ask_sentinels(&self, nodes: &[RedisAddress], master: &str) -> StorageResult<RedisAddress> {
         let mut last = StorageError::new(ErrorKind::Unavailable, "no Redis Sentinel is configured");
         for node in nodes {
-            let asked = self
-                .with_logins(node, 0, async |client| {
-                    let options = AsyncConnectionConfig::new()
-                        .set_connection_timeout(Some(self.config.connect_timeout))
-                        .set_response_timeout(Some(self.config.answer_timeout));
-                    let mut connection = client.get_multiplexed_async_connection_with_config(&options).await?;
-                    redis::cmd("SENTINEL")
-                        .arg("get-master-addr-by-name")
-                        .arg(master)
-                        .query_async::<Option<(String, u16)>>(&mut connection)
-                        .await
-                })
-                .await;
+            let asked = self.ask_sentinel(node, master).await;
             match asked {
                 Ok(Some((host, port))) => {
                     let address = RedisAddress { host, port };
@@ -102,25 +106,24 @@ impl Connector {
         Err(last)
     }
 
-    async fn is_master(&self, address: &RedisAddress) -> StorageResult<bool> {
-        self.with_logins(address, 0, async |client| {
-            let options = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(self.config.connect_timeout))
-                .set_response_timeout(Some(self.config.answer_timeout));
-            let mut connection = client.get_multiplexed_async_connection_with_config(&options).await?;
-            let role: Vec<redis::Value> = redis::cmd("ROLE").query_async(&mut connection).await?;
-            Ok(role.first().is_some_and(|role| *role == redis::Value::BulkString(b"master".to_vec())))
-        })
-        .await
+    async fn ask_sentinel(&self, node: &RedisAddress, master: &str) -> StorageResult<Option<(String, u16)>> {
+        let mut connection = self.command_connection(node, 0, self.config.answer_timeout).await?;
+        let mut command = redis::cmd("SENTINEL");
+        command.arg("get-master-addr-by-name").arg(master);
+        command.query_async(&mut connection).await.map_err(|e| explain(&format!("Sentinel at {node}"), e))
     }
 
-    /// Tries `open` with each login until one is let in.
-    async fn with_logins<T>(
-        &self,
-        address: &RedisAddress,
-        db: i64,
-        open: impl AsyncFn(Client) -> Result<T, RedisError>,
-    ) -> StorageResult<T> {
+    async fn is_master(&self, address: &RedisAddress) -> StorageResult<bool> {
+        let mut connection = self.command_connection(address, 0, self.config.answer_timeout).await?;
+        let role: Vec<redis::Value> = redis::cmd("ROLE")
+            .query_async(&mut connection)
+            .await
+            .map_err(|e| explain(&format!("Redis at {address}"), e))?;
+        Ok(role.first().is_some_and(|role| *role == redis::Value::BulkString(b"master".to_vec())))
+    }
+
+    /// Tries each login until one is let in.
+    async fn open(&self, address: &RedisAddress, db: i64, purpose: Purpose) -> StorageResult<Opened> {
         let mut logins = self.config.credentials.logins();
         if logins.is_empty() {
             logins.push(Login { user: None, password: runtime::Secret::new("") });
@@ -128,7 +131,7 @@ impl Connector {
         let mut refused = None;
         for login in &logins {
             let opened = match self.client(address, db, login) {
-                Ok(client) => open(client).await,
+                Ok(client) => self.open_as(&client, purpose).await,
                 Err(error) => Err(error),
             };
             match opened {
@@ -142,6 +145,24 @@ impl Connector {
             ErrorKind::Unavailable,
             format!("Redis at {address} refuses each of the {} logins: {detail}", logins.len()),
         ))
+    }
+
+    async fn open_as(&self, client: &Client, purpose: Purpose) -> Result<Opened, RedisError> {
+        let connect_timeout = self.config.connect_timeout;
+        match purpose {
+            Purpose::Commands(answer_timeout) => {
+                let options = AsyncConnectionConfig::new()
+                    .set_connection_timeout(Some(connect_timeout))
+                    .set_response_timeout(Some(answer_timeout));
+                Ok(Opened::Commands(client.get_multiplexed_async_connection_with_config(&options).await?))
+            }
+            Purpose::Subscriptions => {
+                let subscriber = tokio::time::timeout(connect_timeout, client.get_async_pubsub())
+                    .await
+                    .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))?;
+                Ok(Opened::Subscriptions(Box::new(subscriber)))
+            }
+        }
     }
 
     fn client(&self, address: &RedisAddress, db: i64, login: &Login) -> Result<Client, RedisError> {

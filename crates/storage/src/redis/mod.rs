@@ -7,6 +7,7 @@ mod client;
 mod connect;
 
 pub(crate) use client::RedisClient;
+pub(crate) use connect::explain;
 
 use runtime::Credentials;
 use std::path::PathBuf;

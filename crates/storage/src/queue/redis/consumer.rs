@@ -1,0 +1,302 @@
+//! A worker: takes records to its list, leases them out, settles them.
+
+use super::bell::Bell;
+use super::held::Held;
+use super::{FETCH, RENEW, SETTLE, Shared, letter, lock};
+use crate::StorageResult;
+use crate::queue::{Consumer, Delivery, Settlement};
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::ScriptInvocation;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::time::Instant;
+
+/// What a consumer, its bell and the keeper share.
+pub struct Lane {
+    pub worker: String,
+    shared: Arc<Shared>,
+    state: Mutex<LaneState>,
+    /// Woken when something became due, or the bell has ended.
+    pub due: Notify,
+    bell_ended: Notify,
+}
+
+#[derive(Default)]
+pub struct LaneState {
+    pub held: Held,
+    /// The heartbeat is there.
+    registered: bool,
+    /// An answer of Redis was lost: the list may differ from `held`.
+    unsure: bool,
+    /// The bell is waiting at the queue: whatever it gets goes to the young end of the list, and
+    /// nobody else may fetch meanwhile, so that the order stays known.
+    pub ringing: bool,
+}
+
+impl Lane {
+    /// The state, signed in, and after making sure that it is true.
+    async fn certain(&self) -> StorageResult<MutexGuard<'_, LaneState>> {
+        loop {
+            let mut state = self.state.lock().await;
+            if !state.registered {
+                self.renew_locked(&mut state).await?;
+            }
+            if !state.unsure {
+                return Ok(state);
+            }
+            if !state.ringing {
+                self.align(&mut state).await?;
+                return Ok(state);
+            }
+            // The list could hold what the bell is just about to tell.
+            let ended = self.bell_ended.notified();
+            drop(state);
+            ended.await;
+        }
+    }
+
+    async fn align(&self, state: &mut LaneState) -> StorageResult<()> {
+        let list = super::look::whole_list(&self.shared, &self.shared.processing(&self.worker)).await?;
+        let now = Instant::now();
+        let before = state.held.len();
+        state.held.align(list, now);
+        tracing::info!(worker = self.worker, before, now = state.held.len(), "compared what is held with Redis");
+        state.unsure = false;
+        Ok(())
+    }
+
+    /// Keeps the lease; finds out whether it was lost.
+    pub async fn renew(&self) -> StorageResult<()> {
+        let mut state = self.state.lock().await;
+        if !state.registered && state.held.len() == 0 {
+            return Ok(()); // nothing was ever taken
+        }
+        self.renew_locked(&mut state).await
+    }
+
+    async fn renew_locked(&self, state: &mut LaneState) -> StorageResult<()> {
+        let shared = &self.shared;
+        let mut call = RENEW.prepare_invoke();
+        call.key(shared.heartbeat(&self.worker)).key(&shared.workers).key(shared.processing(&self.worker));
+        call.arg(&self.worker).arg(shared.keys.silence_max.as_millis() as u64).arg(state.held.len());
+        let answer: i64 = shared.client.script(&call).await?;
+        let first = !state.registered;
+        state.registered = true;
+        if answer != 1 && !first {
+            tracing::warn!(
+                worker = self.worker,
+                held = state.held.len(),
+                taken = answer == 0,
+                "the lease of a worker had run out; what was given to others will be worked there"
+            );
+            state.unsure = true;
+        }
+        Ok(())
+    }
+
+    /// Tells Redis what was settled. A failure loses nothing: the keeper and the next call repeat it.
+    async fn tell(&self) -> StorageResult<()> {
+        let shared = &self.shared;
+        // A lost lease is renewed and compared; what is still there is settled then.
+        for _ in 0..3 {
+            let mut state = self.certain().await?;
+            let changes = state.held.changes();
+            if changes.is_empty() {
+                return Ok(());
+            }
+            let mut call = SETTLE.prepare_invoke();
+            call.key(shared.processing(&self.worker)).key(shared.heartbeat(&self.worker)).key(&shared.keys.list);
+            call.key(shared.letters.as_ref().map_or("", |(list, _)| list));
+            call.arg(changes.oldest);
+            for (what, record) in &changes.steps {
+                call.arg(*what).arg(&record[..]);
+            }
+            if self.once::<i64>(&mut state, &call).await? == 1 {
+                state.held.changed();
+                return Ok(());
+            }
+            self.renew_locked(&mut state).await?;
+            state.unsure = true;
+        }
+        Ok(())
+    }
+
+    /// A script that moves records of this worker: after a lost answer the list is looked at.
+    async fn once<T: redis::FromRedisValue>(
+        &self,
+        state: &mut LaneState,
+        call: &ScriptInvocation<'_>,
+    ) -> StorageResult<T> {
+        // Set before and cleared after, so that a caller who goes away leaves it set.
+        state.unsure = true;
+        let answer = self.shared.client.script_once(call).await?;
+        state.unsure = false;
+        Ok(answer)
+    }
+
+    /// Takes from the queue what is there, at most `limit`.
+    async fn fetch(&self, state: &mut LaneState, limit: usize) -> StorageResult<()> {
+        let shared = &self.shared;
+        for _ in 0..2 {
+            let mut call = FETCH.prepare_invoke();
+            call.key(&shared.keys.list).key(shared.processing(&self.worker)).key(shared.heartbeat(&self.worker));
+            call.arg(limit);
+            match self.once::<Option<Vec<Bytes>>>(state, &call).await? {
+                Some(records) => {
+                    state.held.add(records, Instant::now());
+                    return Ok(());
+                }
+                None => {
+                    self.renew_locked(state).await?;
+                    self.align(state).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What the bell got.
+    pub async fn rang(&self, record: StorageResult<Option<Bytes>>) {
+        let mut state = self.state.lock().await;
+        state.ringing = false;
+        match record {
+            Ok(Some(record)) => state.held.add(vec![record], Instant::now()),
+            Ok(None) => {}
+            // It may have been moved although the answer was lost.
+            Err(_) => state.unsure = true,
+        }
+        drop(state);
+        self.bell_ended.notify_waiters();
+        self.due.notify_one();
+    }
+
+    /// Gives back what was leased too long ago and repeats what Redis was not told: the keeper's
+    /// round.
+    pub async fn flush(&self) -> StorageResult<()> {
+        let mut state = self.state.lock().await;
+        if !state.registered {
+            return Ok(());
+        }
+        let given_back = state.held.give_back_expired(Instant::now());
+        if given_back > 0 {
+            tracing::warn!(worker = self.worker, given_back, "records were held longer than their lease");
+        }
+        drop(state);
+        self.tell().await
+    }
+
+    /// Records that wait for their time.
+    pub async fn delayed(&self) -> u64 {
+        self.state.lock().await.held.delayed() as u64
+    }
+}
+
+pub struct RedisConsumer {
+    lane: Arc<Lane>,
+    bell: Bell,
+}
+
+impl RedisConsumer {
+    pub fn new(shared: &Arc<Shared>) -> Self {
+        let worker = format!("{}-{:08x}", shared.pod, fastrand::u32(..));
+        let lane = Arc::new(Lane {
+            worker,
+            shared: Arc::clone(shared),
+            state: Mutex::default(),
+            due: Notify::new(),
+            bell_ended: Notify::new(),
+        });
+        lock(&shared.lanes).push(Arc::downgrade(&lane));
+        let (queue, list) = (shared.keys.list.clone(), shared.processing(&lane.worker));
+        Self { bell: Bell::new(shared.client.clone(), queue, list), lane }
+    }
+}
+
+#[async_trait]
+impl Consumer for RedisConsumer {
+    async fn next(&mut self, limit: usize, wait: Duration) -> StorageResult<Vec<Delivery>> {
+        let deadline = Instant::now() + wait;
+        let lease_for = self.lane.shared.limits.lease;
+        loop {
+            let wake = self.lane.due.notified();
+            let alarm = {
+                let mut state = self.lane.certain().await?;
+                let now = Instant::now();
+                let mut found = state.held.lease(limit, now, lease_for);
+                if found.len() < limit && !state.ringing {
+                    self.lane.fetch(&mut state, limit - found.len()).await?;
+                    found.extend(state.held.lease(limit - found.len(), now.max(Instant::now()), lease_for));
+                }
+                if !found.is_empty() {
+                    return Ok(found);
+                }
+                if !state.ringing && Instant::now() < deadline {
+                    state.ringing = true;
+                    self.bell.ring(&self.lane);
+                }
+                state.held.next_due().map_or(deadline, |at| at.min(deadline))
+            };
+            tokio::select! {
+                () = wake => {}
+                () = tokio::time::sleep_until(alarm) => {
+                    if Instant::now() >= deadline {
+                        return Ok(Vec::new());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn settle(&mut self, batch: Vec<Settlement>) -> StorageResult<()> {
+        let shared = &self.lane.shared;
+        let mut state = self.lane.state.lock().await;
+        state.held.settle(batch, Instant::now(), |rejection, attempts, payload| {
+            shared.letters.as_ref().map(|(_, side)| letter(*side, shared, rejection, attempts, payload))
+        });
+        drop(state);
+        // The bell may be out: what it moves goes to the young end, and settling cuts at the old one.
+        self.lane.tell().await?;
+        self.lane.due.notify_one();
+        Ok(())
+    }
+}
+
+/// Ends the worker: its records go back at once instead of after its silence.
+impl Drop for RedisConsumer {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let lane = Arc::clone(&self.lane);
+        let bell = self.bell.end();
+        *lock(&lane.shared.leaving) += 1;
+        let leaving = Leaving(Arc::downgrade(&lane.shared));
+        runtime.spawn(async move {
+            let _leaving = leaving;
+            bell.await;
+            if !lane.state.lock().await.registered {
+                return;
+            }
+            if let Err(error) = lane.tell().await {
+                tracing::warn!(worker = lane.worker, %error, "a worker ended without settling; its work may be repeated");
+            }
+            // The keeper must not sign it in again.
+            *lane.state.lock().await = LaneState::default();
+            if let Err(error) = lane.shared.reap(&lane.worker, true).await {
+                tracing::warn!(worker = lane.worker, %error, "a worker could not hand back its records; others will find them");
+            }
+        });
+    }
+}
+
+/// Counts a worker that is leaving, until it has left.
+struct Leaving(Weak<Shared>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            *lock(&shared.leaving) -= 1;
+            shared.left.notify_waiters();
+        }
+    }
+}

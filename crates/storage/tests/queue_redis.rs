@@ -1,0 +1,220 @@
+//! Queues in a real Redis: the contract, what `redis-cli` sees, and what kills can do.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use bytes::Bytes;
+use runtime::{Clock, Credentials, Secret, SystemClock};
+use std::sync::Arc;
+use std::time::Duration;
+use storage::queue::{
+    Delivery, Durability, QueueConfig, QueueLimits, QueueName, Queues, RedisQueueConfig, contract, open,
+};
+use storage::{RedisConfig, RedisTls};
+use testkit::servers::{RedisOptions, RedisServer};
+use testkit::wait_until;
+
+const LONG: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_millis(200);
+
+fn config(server: &RedisServer, password: &str) -> RedisQueueConfig {
+    let credentials = Credentials::fixed(None, Secret::new(password));
+    let mut redis = RedisConfig::server("localhost", server.port(), credentials);
+    redis.tls = server.certs().map(|certs| RedisTls { ca_file: Some(certs.ca.clone()) });
+    let limits = QueueLimits { ingest_records_max: contract::BOUND, lease: contract::LEASE, ..QueueLimits::default() };
+    let mut config = RedisQueueConfig::new(redis, limits, "pod");
+    config.ingest.silence_max = contract::LEASE;
+    config.alerts.silence_max = contract::LEASE;
+    config
+}
+
+async fn opened(config: &RedisQueueConfig) -> Queues {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    open(QueueConfig::Redis(Box::new(config.clone())), clock).await.unwrap()
+}
+
+fn records(range: std::ops::Range<u32>) -> Vec<Bytes> {
+    range.map(|n| Bytes::from(format!(r#"{{"n":{n}}}"#))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_the_contract() {
+    let server = RedisServer::start();
+    let config = config(&server, "");
+    contract::run(&|| Box::pin(opened(Box::leak(Box::new(config.clone())))), true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_of_workers_loses_and_doubles_nothing() {
+    let server = RedisServer::start();
+    let mut config = config(&server, "");
+    config.limits.ingest_records_max = 1_000_000;
+    config.limits.lease = Duration::from_secs(60);
+    config.ingest.silence_max = Duration::from_secs(30);
+    let queues = opened(&config).await;
+    let queue = Arc::clone(queues.get(QueueName::Ingest));
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let workers: Vec<_> = (0..6)
+        .map(|n| {
+            let (queue, seen) = (Arc::clone(&queue), Arc::clone(&seen));
+            tokio::spawn(async move {
+                let mut consumer = queue.consumer();
+                loop {
+                    let batch = consumer.next(1 + n * 37, Duration::from_secs(2)).await.unwrap();
+                    if batch.is_empty() {
+                        return;
+                    }
+                    seen.lock().unwrap().extend(batch.iter().map(|d| d.payload.clone()));
+                    // Every consumer settles in another order.
+                    let (mut now, mut later) = (Vec::new(), Vec::new());
+                    for (i, delivery) in batch.into_iter().enumerate() {
+                        if (i + n) % 3 == 0 { now.push(delivery.ack()) } else { later.push(delivery.ack()) }
+                    }
+                    consumer.settle(now).await.unwrap();
+                    consumer.settle(later).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for n in 0..100 {
+        queue.publish(records(n * 100..(n + 1) * 100), Durability::Strict).await.unwrap();
+    }
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    let mut seen = std::mem::take(&mut *seen.lock().unwrap());
+    assert_eq!(seen.len(), 10_000, "each exactly once");
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 10_000);
+    assert_eq!(queue.stats().await.unwrap().depth, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keys_are_those_of_the_contract() {
+    let server = RedisServer::start();
+    let queues = opened(&config(&server, "")).await;
+    let queue = queues.get(QueueName::Ingest);
+    queue.publish(records(0..3), Durability::Strict).await.unwrap();
+    assert_eq!(server.cli(&["LRANGE", "mutt:ingest_queue", "0", "-1"]), "{\"n\":2}\n{\"n\":1}\n{\"n\":0}");
+    let mut consumer = queue.consumer();
+    let got = consumer.next(2, LONG).await.unwrap();
+    let list = server.cli(&["KEYS", "mutt:processing:alerter:pod-*"]);
+    assert_eq!(server.cli(&["LRANGE", &list, "0", "-1"]), "{\"n\":1}\n{\"n\":0}");
+    let beat = list.replace("processing", "heartbeat");
+    assert_eq!(server.cli(&["GET", &beat]), "alive");
+    assert_ne!(server.cli(&["PTTL", &beat]), "-1", "a heartbeat runs out");
+    consumer.settle(got.into_iter().map(|d| d.retry_after(Duration::ZERO)).collect()).await.unwrap();
+    assert!(server.cli(&["LRANGE", &list, "0", "-1"]).contains(r#"{"n":0,"_attempts":1}"#));
+    drop(consumer);
+    queue.flush().await.unwrap();
+    assert_eq!(server.cli(&["KEYS", "mutt:processing:*"]), "", "a worker that ends hands everything back");
+    assert_eq!(server.cli(&["KEYS", "mutt:heartbeat:*"]), "");
+    assert_eq!(server.cli(&["LLEN", "mutt:ingest_queue"]), "3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_programs_push_is_worked_and_a_sleeper_wakes_for_it() {
+    let server = RedisServer::start();
+    let queues = opened(&config(&server, "")).await;
+    let mut consumer = queues.get(QueueName::Ingest).consumer();
+    let waiting = tokio::spawn(async move { consumer.next(10, LONG).await.unwrap().remove(0).payload });
+    tokio::time::sleep(SOON).await;
+    server.cli(&["LPUSH", "mutt:ingest_queue", "{\"hostname\": \"h\"}"]);
+    assert_eq!(waiting.await.unwrap(), Bytes::from_static(b"{\"hostname\": \"h\"}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_of_a_dead_original_worker_is_given_back() {
+    let server = RedisServer::start();
+    server.cli(&["LPUSH", "mutt:processing:alerter:alerter-3f2a91", "{\"n\":1}"]);
+    server.cli(&["LPUSH", "mutt:processing:alerter:alerter-alive", "{\"n\":2}"]);
+    server.cli(&["SET", "mutt:heartbeat:alerter:alerter-alive", "alive"]);
+    let queues = opened(&config(&server, "")).await;
+    let mut consumer = queues.get(QueueName::Ingest).consumer();
+    let got = consumer.next(10, LONG).await.unwrap();
+    assert_eq!(got[0].payload, Bytes::from_static(b"{\"n\":1}"));
+    consumer.settle(got.into_iter().map(Delivery::ack).collect()).await.unwrap();
+    assert!(consumer.next(10, LONG / 4).await.unwrap().is_empty(), "a living worker keeps its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_redis_loses_nothing_and_needs_no_restart_of_ours() {
+    let args = ["--appendfsync".to_owned(), "always".to_owned()].to_vec();
+    let mut server = RedisServer::with(RedisOptions { args, ..RedisOptions::default() });
+    let mut config = config(&server, "");
+    config.limits.lease = Duration::from_secs(60);
+    let queues = opened(&config).await;
+    let queue = Arc::clone(queues.get(QueueName::Ingest));
+    let mut consumer = queue.consumer();
+    queue.publish(records(0..20), Durability::Strict).await.unwrap();
+    let mut held = consumer.next(10, LONG).await.unwrap();
+    let rest = held.split_off(5);
+    server.kill();
+    let settled = consumer.settle(held.into_iter().map(Delivery::ack).collect()).await;
+    assert!(settled.unwrap_err().kind().is_transient());
+    assert!(queue.publish(records(20..21), Durability::Strict).await.unwrap_err().kind().is_transient());
+    server.start_again();
+    consumer.settle(rest.into_iter().map(Delivery::ack).collect()).await.unwrap();
+    assert!(wait_until(LONG, || server.cli(&["LLEN", "mutt:ingest_queue"]) == "10").await, "both settlements arrived");
+    queue.publish(records(21..22), Durability::Strict).await.unwrap();
+    let mut seen = Vec::new();
+    while seen.len() < 11 {
+        let got = consumer.next(100, LONG).await.unwrap();
+        assert!(!got.is_empty(), "{seen:?}");
+        seen.extend(got.iter().map(|d| d.payload.clone()));
+        consumer.settle(got.into_iter().map(Delivery::ack).collect()).await.unwrap();
+    }
+    assert_eq!(seen, [records(10..20), records(21..22)].concat());
+    assert_eq!(queue.stats().await.unwrap().depth, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_paused_for_too_long_finds_its_records_with_others() {
+    let server = RedisServer::start();
+    let mut config = config(&server, "");
+    config.limits.lease = Duration::from_secs(60);
+    let queues = opened(&config).await;
+    let queue = queues.get(QueueName::Ingest);
+    queue.publish(records(0..4), Durability::Strict).await.unwrap();
+    let (mut slow, mut quick) = (queue.consumer(), queue.consumer());
+    let held = slow.next(4, LONG).await.unwrap();
+    // As a reaper of another process would, after a pause of this one.
+    let list = server.cli(&["KEYS", "mutt:processing:alerter:*"]);
+    server.cli(&["DEL", &list.replace("processing", "heartbeat")]);
+    server.cli(&["RPOPLPUSH", &list, "mutt:ingest_queue"]);
+    server.cli(&["RPOPLPUSH", &list, "mutt:ingest_queue"]);
+    server.cli(&["DEL", &list]);
+    server.cli(&["RPUSH", "mutt:ingest_queue", "{\"n\":2}", "{\"n\":3}"]);
+    slow.settle(held.into_iter().map(Delivery::ack).collect()).await.unwrap();
+    let again = quick.next(10, LONG).await.unwrap();
+    assert_eq!(again.len(), 4, "late settling is harmless");
+    quick.settle(again.into_iter().map(Delivery::ack).collect()).await.unwrap();
+    queue.publish(records(7..8), Durability::Strict).await.unwrap();
+    let fresh = slow.next(10, LONG).await.unwrap();
+    assert_eq!(fresh[0].payload, records(7..8)[0]);
+    slow.settle(fresh.into_iter().map(Delivery::ack).collect()).await.unwrap();
+    assert_eq!(queue.stats().await.unwrap().depth, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_and_a_second_password_work_and_a_wrong_ca_or_password_is_said() {
+    let server = RedisServer::with(RedisOptions { password: Some("next".into()), tls: true, args: Vec::new() });
+    let mut good = config(&server, "");
+    let login = |password: &str| runtime::Login { user: None, password: Secret::new(password) };
+    good.redis.credentials = Credentials::new(vec![login("current"), login("next")]).1;
+    let queues = opened(&good).await;
+    queues.get(QueueName::Alerts).publish(records(0..1), Durability::Strict).await.unwrap();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let refused = async |config: &RedisQueueConfig| {
+        open(QueueConfig::Redis(Box::new(config.clone())), Arc::clone(&clock)).await.err().unwrap()
+    };
+    let error = refused(&config(&server, "wrong-password")).await;
+    assert!(error.kind().is_transient() && error.to_string().contains("refuses"), "{error}");
+    assert!(!error.to_string().contains("wrong-password"));
+    let stranger = tempfile::tempdir().unwrap();
+    let mut wrong = good.clone();
+    let other = testkit::servers::TestCerts::write(stranger.path());
+    wrong.redis.tls = Some(RedisTls { ca_file: Some(other.ca) });
+    let error = refused(&wrong).await;
+    assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+}
