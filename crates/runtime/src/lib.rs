@@ -6,12 +6,13 @@
 
 pub mod backoff;
 mod clock;
-mod credentials;
 pub mod config;
+mod credentials;
 mod health;
 pub mod http;
 pub mod logging;
 mod secret;
+pub mod secrets;
 mod stop;
 mod supervisor;
 pub mod tls;
