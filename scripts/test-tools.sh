@@ -6,3 +6,4 @@ cd "$(dirname "$0")"
 need redis-server "the tests of the Redis drivers" redis-server
 [ -x "$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -1)" ] ||
   need initdb "the tests of the PostgreSQL driver" postgresql
+bash ./openbao.sh

@@ -12,6 +12,7 @@ mod health;
 pub mod http;
 pub mod logging;
 mod secret;
+pub mod secrets;
 mod stop;
 mod supervisor;
 pub mod tls;

@@ -18,6 +18,14 @@ pub enum TlsError {
     Empty { path: PathBuf },
     #[error("certificate and key cannot be used")]
     Rustls(#[from] rustls::Error),
+    #[error("`{path}` holds a certificate that cannot be a root")]
+    Root {
+        path: PathBuf,
+        #[source]
+        source: rustls::Error,
+    },
+    #[error("this system has no root certificates: install `ca-certificates` or configure a CA file")]
+    NoSystemRoots,
 }
 
 /// Lowest protocol version a listener accepts.
@@ -51,6 +59,30 @@ pub fn server_config(cert: &Path, key: &Path, minimum: MinimumTls) -> Result<Arc
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     Ok(Arc::new(config))
+}
+
+/// Client side, verifying the server: against the certificates of `ca_file` alone where one is
+/// given, else against the system's roots. No client certificate.
+pub fn client_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, TlsError> {
+    let mut roots = rustls::RootCertStore::empty();
+    match ca_file {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|source| TlsError::Root { path: path.to_owned(), source })?;
+            }
+        }
+        None => {
+            // Systems carry certificates that rustls cannot read; the others are still good.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(TlsError::NoSystemRoots);
+            }
+        }
+    }
+    Ok(rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 /// The crypto provider that every TLS use of ours names explicitly.

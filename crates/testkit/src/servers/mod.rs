@@ -3,8 +3,10 @@
 
 mod certs;
 mod daemon;
+pub mod openbao;
 mod redis;
 
 pub use certs::TestCerts;
 pub use daemon::Daemon;
+pub use openbao::{AppRole, OpenBao, OpenBaoOptions};
 pub use redis::{RedisOptions, RedisServer};
