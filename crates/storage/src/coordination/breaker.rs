@@ -65,12 +65,12 @@ pub struct BreakerView {
 /// The state machine of one breaker.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BreakerMachine {
-    state: BreakerState,
-    failures: u32,
-    opened_at: Option<Timestamp>,
+    pub(super) state: BreakerState,
+    pub(super) failures: u32,
+    pub(super) opened_at: Option<Timestamp>,
     /// When the outstanding probe went out.
-    probe_at: Option<Timestamp>,
-    trips: u64,
+    pub(super) probe_at: Option<Timestamp>,
+    pub(super) trips: u64,
 }
 
 impl BreakerMachine {

@@ -14,9 +14,11 @@ mod breaker;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod local;
+mod redis;
 mod window;
 
 pub use breaker::{Admission, BreakerMachine, BreakerSettings, BreakerState, BreakerView};
+pub use redis::{RedisClock, RedisCoordinationConfig};
 
 use crate::StorageResult;
 use crate::sqlite::blocking;
@@ -144,6 +146,9 @@ pub trait Coordination: Send + Sync + 'static {
 
     /// Sets a live setting; returns the value before.
     async fn set_setting(&self, key: &str, value: &str) -> StorageResult<Option<String>>;
+
+    /// Removes a live setting, so that the configured value counts again; returns the value before.
+    async fn delete_setting(&self, key: &str) -> StorageResult<Option<String>>;
 }
 
 /// Which driver coordinates.
@@ -151,6 +156,8 @@ pub trait Coordination: Send + Sync + 'static {
 pub enum CoordinationConfig {
     /// One process: memory, with what must survive in `file` (SQLite).
     Local { file: PathBuf },
+    /// Several processes, through Redis.
+    Redis(Box<RedisCoordinationConfig>),
 }
 
 pub async fn open(config: CoordinationConfig) -> StorageResult<Arc<dyn Coordination>> {
@@ -159,5 +166,6 @@ pub async fn open(config: CoordinationConfig) -> StorageResult<Arc<dyn Coordinat
             let driver = blocking(move || local::Local::open(&file)).await?;
             Ok(Arc::new(driver))
         }
+        CoordinationConfig::Redis(config) => Ok(Arc::new(redis::RedisCoordination::open(*config).await?)),
     }
 }

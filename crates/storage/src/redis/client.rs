@@ -85,7 +85,6 @@ impl RedisClient {
     }
 
     /// A connection of the caller's own, for subscriptions.
-    #[allow(dead_code, reason = "the coordination driver, which follows, subscribes")]
     pub async fn subscriber(&self) -> StorageResult<PubSub> {
         self.0.connector.subscriber().await
     }
