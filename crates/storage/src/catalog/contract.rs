@@ -17,6 +17,7 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
     settings::rules_are_ordered_by_priority_then_id(&open("order").await).await;
     settings::rules_are_created_all_or_none(&open("all or none").await).await;
     settings::a_rule_changed_meanwhile_is_a_conflict(&open("conflict").await).await;
+    settings::of_two_updates_at_once_one_wins(&open("race").await).await;
     settings::ids_of_rules_are_never_given_again(&open).await;
     settings::bad_rules_are_invalid(&open("invalid").await).await;
     settings::hosts_and_teams_are_kept_sorted_and_unique(&open("hosts").await).await;
@@ -31,6 +32,11 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
     history::old_rows_are_purged_in_batches(&open("purge").await).await;
     history::alerts_go_from_pending_to_an_end(&open).await;
     history::alerts_are_filtered_and_paged(&open("alert pages").await).await;
+    history::texts_that_no_database_likes_are_recorded_and_found(&open("hostile").await).await;
+    history::wrong_clocks_are_recorded_and_listed(&open("clocks").await).await;
+    history::the_same_batch_by_several_workers_counts_once(&open("workers").await).await;
+    history::what_is_archived_leaves_the_log_once(&open("archive").await).await;
+    history::steps_of_one_alert_in_one_batch_end_as_one_by_one(&open("steps").await).await;
     history::a_batch_of_another_organisation_is_refused_whole(&open("foreign").await).await;
     open("ping").await.ping().await.unwrap();
 }

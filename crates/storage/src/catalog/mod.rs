@@ -14,12 +14,18 @@
 //! * Lists are paged by number, as the contract asks, over keys only: a deep page costs what it
 //!   skips in an index, never in rows. A page is at most 1,000 rows; a total is always given.
 //! * Another organisation's object is `NotFound`.
+//! * No text or time of an event makes [`AlertStore::record`] fail: what a store cannot hold it changes,
+//!   the same way every time, and finds by the original.
 //!
 //! To add a driver: a folder beside `sqlite/`, a variant in [`CatalogConfig`], an arm in [`open`].
 
 #[cfg(feature = "contract")]
 pub mod contract;
+mod fields;
+mod postgres;
 mod sqlite;
+
+pub use postgres::{PgTls, PostgresConfig};
 
 use crate::StorageResult;
 use crate::sqlite::blocking;
@@ -174,6 +180,16 @@ pub trait AuditStore: Send + Sync {
     /// Removes event audit rows and settled alerts older than `events_before` and change rows older
     /// than `changes_before`, at most `limit` rows of each; returns how many went.
     async fn purge(&self, events_before: Timestamp, changes_before: Timestamp, limit: u64) -> StorageResult<Purged>;
+    /// Moves event audit rows older than `before` out of the log into the archive, at most `limit`;
+    /// returns how many went. Ask until 0, then purge what is left. A driver without an archive
+    /// answers 0.
+    async fn archive(&self, _before: Timestamp, _limit: u64) -> StorageResult<u64> {
+        Ok(0)
+    }
+    /// Removes archived rows older than `before`, at most `limit`; returns how many went.
+    async fn purge_archive(&self, _before: Timestamp, _limit: u64) -> StorageResult<u64> {
+        Ok(0)
+    }
 }
 
 /// Rows that [`AuditStore::purge`] removed.
@@ -244,7 +260,11 @@ pub trait Catalog: RuleStore + HostStore + AuditStore + AlertStore + 'static {
 /// Which driver keeps the catalog.
 #[derive(Debug, Clone)]
 pub enum CatalogConfig {
-    Sqlite { file: PathBuf },
+    Sqlite {
+        file: PathBuf,
+    },
+    /// Shared by many processes; adopts a database of MUTT 2.5.
+    Postgres(PostgresConfig),
 }
 
 /// Opens the catalog and brings its schema up to date.
@@ -254,5 +274,6 @@ pub async fn open(config: CatalogConfig) -> StorageResult<Arc<dyn Catalog>> {
             let catalog = blocking(move || sqlite::SqliteCatalog::open(&file)).await?;
             Ok(Arc::new(catalog))
         }
+        CatalogConfig::Postgres(config) => Ok(Arc::new(postgres::PostgresCatalog::open(config).await?)),
     }
 }

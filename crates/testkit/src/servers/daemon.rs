@@ -66,6 +66,11 @@ impl Daemon {
     /// SIGTERM, and waits for its end; `kill -9` after ten seconds.
     pub fn terminate(&mut self) {
         self.signal("TERM");
+        self.wait();
+    }
+
+    /// Waits for its end after a signal; `kill -9` after ten seconds.
+    pub fn wait(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
             if self.child.try_wait().expect("a child can be asked").is_some() {

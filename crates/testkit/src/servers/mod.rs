@@ -4,9 +4,11 @@
 mod certs;
 mod daemon;
 pub mod openbao;
+mod postgres;
 mod redis;
 
 pub use certs::TestCerts;
 pub use daemon::Daemon;
 pub use openbao::{AppRole, OpenBao, OpenBaoOptions};
+pub use postgres::{PostgresOptions, PostgresServer};
 pub use redis::{RedisOptions, RedisServer};

@@ -266,6 +266,141 @@ pub async fn alerts_are_filtered_and_paged(catalog: &Store) {
     assert_eq!((others.total, others.rows.len()), (0, 0));
 }
 
+pub async fn texts_that_no_database_likes_are_recorded_and_found(catalog: &Store) {
+    let hosts =
+        ["a\0b".to_owned(), "h".repeat(20_000), "ü".repeat(3_000) + "1", "ü".repeat(3_000) + "2", String::new()];
+    let mut entries = Vec::new();
+    let mut alerts = Vec::new();
+    for (n, host) in (0u64..).zip(&hosts) {
+        entries.push(AuditEntry {
+            hostname: host.clone(),
+            handling_decision: format!("\0{}", "x".repeat(500)),
+            raw_message: Bytes::from_static(b"{\"message\":\"a\0b\xff \\u0000 \\ud800\"}"),
+            ..entry(n, n)
+        });
+        alerts.push(Alert {
+            host: host.clone(),
+            message: "m\0".repeat(5_000),
+            signature: "s\0".into(),
+            team: "t\0".into(),
+            correlation_id: "c\0".repeat(1_000),
+            handling: Handling::new("\0"),
+            ..alert(event_id(n, n), n)
+        });
+    }
+    entries.push(entry(9, 9));
+    catalog.record(&home(), entries.clone(), alerts.clone()).await.unwrap();
+    catalog.record(&home(), entries, alerts.clone()).await.unwrap();
+    let log = catalog.audit_log(&home(), &AuditFilter::default(), page(1, 50)).await.unwrap();
+    assert_eq!((log.total, log.rows.len()), (6, 6), "each row once, the good one among them");
+    for host in hosts {
+        let rows = audit(catalog, AuditFilter { hostname: Some(host.clone()), ..Default::default() }).await;
+        assert_eq!(rows.len(), 1, "{} bytes", host.len());
+        let filter = AlertFilter { hostname: Some(host.clone()), ..Default::default() };
+        let found = catalog.alerts(&home(), &filter, page(1, 10)).await.unwrap();
+        assert_eq!(found.total, 1, "{} bytes", host.len());
+        let whole = found.rows[0].alert.host == host || found.rows[0].alert.host == host.replace('\0', "\u{fffd}");
+        assert!(whole, "an alert tells the whole name");
+    }
+    let detail = Some("a\0b".into());
+    let step = AlertProgress { id: alerts[0].id, state: AlertState::Dead, at: at(9), attempts: u32::MAX, detail };
+    catalog.mark_alerts(vec![step]).await.unwrap();
+    assert_eq!(catalog.alert(&home(), alerts[0].id).await.unwrap().state, AlertState::Dead);
+    let change = ConfigChange {
+        id: 0,
+        changed_at: at(1),
+        changed_by: "a\0".repeat(200),
+        operation: "UPDATE".into(),
+        table_name: "t".repeat(200),
+        record_id: i64::MAX,
+        old_values: Some(r#"{"value":"\u0000 \ud800 \ud83d\ude00"}"#.into()),
+        new_values: None,
+        reason: Some("\0".into()),
+        correlation_id: "c".repeat(1_000),
+    };
+    catalog.record_config_change(&home(), change).await.unwrap();
+    assert_eq!(catalog.config_changes(&home(), &ConfigChangeFilter::default(), page(1, 9)).await.unwrap().total, 1);
+}
+
+pub async fn wrong_clocks_are_recorded_and_listed(catalog: &Store) {
+    let times = ["9999-12-30T00:00:00Z", "2031-05-01T00:00:00Z", "1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z"];
+    let times: Vec<_> = times.iter().map(|t| model::Timestamp::parse(t).unwrap()).collect();
+    let mut entries: Vec<_> =
+        (0u64..).zip(&times).map(|(n, t)| AuditEntry { event_timestamp: *t, ..entry(n, n) }).collect();
+    for (n, micros) in [(10, i64::MIN), (11, i64::MAX)] {
+        entries.push(AuditEntry { event_timestamp: model::Timestamp::from_micros(micros), ..entry(n, n) });
+    }
+    catalog.record(&home(), entries.clone(), Vec::new()).await.unwrap();
+    catalog.record(&home(), entries, Vec::new()).await.unwrap();
+    let log = catalog.audit_log(&home(), &AuditFilter::default(), page(1, 50)).await.unwrap();
+    assert_eq!((log.total, log.rows.len()), (6, 6));
+    let filter = AuditFilter { from: Some(times[3]), to: Some(times[0]), ..Default::default() };
+    let mut seen: Vec<_> = audit(catalog, filter).await.into_iter().map(|row| row.entry.event_timestamp).collect();
+    seen.retain(|time| times.contains(time));
+    seen.dedup();
+    assert_eq!(seen, times);
+}
+
+pub async fn the_same_batch_by_several_workers_counts_once(catalog: &Store) {
+    let entries: Vec<_> = (0..300).map(|n| entry(n, n)).collect();
+    let alerts: Vec<_> = (0..300).map(|n| alert(event_id(n, n), n)).collect();
+    let mut workers = tokio::task::JoinSet::new();
+    for n in 0..6 {
+        let (catalog, mut entries, mut alerts) = (catalog.clone(), entries.clone(), alerts.clone());
+        if n % 2 == 0 {
+            entries.reverse();
+            alerts.reverse();
+        }
+        workers.spawn(async move { catalog.record(&home(), entries, alerts).await });
+    }
+    while let Some(recorded) = workers.join_next().await {
+        recorded.unwrap().unwrap();
+    }
+    let log = catalog.audit_log(&home(), &AuditFilter::default(), page(1, 1_000)).await.unwrap();
+    assert_eq!((log.total, log.rows.len()), (300, 300));
+    assert_eq!(catalog.alerts(&home(), &AlertFilter::default(), page(1, 1)).await.unwrap().total, 300);
+}
+
+pub async fn what_is_archived_leaves_the_log_once(catalog: &Store) {
+    let entries: Vec<_> = (0..10).map(|n| entry(n, n)).collect();
+    catalog.record(&home(), entries, Vec::new()).await.unwrap();
+    let mut archived = 0;
+    loop {
+        let gone = catalog.archive(at(6), 4).await.unwrap();
+        assert!(gone <= 4);
+        archived += gone;
+        let log = catalog.audit_log(&home(), &AuditFilter::default(), page(1, 50)).await.unwrap();
+        assert_eq!((log.total, log.rows.len() as u64), (10 - archived, 10 - archived));
+        if gone == 0 {
+            break;
+        }
+    }
+    let purged = catalog.purge(at(6), at(0), 100).await.unwrap().events;
+    assert_eq!(archived + purged, 6);
+    let out_of_archive = catalog.purge_archive(at(4), 100).await.unwrap();
+    assert_eq!(out_of_archive, if archived == 0 { 0 } else { 4 });
+    assert_eq!(catalog.purge_archive(at(4), 100).await.unwrap(), 0);
+}
+
+pub async fn steps_of_one_alert_in_one_batch_end_as_one_by_one(catalog: &Store) {
+    let alerts: Vec<_> = (0..3).map(|n| alert(event_id(n, n), n)).collect();
+    catalog.record(&home(), Vec::new(), alerts.clone()).await.unwrap();
+    let step =
+        |n: usize, state, secs| AlertProgress { id: alerts[n].id, state, at: at(secs), attempts: 1, detail: None };
+    let steps = vec![
+        step(0, AlertState::Delivered, 1),
+        step(0, AlertState::Dead, 2),
+        step(1, AlertState::Dead, 3),
+        step(1, AlertState::Pending, 4),
+        step(2, AlertState::Recorded, 5),
+        step(2, AlertState::Delivered, 6),
+    ];
+    catalog.mark_alerts(steps).await.unwrap();
+    for (n, expected) in [(0, AlertState::Delivered), (1, AlertState::Pending), (2, AlertState::Delivered)] {
+        assert_eq!(catalog.alert(&home(), alerts[n].id).await.unwrap().state, expected, "{n}");
+    }
+}
+
 pub async fn a_batch_of_another_organisation_is_refused_whole(catalog: &Store) {
     let foreign = Alert { org: org("acme"), ..alert(event_id(0, 1), 0) };
     let result = catalog.record(&home(), vec![entry(0, 1)], vec![foreign]).await;

@@ -63,6 +63,16 @@ pub async fn a_rule_changed_meanwhile_is_a_conflict(catalog: &Store) {
     );
 }
 
+pub async fn of_two_updates_at_once_one_wins(catalog: &Store) {
+    let id = catalog.create_rule(&home(), draft("a"), &admin(0)).await.unwrap();
+    let update = async |text: &str| catalog.update_rule(&home(), id, &draft("a"), draft(text), &admin(1)).await;
+    let (left, right) = tokio::join!(update("left"), update("right"));
+    let (winner, loser) = if left.is_ok() { ("left", right) } else { ("right", left) };
+    assert_eq!(kind(loser), ErrorKind::Conflict);
+    assert_eq!(catalog.rule(&home(), id).await.unwrap().draft, draft(winner));
+    assert_eq!(changes(catalog, &home(), ConfigChangeFilter::default()).await.len(), 2);
+}
+
 pub async fn ids_of_rules_are_never_given_again(open: &impl AsyncFn(&'static str) -> Store) {
     let catalog = open("ids").await;
     let first = catalog.create_rule(&home(), draft("a"), &admin(0)).await.unwrap();

@@ -1,13 +1,12 @@
 //! Alerts and how far they came; the pending ones are the outbox of delivery.
 
-use super::rules::org_of;
-use super::{Conditions, Key, SqliteCatalog, audit, not_found};
+use super::{Conditions, Key, SqliteCatalog, audit};
 use crate::StorageResult;
+use crate::catalog::fields::{foreign_alert, not_found, org_of, severity_of, state_of};
 use crate::catalog::{AlertFilter, AlertProgress, AlertRecord, AlertStore, AuditEntry, Page, PageRequest};
-use crate::error::StorageError;
 use async_trait::async_trait;
 use bytes::Bytes;
-use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, ErrorKind, Handling, OrgId, Timestamp};
+use model::{Alert, AlertId, AlertKind, AlertState, Handling, OrgId, Timestamp};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 const COLUMNS: &str = "id, org, kind, event_id, correlation_id, created_at, host, team, severity, handling, rule_id, \
@@ -17,7 +16,7 @@ const COLUMNS: &str = "id, org, kind, event_id, correlation_id, created_at, host
 impl AlertStore for SqliteCatalog {
     async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<()> {
         if alerts.iter().any(|alert| alert.org != *org) {
-            return Err(StorageError::new(ErrorKind::Invalid, "an alert of another organisation in the batch"));
+            return Err(foreign_alert());
         }
         if audits.is_empty() && alerts.is_empty() {
             return Ok(());
@@ -191,17 +190,4 @@ impl AlertRow {
         record.alert.org = org_of(&self.org)?;
         Ok(record)
     }
-}
-
-/// The CHECK of the column names the same four.
-fn state_of(text: &str) -> AlertState {
-    AlertState::parse(text).unwrap_or(AlertState::Pending)
-}
-
-fn severity_of(code: u8) -> AlertSeverity {
-    use AlertSeverity as S;
-    [S::Clear, S::Info, S::Minor, S::Warning, S::Major, S::Critical]
-        .into_iter()
-        .find(|s| s.code() == code)
-        .unwrap_or(S::Warning)
 }

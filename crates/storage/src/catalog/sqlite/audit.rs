@@ -1,13 +1,14 @@
 //! The two audit logs and their retention.
 
-use super::{Conditions, Key, SqliteCatalog, invalid, like_substring};
+use super::{Conditions, Key, SqliteCatalog};
 use crate::StorageResult;
+use crate::catalog::fields::{check_operation, first_id_at, like_substring};
 use crate::catalog::{
     AuditEntry, AuditFilter, AuditRow, AuditStore, ConfigChange, ConfigChangeFilter, Page, PageRequest, Purged,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use model::{AlertState, EventId, OrgId, Timestamp};
+use model::{AlertState, OrgId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::BTreeMap;
 
@@ -58,9 +59,7 @@ impl AuditStore for SqliteCatalog {
     }
 
     async fn record_config_change(&self, org: &OrgId, change: ConfigChange) -> StorageResult<()> {
-        if !["CREATE", "UPDATE", "DELETE"].contains(&change.operation.as_str()) {
-            return Err(invalid("operation must be CREATE, UPDATE or DELETE"));
-        }
+        check_operation(&change.operation)?;
         let org = org.clone();
         self.database
             .transact(move |t| {
@@ -156,12 +155,6 @@ fn purge_events(t: &Transaction<'_>, before: Timestamp, limit: i64) -> StorageRe
         add_to_count(t, &org, -n)?;
     }
     Ok(rows)
-}
-
-/// Ids of events and alerts begin with the time of acceptance; devices with a wrong clock cannot
-/// escape retention by their own timestamps.
-fn first_id_at(time: Timestamp) -> u128 {
-    EventId::new(Timestamp::from_millis(time.millis().max(0)), 0, 0).to_u128()
 }
 
 fn add_to_count(t: &Transaction<'_>, org: &str, rows: i64) -> StorageResult<()> {

@@ -1,14 +1,13 @@
 //! Development hosts and the teams of devices.
 
-use super::rules::{check_text, org_of};
-use super::{Change, SqliteCatalog, invalid, json_of, move_revision, not_found};
+use super::{Change, SqliteCatalog, move_revision};
 use crate::StorageResult;
+use crate::catalog::fields::{check_host, check_team, host_values, not_found, org_of, team_values};
 use crate::catalog::{Actor, HostStore, OrgHosts};
 use crate::error::StorageError;
 use async_trait::async_trait;
 use model::{ErrorKind, OrgId};
 use rusqlite::{OptionalExtension, Transaction, params};
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 const HOSTS: &str = "development_hosts";
@@ -159,33 +158,4 @@ fn team_of(t: &Transaction<'_>, org: &OrgId, host: &str) -> StorageResult<String
         )
         .optional()?;
     team.ok_or_else(|| not_found("hostname"))
-}
-
-fn check_host(host: &str) -> StorageResult<()> {
-    if host.is_empty() {
-        return Err(invalid("hostname is required"));
-    }
-    check_text("hostname", host, 255)
-}
-
-fn check_team(team: &str) -> StorageResult<()> {
-    if team.is_empty() {
-        return Err(invalid("team_assignment is required"));
-    }
-    check_text("team_assignment", team, 100)
-}
-
-#[derive(Serialize)]
-struct HostValues<'a> {
-    hostname: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    team_assignment: Option<&'a str>,
-}
-
-fn host_values(hostname: &str) -> StorageResult<String> {
-    json_of(&HostValues { hostname, team_assignment: None })
-}
-
-fn team_values(hostname: &str, team: &str) -> StorageResult<String> {
-    json_of(&HostValues { hostname, team_assignment: Some(team) })
 }

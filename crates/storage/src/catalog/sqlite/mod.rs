@@ -8,14 +8,14 @@ mod audit;
 mod hosts;
 mod rules;
 
+use super::fields::{PAGE_ROWS_MAX, operation_of};
 use super::{Actor, Catalog, PageRequest};
+use crate::StorageResult;
 use crate::sqlite::{Database, Durability, Tuning};
-use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
-use model::{AlertId, ErrorKind, EventId, OrgId, Timestamp};
+use model::{AlertId, EventId, OrgId, Timestamp};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Value, ValueRef};
 use rusqlite::{Connection, Transaction, params};
-use serde::Serialize;
 use std::path::Path;
 
 const STEPS: [&str; 1] = [include_str!("../../../migrations/sqlite/catalog/0001.sql")];
@@ -24,9 +24,6 @@ const STEPS: [&str; 1] = [include_str!("../../../migrations/sqlite/catalog/0001.
 /// many rows.
 const TUNING: Tuning =
     Tuning { durability: Durability::Full, cache_kib: 16 << 10, page_bytes: None, autocheckpoint_pages: 8_000 };
-
-/// Rows of one page at most, whatever is asked.
-const PAGE_ROWS_MAX: u64 = 1_000;
 
 pub(super) struct SqliteCatalog {
     database: Database,
@@ -68,11 +65,7 @@ struct Change<'a> {
 
 impl Change<'_> {
     fn write(self, transaction: &Transaction<'_>) -> StorageResult<()> {
-        let operation = match (&self.old, &self.new) {
-            (None, _) => "CREATE",
-            (Some(_), Some(_)) => "UPDATE",
-            (Some(_), None) => "DELETE",
-        };
+        let operation = operation_of(self.old.as_ref(), self.new.as_ref());
         let mut insert = transaction.prepare_cached(
             "INSERT INTO config_audit_log (org, changed_at, changed_by, operation, table_name, record_id, old_values, \
              new_values, reason, correlation_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -91,19 +84,6 @@ impl Change<'_> {
         ])?;
         Ok(())
     }
-}
-
-/// The values of a row as the JSON object that audit rows hold.
-fn json_of(row: &impl Serialize) -> StorageResult<String> {
-    serde_json::to_string(row).map_err(|e| StorageError::with_source(ErrorKind::Internal, "values of an audit row", e))
-}
-
-fn not_found(what: &str) -> StorageError {
-    StorageError::new(ErrorKind::NotFound, format!("{what} not found"))
-}
-
-fn invalid(text: impl Into<String>) -> StorageError {
-    StorageError::new(ErrorKind::Invalid, text)
 }
 
 /// `WHERE …` as it grows, with its values in order.
@@ -157,20 +137,6 @@ impl Conditions {
     }
 }
 
-/// `%text%` for `LIKE … ESCAPE '\'`, in which `text` means itself.
-fn like_substring(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len() + 2);
-    pattern.push('%');
-    for c in text.chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
-}
-
 /// An id as its 16 bytes.
 struct Key(u128);
 
@@ -196,11 +162,6 @@ impl FromSql for Key {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn wildcards_in_a_search_text_mean_themselves() {
-        assert_eq!(like_substring(r"50%_a\b"), r"%50\%\_a\\b%");
-    }
 
     #[tokio::test]
     async fn pages_and_counts_never_scan_a_table() {

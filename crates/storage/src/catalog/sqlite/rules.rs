@@ -1,13 +1,13 @@
 //! Rules.
 
-use super::{Change, SqliteCatalog, invalid, json_of, move_revision, not_found, revision};
+use super::{Change, SqliteCatalog, move_revision, revision};
 use crate::StorageResult;
+use crate::catalog::fields::{changed_meanwhile, check_rule, not_found, org_of, rule_values};
 use crate::catalog::{Actor, RuleStore};
 use crate::error::StorageError;
 use async_trait::async_trait;
 use model::{ErrorKind, Handling, MatchType, OrgId, Rule, RuleDraft, RuleId};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
-use serde::Serialize;
 
 const TABLE: &str = "alert_rules";
 const COLUMNS: &str = "id, match_string, trap_oid, syslog_severity, match_type, priority, prod_handling, dev_handling, \
@@ -55,7 +55,7 @@ impl RuleStore for SqliteCatalog {
 
     async fn create_rules(&self, org: &OrgId, drafts: Vec<RuleDraft>, by: &Actor) -> StorageResult<Vec<RuleId>> {
         for draft in &drafts {
-            check(draft)?;
+            check_rule(draft)?;
         }
         if drafts.is_empty() {
             return Ok(Vec::new());
@@ -81,13 +81,13 @@ impl RuleStore for SqliteCatalog {
         draft: RuleDraft,
         by: &Actor,
     ) -> StorageResult<()> {
-        check(&draft)?;
+        check_rule(&draft)?;
         let (org, expected, by) = (org.clone(), expected.clone(), by.clone());
         self.database
             .transact(move |t| {
                 let current = find(t, &org, id)?;
                 if current.draft != expected {
-                    return Err(StorageError::new(ErrorKind::Conflict, "the rule was changed by somebody else"));
+                    return Err(changed_meanwhile());
                 }
                 t.execute(
                     "UPDATE alert_rules SET match_string = ?, trap_oid = ?, syslog_severity = ?, match_type = ?, \
@@ -107,7 +107,7 @@ impl RuleStore for SqliteCatalog {
                         id,
                     ],
                 )?;
-                let (old, new) = (Some(values(id, &current.draft)?), Some(values(id, &draft)?));
+                let (old, new) = (Some(rule_values(id, &current.draft)?), Some(rule_values(id, &draft)?));
                 Change { table: TABLE, record_id: id, old, new, org: &org, by: &by }.write(t)?;
                 move_revision(t)
             })
@@ -120,7 +120,7 @@ impl RuleStore for SqliteCatalog {
             .transact(move |t| {
                 let old = find(t, &org, id)?;
                 t.execute("DELETE FROM alert_rules WHERE org = ? AND id = ?", params![org.as_str(), id])?;
-                let old = Some(values(id, &old.draft)?);
+                let old = Some(rule_values(id, &old.draft)?);
                 Change { table: TABLE, record_id: id, old, new: None, org: &org, by: &by }.write(t)?;
                 move_revision(t)
             })
@@ -155,7 +155,7 @@ fn insert(t: &Transaction<'_>, org: &OrgId, draft: &RuleDraft, by: &Actor) -> St
         draft.team_assignment,
         draft.is_active,
     ])?;
-    let new = Some(values(id, draft)?);
+    let new = Some(rule_values(id, draft)?);
     Change { table: TABLE, record_id: id, old: None, new, org, by }.write(t)?;
     Ok(id)
 }
@@ -176,70 +176,5 @@ fn rule_of(row: &Row<'_>) -> rusqlite::Result<Rule> {
             team_assignment: row.get(8)?,
             is_active: row.get(9)?,
         },
-    })
-}
-
-pub(super) fn org_of(text: &str) -> StorageResult<OrgId> {
-    text.parse().map_err(|e| StorageError::with_source(ErrorKind::Internal, "an organisation in the catalog", e))
-}
-
-/// What the CHECKs of the table ask for, as sentences.
-fn check(draft: &RuleDraft) -> StorageResult<()> {
-    if draft.match_string.is_none() && draft.trap_oid.is_none() {
-        return Err(invalid("either match_string or trap_oid is required"));
-    }
-    if draft.syslog_severity.is_some_and(|s| s > 7) {
-        return Err(invalid("syslog_severity must be 0 to 7"));
-    }
-    for (name, value, max) in [
-        ("match_string", draft.match_string.as_deref().unwrap_or(""), 255),
-        ("trap_oid", draft.trap_oid.as_deref().unwrap_or(""), 255),
-        ("prod_handling", draft.prod_handling.as_str(), 100),
-        ("dev_handling", draft.dev_handling.as_str(), 100),
-        ("team_assignment", draft.team_assignment.as_str(), 100),
-    ] {
-        check_text(name, value, max)?;
-    }
-    Ok(())
-}
-
-/// At most `max` characters, and none that a database text cannot hold.
-pub(super) fn check_text(name: &str, value: &str, max: usize) -> StorageResult<()> {
-    if value.chars().count() > max {
-        return Err(invalid(format!("{name} is longer than {max} characters")));
-    }
-    if value.contains('\0') {
-        return Err(invalid(format!("{name} contains a NUL character")));
-    }
-    Ok(())
-}
-
-/// A rule in an audit row.
-#[derive(Serialize)]
-struct Values<'a> {
-    id: RuleId,
-    match_string: Option<&'a str>,
-    trap_oid: Option<&'a str>,
-    syslog_severity: Option<u8>,
-    match_type: &'a str,
-    priority: i32,
-    prod_handling: &'a str,
-    dev_handling: &'a str,
-    team_assignment: &'a str,
-    is_active: bool,
-}
-
-fn values(id: RuleId, draft: &RuleDraft) -> StorageResult<String> {
-    json_of(&Values {
-        id,
-        match_string: draft.match_string.as_deref(),
-        trap_oid: draft.trap_oid.as_deref(),
-        syslog_severity: draft.syslog_severity,
-        match_type: draft.match_type.as_str(),
-        priority: draft.priority,
-        prod_handling: draft.prod_handling.as_str(),
-        dev_handling: draft.dev_handling.as_str(),
-        team_assignment: &draft.team_assignment,
-        is_active: draft.is_active,
     })
 }

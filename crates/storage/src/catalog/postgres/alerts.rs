@@ -1,0 +1,297 @@
+//! Alerts and how far they came; the pending ones are the outbox of delivery.
+
+use super::audit::{HOST_CHARS, insert_entries};
+use super::pool::Access;
+use super::values::{Key, Time, fit, no_nul};
+use super::{Conditions, PostgresCatalog};
+use crate::StorageResult;
+use crate::catalog::fields::{foreign_alert, not_found, org_of, severity_of, state_of};
+use crate::catalog::{AlertFilter, AlertProgress, AlertRecord, AlertStore, AuditEntry, Page, PageRequest};
+use async_trait::async_trait;
+use bytes::Bytes;
+use model::{Alert, AlertId, AlertKind, AlertState, Handling, OrgId, Timestamp};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Row};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+const COLUMNS: &str = "id, org, kind, event_id, correlation_id, created_at, coalesce(host_full, host), team, severity, \
+                       handling, rule_id, signature, message, raw_json, state, state_at, attempts, detail";
+
+/// Tries of a batch that met a partition in the making, or another worker with the same rows.
+const TRIES: u32 = 5;
+/// Batches after which the counters of rows are added up.
+const COMPACT_EVERY: u32 = 500;
+
+#[async_trait]
+impl AlertStore for PostgresCatalog {
+    async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<()> {
+        if alerts.iter().any(|alert| alert.org != *org) {
+            return Err(foreign_alert());
+        }
+        if audits.is_empty() && alerts.is_empty() {
+            return Ok(());
+        }
+        self.make_partitions(&audits).await;
+        let batch = Arc::new((org.clone(), audits, alerts));
+        let mut tries = 1;
+        loop {
+            let batch = Arc::clone(&batch);
+            let written = self
+                .pool
+                .run(Access::Write, move |c| {
+                    Box::pin(async move {
+                        let (org, audits, alerts) = &*batch;
+                        insert_entries(c, org, audits).await?;
+                        insert_alerts(c, alerts).await
+                    })
+                })
+                .await;
+            match written {
+                Err(error) if error.retry_after == Some(Duration::ZERO) && tries < TRIES => tries += 1,
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        self.compact_counts().await;
+        Ok(())
+    }
+
+    async fn alert_states(&self, ids: &[AlertId]) -> StorageResult<Vec<(AlertId, AlertState)>> {
+        let keys: Vec<Key> = ids.iter().map(|id| Key(id.to_u128())).collect();
+        let found = self
+            .pool
+            .run(Access::Read, |c| {
+                Box::pin(async move {
+                    let rows =
+                        sqlx::query("SELECT id, state FROM alerts WHERE id = ANY($1)").bind(keys).fetch_all(c).await?;
+                    let pairs = rows
+                        .iter()
+                        .map(|row| Ok((row.try_get::<Key, _>(0)?.alert(), state_of(row.try_get::<&str, _>(1)?))));
+                    Ok(pairs.collect::<sqlx::Result<HashMap<_, _>>>()?)
+                })
+            })
+            .await?;
+        Ok(ids.iter().filter_map(|id| Some((*id, *found.get(id)?))).collect())
+    }
+
+    async fn mark_alerts(&self, progress: Vec<AlertProgress>) -> StorageResult<()> {
+        // As if one by one: the last step of an alert counts, and none after its delivery.
+        let mut last: BTreeMap<AlertId, AlertProgress> = BTreeMap::new();
+        for step in progress {
+            match last.get(&step.id) {
+                Some(earlier) if earlier.state == AlertState::Delivered => {}
+                _ => {
+                    last.insert(step.id, step);
+                }
+            }
+        }
+        if last.is_empty() {
+            return Ok(());
+        }
+        let steps: Vec<AlertProgress> = last.into_values().collect();
+        self.pool
+            .run(Access::Write, |c| {
+                Box::pin(async move {
+                    let ids: Vec<Key> = steps.iter().map(|s| Key(s.id.to_u128())).collect();
+                    let states: Vec<&str> = steps.iter().map(|s| s.state.as_str()).collect();
+                    let times: Vec<Time> = steps.iter().map(|s| Time(s.at)).collect();
+                    let attempts: Vec<i32> =
+                        steps.iter().map(|s| i32::try_from(s.attempts).unwrap_or(i32::MAX)).collect();
+                    let details: Vec<Option<Cow<'_, str>>> =
+                        steps.iter().map(|s| s.detail.as_deref().map(no_nul)).collect();
+                    // Locked in the order of the ids, so that two callers never wait in a circle.
+                    sqlx::query(
+                        "WITH locked AS MATERIALIZED ( \
+                             SELECT id FROM alerts WHERE id = ANY($1) AND state <> 'delivered' \
+                             ORDER BY id FOR UPDATE) \
+                         UPDATE alerts a SET state = s.state, state_at = s.state_at, attempts = s.attempts, \
+                             detail = s.detail \
+                         FROM UNNEST($1, $2::text[], $3, $4, $5::text[]) s (id, state, state_at, attempts, detail), \
+                             locked l \
+                         WHERE a.id = s.id AND l.id = a.id AND a.state <> 'delivered'",
+                    )
+                    .bind(ids)
+                    .bind(states)
+                    .bind(times)
+                    .bind(attempts)
+                    .bind(details)
+                    .execute(c)
+                    .await?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    async fn pending_alerts(&self, after: Option<(Timestamp, AlertId)>, limit: usize) -> StorageResult<Vec<Alert>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let (created, id) = match after {
+            Some((created, id)) => (created, id.to_u128()),
+            None => (Timestamp::from_micros(i64::MIN), 0),
+        };
+        self.pool
+            .run(Access::Read, move |c| {
+                Box::pin(async move {
+                    let sql = format!(
+                        "SELECT {COLUMNS} FROM alerts WHERE state = 'pending' AND (created_at, id) > ($1, $2) \
+                         ORDER BY created_at, id LIMIT $3"
+                    );
+                    let rows = sqlx::query(AssertSqlSafe(sql))
+                        .bind(Time(created))
+                        .bind(Key(id))
+                        .bind(limit)
+                        .fetch_all(c)
+                        .await?;
+                    rows.iter().map(|row| Ok(record_of(row)?.alert)).collect()
+                })
+            })
+            .await
+    }
+
+    async fn alert(&self, org: &OrgId, id: AlertId) -> StorageResult<AlertRecord> {
+        let org = org.clone();
+        self.pool
+            .run(Access::Read, move |c| {
+                Box::pin(async move {
+                    let sql = format!("SELECT {COLUMNS} FROM alerts WHERE id = $1 AND org = $2");
+                    let row = sqlx::query(AssertSqlSafe(sql))
+                        .bind(Key(id.to_u128()))
+                        .bind(org.as_str())
+                        .fetch_optional(c)
+                        .await?;
+                    record_of(&row.ok_or_else(|| not_found("alert"))?)
+                })
+            })
+            .await
+    }
+
+    async fn alerts(&self, org: &OrgId, filter: &AlertFilter, page: PageRequest) -> StorageResult<Page<AlertRecord>> {
+        let mut conditions = Conditions::of(org)?;
+        conditions.add("event_id = $$", filter.event_id.map(|id| Key(id.to_u128())))?;
+        conditions.add("host = $$", filter.hostname.as_deref().map(|host| fit(host, HOST_CHARS)))?;
+        conditions.add("state = $$", filter.state.map(AlertState::as_str))?;
+        conditions.add_range("created_at", filter.from, filter.to)?;
+        self.pool
+            .run(Access::Read, move |c| {
+                Box::pin(async move {
+                    let total = conditions.count(c, "alerts").await?;
+                    let rows = conditions.page(c, ("alerts", COLUMNS, "created_at"), page).await?;
+                    Ok(Page { rows: rows.iter().map(record_of).collect::<StorageResult<_>>()?, total })
+                })
+            })
+            .await
+    }
+}
+
+impl PostgresCatalog {
+    /// Adds up the counters of rows now and then. What fails here is done the next time.
+    async fn compact_counts(&self) {
+        if self.recorded.fetch_add(1, Ordering::Relaxed) % COMPACT_EVERY != COMPACT_EVERY - 1 {
+            return;
+        }
+        let compacted = self
+            .pool
+            .run(Access::Write, |c| {
+                Box::pin(async move {
+                    sqlx::query("SELECT muttd_compact_counts()").execute(c).await?;
+                    Ok(())
+                })
+            })
+            .await;
+        if let Err(error) = compacted {
+            tracing::debug!(%error, "the counters of audit rows could not be added up now");
+        }
+    }
+}
+
+/// Inserts what is not there yet.
+async fn insert_alerts(c: &mut PgConnection, alerts: &[Alert]) -> StorageResult<()> {
+    if alerts.is_empty() {
+        return Ok(());
+    }
+    let mut sorted: Vec<&Alert> = alerts.iter().collect();
+    sorted.sort_by_key(|alert| alert.id);
+    for chunk in sorted.chunks(2_000) {
+        insert_chunk(c, chunk).await?;
+    }
+    Ok(())
+}
+
+async fn insert_chunk(c: &mut PgConnection, alerts: &[&Alert]) -> StorageResult<()> {
+    fn texts<'a>(alerts: &[&'a Alert], field: impl Fn(&'a Alert) -> &'a str) -> Vec<Cow<'a, str>> {
+        alerts.iter().map(|alert| no_nul(field(alert))).collect()
+    }
+    let ids: Vec<Key> = alerts.iter().map(|a| Key(a.id.to_u128())).collect();
+    let orgs: Vec<&str> = alerts.iter().map(|a| a.org.as_str()).collect();
+    let kinds: Vec<&str> = alerts.iter().map(|a| a.kind.as_str()).collect();
+    let events: Vec<Key> = alerts.iter().map(|a| Key(a.event_id.to_u128())).collect();
+    let created: Vec<Time> = alerts.iter().map(|a| Time(a.created_at)).collect();
+    let hosts: Vec<Cow<'_, str>> = alerts.iter().map(|a| fit(&a.host, HOST_CHARS)).collect();
+    let full = |a: &&Alert| (fit(&a.host, HOST_CHARS) != no_nul(&a.host)).then(|| no_nul(&a.host).into_owned());
+    let full_hosts: Vec<Option<String>> = alerts.iter().map(full).collect();
+    let severities: Vec<i32> = alerts.iter().map(|a| i32::from(a.severity.code())).collect();
+    let rules: Vec<Option<i64>> = alerts.iter().map(|a| a.rule_id).collect();
+    let raw: Vec<&[u8]> = alerts.iter().map(|a| &a.raw_json[..]).collect();
+    sqlx::query(
+        "INSERT INTO alerts (id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, \
+                             handling, rule_id, signature, message, raw_json, state, state_at) \
+         SELECT id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, handling, \
+                rule_id, signature, message, raw_json, 'pending', created_at \
+         FROM UNNEST($1, $2::text[], $3::text[], $4, $5::text[], $6, $7::text[], $8::text[], $9::text[], $10, \
+                     $11::text[], $12, $13::text[], $14::text[], $15::bytea[]) \
+              n (id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, handling, \
+                 rule_id, signature, message, raw_json) \
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(ids)
+    .bind(orgs)
+    .bind(kinds)
+    .bind(events)
+    .bind(texts(alerts, |a| &a.correlation_id))
+    .bind(created)
+    .bind(hosts)
+    .bind(full_hosts)
+    .bind(texts(alerts, |a| &a.team))
+    .bind(severities)
+    .bind(texts(alerts, |a| a.handling.as_str()))
+    .bind(rules)
+    .bind(texts(alerts, |a| &a.signature))
+    .bind(texts(alerts, |a| &a.message))
+    .bind(raw)
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+fn record_of(row: &PgRow) -> StorageResult<AlertRecord> {
+    let Time(created_at) = row.try_get(5)?;
+    let Time(state_at) = row.try_get(15)?;
+    let severity: i32 = row.try_get(8)?;
+    let attempts: i32 = row.try_get(16)?;
+    Ok(AlertRecord {
+        alert: Alert {
+            id: row.try_get::<Key, _>(0)?.alert(),
+            org: org_of(row.try_get(1)?)?,
+            kind: AlertKind::parse(row.try_get(2)?).unwrap_or(AlertKind::Rule),
+            event_id: row.try_get::<Key, _>(3)?.event(),
+            correlation_id: row.try_get(4)?,
+            created_at,
+            host: row.try_get(6)?,
+            team: row.try_get(7)?,
+            severity: severity_of(u8::try_from(severity).unwrap_or(u8::MAX)),
+            handling: Handling::new(row.try_get::<String, _>(9)?),
+            rule_id: row.try_get(10)?,
+            signature: row.try_get(11)?,
+            message: row.try_get(12)?,
+            raw_json: Bytes::from(row.try_get::<Vec<u8>, _>(13)?),
+        },
+        state: state_of(row.try_get(14)?),
+        state_at,
+        attempts: u32::try_from(attempts).unwrap_or(0),
+        detail: row.try_get(17)?,
+    })
+}

@@ -1,0 +1,211 @@
+//! The catalog in PostgreSQL (12 or newer), as a drop-in on a database of MUTT 2.5; one module per
+//! aggregate.
+//!
+//! What always holds:
+//! * Their tables keep their names and columns; ours are added with defaults. SQL of the original
+//!   and of people goes on working, and moves the revision and the totals (by triggers).
+//! * Every call is one transaction on one connection of [`pool::Pool`]; a call whose caller stops
+//!   waiting is rolled back by the server.
+//! * Text that PostgreSQL or a column cannot hold is changed the same way every time
+//!   ([`values::fit`], [`values::jsonb`]): one hostile event never fails a batch.
+//! * Pages are resolved over indexes; only the rows of the page are read. The unfiltered total comes
+//!   from counters, not from the rows.
+
+mod alerts;
+mod audit;
+mod error;
+mod hosts;
+mod migrate;
+mod pool;
+mod rules;
+mod values;
+
+use super::fields::{PAGE_ROWS_MAX, operation_of};
+use super::{Actor, Catalog, PageRequest};
+use crate::StorageResult;
+use async_trait::async_trait;
+use audit::Months;
+use model::{OrgId, Timestamp};
+use pool::{Access, Pool};
+use runtime::Credentials;
+use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
+use sqlx::{Arguments, AssertSqlSafe, Encode, Type};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+use values::{Time, fit, jsonb, no_nul};
+
+/// Where the database is and how it is used.
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    /// A name, an address, or the folder of a unix socket (begins with `/`).
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    /// Tried in order by every new connection; no user means `mutt_user`.
+    pub credentials: Credentials,
+    pub tls: PgTls,
+    /// Connections kept when there is nothing to do.
+    pub pool_min: u32,
+    /// Connections at most; callers beyond that wait.
+    pub pool_max: u32,
+    /// Longest time of one statement; the server ends it then.
+    pub statement_timeout: Duration,
+    /// Longest wait for a connection, including the time to make one.
+    pub acquire_timeout: Duration,
+}
+
+impl PostgresConfig {
+    /// The contract's defaults: TLS verified against the system's authorities, 2 to 10 connections.
+    pub fn new(host: impl Into<String>, port: u16, database: impl Into<String>, credentials: Credentials) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            database: database.into(),
+            credentials,
+            tls: PgTls::Required { ca_file: None },
+            pool_min: 2,
+            pool_max: 10,
+            statement_timeout: Duration::from_secs(30),
+            acquire_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Whether the way to the server is encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PgTls {
+    Off,
+    /// The server's chain and host name are verified, against the system's authorities and those of
+    /// `ca_file` (PEM).
+    Required {
+        ca_file: Option<PathBuf>,
+    },
+}
+
+pub(super) struct PostgresCatalog {
+    pool: Pool,
+    months: Months,
+    /// Batches recorded since the counters were added up.
+    recorded: AtomicU32,
+}
+
+impl PostgresCatalog {
+    /// Connects, brings the schema up to date and makes the partitions of this and the next months.
+    pub async fn open(config: PostgresConfig) -> StorageResult<Self> {
+        let pool = Pool::new(config)?;
+        migrate::up_to_date(&pool).await?;
+        let catalog = Self { pool, months: Months::default(), recorded: AtomicU32::new(0) };
+        catalog.keep_partitions().await;
+        catalog.pool.warm_up().await?;
+        Ok(catalog)
+    }
+}
+
+#[async_trait]
+impl Catalog for PostgresCatalog {
+    async fn ping(&self) -> StorageResult<()> {
+        self.pool.run(Access::Read, |c| Box::pin(async move { rules::revision(c).await.map(drop) })).await
+    }
+}
+
+/// One change of a configuration table, for its audit row.
+struct Change<'a> {
+    table: &'a str,
+    record_id: i64,
+    old: Option<String>,
+    new: Option<String>,
+    org: &'a OrgId,
+    by: &'a Actor,
+}
+
+impl Change<'_> {
+    async fn write(self, c: &mut PgConnection) -> StorageResult<()> {
+        let operation = operation_of(self.old.as_ref(), self.new.as_ref());
+        self.write_as(operation, c).await
+    }
+
+    async fn write_as(self, operation: &str, c: &mut PgConnection) -> StorageResult<()> {
+        sqlx::query(
+            "INSERT INTO config_audit_log (org, changed_at, changed_by, operation, table_name, record_id, old_values, \
+             new_values, reason, correlation_id) VALUES ($1, $2, $3, $4, $5, $6, $7::jsonb, $8::jsonb, $9, $10)",
+        )
+        .bind(self.org.as_str())
+        .bind(Time(self.by.at))
+        .bind(fit(&self.by.name, 100))
+        .bind(operation)
+        .bind(fit(self.table, 50))
+        .bind(values::int4(self.record_id))
+        .bind(self.old.as_deref().map(jsonb))
+        .bind(self.new.as_deref().map(jsonb))
+        .bind(self.by.reason.as_deref().map(no_nul))
+        .bind(fit(&self.by.correlation_id, 36))
+        .execute(c)
+        .await?;
+        Ok(())
+    }
+}
+
+/// `WHERE …` as it grows, with its values in order.
+struct Conditions {
+    sql: String,
+    values: PgArguments,
+    /// Of the organisation's rows all.
+    unfiltered: bool,
+}
+
+impl Conditions {
+    fn of(org: &OrgId) -> StorageResult<Self> {
+        let mut new = Self { sql: "org = $1".into(), values: PgArguments::default(), unfiltered: true };
+        new.push(org.as_str())?;
+        Ok(new)
+    }
+
+    fn push<'t, T: Encode<'t, Postgres> + Type<Postgres>>(&mut self, value: T) -> StorageResult<usize> {
+        self.values.add(value).map_err(sqlx::Error::Encode)?;
+        Ok(self.values.len())
+    }
+
+    /// Adds `sql`, in which `$$` stands for the value.
+    fn add<'t, T: Encode<'t, Postgres> + Type<Postgres>>(&mut self, sql: &str, value: Option<T>) -> StorageResult<()> {
+        if let Some(value) = value {
+            let n = self.push(value)?;
+            self.sql.push_str(" AND ");
+            self.sql.push_str(&sql.replace("$$", &format!("${n}")));
+            self.unfiltered = false;
+        }
+        Ok(())
+    }
+
+    /// `from ≤ column ≤ to`.
+    fn add_range(&mut self, column: &str, from: Option<Timestamp>, to: Option<Timestamp>) -> StorageResult<()> {
+        self.add(&format!("{column} >= $$"), from.map(Time))?;
+        self.add(&format!("{column} <= $$"), to.map(Time))
+    }
+
+    async fn count(&self, c: &mut PgConnection, table: &str) -> StorageResult<u64> {
+        let sql = format!("SELECT count(*) FROM {table} WHERE {}", self.sql);
+        let total: i64 = sqlx::query_scalar_with(AssertSqlSafe(sql), self.values.clone()).fetch_one(c).await?;
+        Ok(u64::try_from(total).unwrap_or(0))
+    }
+
+    /// One page, newest by `time` first, of `columns` of `table`, whose key is (`id`, `time`).
+    async fn page(
+        mut self,
+        c: &mut PgConnection,
+        (table, columns, time): (&str, &str, &str),
+        page: PageRequest,
+    ) -> StorageResult<Vec<PgRow>> {
+        let limit = page.limit.min(PAGE_ROWS_MAX);
+        let skip = page.page.saturating_sub(1).saturating_mul(limit);
+        let limit = self.push(i64::try_from(limit).unwrap_or(i64::MAX))?;
+        let skip = self.push(i64::try_from(skip).unwrap_or(i64::MAX))?;
+        let sql = format!(
+            "SELECT {columns} FROM {table} JOIN \
+             (SELECT id, {time} FROM {table} WHERE {} ORDER BY {time} DESC, id DESC LIMIT ${limit} OFFSET ${skip}) k \
+             USING (id, {time}) ORDER BY {time} DESC, id DESC",
+            self.sql
+        );
+        Ok(sqlx::query_with(AssertSqlSafe(sql), self.values).fetch_all(c).await?)
+    }
+}

@@ -1,0 +1,252 @@
+//! Months, wrong clocks, the archive, and totals that stay right whoever writes.
+
+use super::{ALL, catalog, entry, home, now, total};
+use model::{EventId, Timestamp};
+use std::time::Duration;
+use storage::catalog::{AuditEntry, AuditFilter};
+use testkit::servers::PostgresServer;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+fn of(number: u64, accepted: &str, timestamp: &str) -> AuditEntry {
+    AuditEntry { event_id: EventId::new(at(accepted), 7, number), event_timestamp: at(timestamp), ..entry(number) }
+}
+
+fn where_rows_lie(server: &PostgresServer) -> Vec<String> {
+    let sql = "SELECT tableoid::regclass::text || ' ' || count(*) FROM event_audit_log GROUP BY tableoid \
+               ORDER BY tableoid::regclass::text";
+    server.psql(sql).lines().map(Into::into).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn this_month_and_three_more_are_there_from_the_start() {
+    let server = PostgresServer::start();
+    drop(catalog(&server).await);
+    let made = server.psql(
+        "SELECT count(*) FROM partition_health_summary p, generate_series(0, 3) n \
+         WHERE p.partition_name = 'event_audit_log_' || to_char(now() AT TIME ZONE 'UTC' + n * interval '1 month', 'YYYY_MM') \
+         AND p.range_start <= date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' + n * interval '1 month'",
+    );
+    assert_eq!(made, "4");
+    assert_eq!(server.psql("SELECT count(*) FROM partition_health_summary WHERE is_default"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_that_arrives_gets_a_partition_and_a_wrong_clock_does_not() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    let accepted = "2031-06-15T00:00:00Z";
+    let entries = vec![
+        of(1, accepted, "2031-06-14T23:00:00Z"),
+        of(2, accepted, "2030-05-01T00:00:00Z"), // 13 months back
+        of(3, accepted, "2030-04-30T23:59:59Z"), // 14
+        of(4, accepted, "2031-09-30T00:00:00Z"), // 3 ahead
+        of(5, accepted, "2031-10-01T00:00:00Z"), // 4
+        of(6, accepted, "1970-01-01T00:00:00Z"),
+        of(7, accepted, "9999-12-30T00:00:00Z"),
+    ];
+    catalog.record(&home(), entries.clone(), Vec::new()).await.unwrap();
+    catalog.record(&home(), entries, Vec::new()).await.unwrap();
+    let expected = [
+        "event_audit_log_2030_05 1",
+        "event_audit_log_2031_06 1",
+        "event_audit_log_2031_09 1",
+        "event_audit_log_default 4",
+    ];
+    assert_eq!(where_rows_lie(&server), expected);
+    assert_eq!(total(&catalog).await, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_default_partition_caught_moves_when_its_month_is_made() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    server.psql(
+        "INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         SELECT TIMESTAMPTZ '2033-02-10 00:00Z', 'h', 1, 'Ignore' FROM generate_series(1, 30); \
+         INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         VALUES ('2033-03-01 00:00Z', 'h', 1, 'Ignore'), ('2033-01-31 23:59:59Z', 'h', 1, 'Ignore')",
+    );
+    assert_eq!(where_rows_lie(&server), ["event_audit_log_default 32"]);
+    assert_eq!(total(&catalog).await, 32, "rows of others are counted");
+    assert_eq!(server.psql("SELECT create_monthly_partition('2033-02-14')"), "event_audit_log_2033_02");
+    assert_eq!(where_rows_lie(&server), ["event_audit_log_2033_02 30", "event_audit_log_default 2"]);
+    assert_eq!(total(&catalog).await, 32);
+    assert_eq!(
+        server.psql("SELECT create_monthly_partition('2033-02-01')"),
+        "event_audit_log_2033_02",
+        "again: nothing"
+    );
+    assert_eq!(server.psql("SELECT row_count FROM partition_health_summary WHERE range_start = '2033-02-01Z'"), "30");
+    // Of last month, while nobody looked: found by the next chore.
+    server.psql(
+        "ALTER TABLE event_audit_log DISABLE TRIGGER USER; \
+         INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         VALUES (date_trunc('month', now()) - interval '40 days', 'late', 1, 'Ignore'); \
+         ALTER TABLE event_audit_log ENABLE TRIGGER USER",
+    );
+    server.psql("SELECT muttd_keep_partitions()");
+    let partition = server.psql("SELECT tableoid::regclass FROM event_audit_log WHERE hostname = 'late'");
+    assert!(partition.starts_with("event_audit_log_2"), "{partition}");
+    server.psql("SELECT muttd_recount()");
+    assert_eq!(total(&catalog).await, 33);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn months_that_were_made_in_another_time_zone_leave_neither_overlap_nor_gap() {
+    let server = PostgresServer::start();
+    drop(catalog(&server).await);
+    for (zone, year) in [("America/New_York", 2041), ("Europe/Berlin", 2043), ("Asia/Kolkata", 2045)] {
+        server.psql(&format!(
+            "SET timezone = '{zone}'; CREATE TABLE event_audit_log_{year}_02 PARTITION OF event_audit_log \
+             FOR VALUES FROM ('{year}-02-01') TO ('{year}-03-01')"
+        ));
+        for month in [3, 1, 2] {
+            server.psql(&format!("SELECT create_monthly_partition('{year}-0{month}-01')"));
+        }
+        let joined = server.psql(&format!(
+            "SELECT count(*), count(*) FILTER (WHERE follows) FROM \
+             (SELECT range_start = lag(range_end) OVER (ORDER BY range_start) AS follows FROM partition_health_summary \
+              WHERE partition_name LIKE 'event_audit_log_{year}%') p"
+        ));
+        assert_eq!(joined, "3|2", "{zone}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_stay_right_whoever_writes_and_drops() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    catalog.record(&home(), (0..100).map(entry).collect(), Vec::new()).await.unwrap();
+    assert_eq!(total(&catalog).await, 100);
+    server.psql("DELETE FROM event_audit_log WHERE hostname = 'router-3'");
+    assert_eq!(total(&catalog).await, 90);
+    server.psql("UPDATE event_audit_log SET event_timestamp = '2051-01-01' WHERE hostname = 'router-4'");
+    server.psql("SELECT muttd_recount()");
+    assert_eq!(total(&catalog).await, 90);
+    // The original's cron makes partitions by itself.
+    server.psql(
+        "CREATE TABLE event_audit_log_2052_01 PARTITION OF event_audit_log \
+         FOR VALUES FROM ('2052-01-01Z') TO ('2052-02-01Z'); \
+         INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         SELECT '2052-01-05', 'x', 1, 'Ignore' FROM generate_series(1, 7)",
+    );
+    assert_eq!(total(&catalog).await, 97);
+    server.psql("SELECT muttd_keep_partitions(); SELECT muttd_compact_counts()");
+    assert_eq!(total(&catalog).await, 97);
+    server.psql("ALTER TABLE event_audit_log DETACH PARTITION event_audit_log_2052_01");
+    assert_eq!(total(&catalog).await, 90);
+    server.psql("DROP TABLE event_audit_log_2026_11");
+    assert_eq!(total(&catalog).await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_rows_go_to_the_archive_and_leave_it_years_later() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    // The device's clock says nothing about age; of the original's rows it is all we have.
+    let old = of(1, "2026-01-01T00:00:00Z", "2026-11-01T00:00:00Z");
+    let fresh = of(2, "2026-11-01T00:00:00Z", "2026-01-01T00:00:00Z");
+    catalog.record(&home(), vec![old, fresh], Vec::new()).await.unwrap();
+    server.psql(
+        "INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         SELECT t, 'foreign', 1, 'Ignore' FROM (VALUES (TIMESTAMPTZ '2026-01-02'), ('2026-11-02')) v (t), generate_series(1, 5)",
+    );
+    let before = now().minus(90 * DAY);
+    assert_eq!(catalog.archive(before, 4).await.unwrap(), 4);
+    assert_eq!(catalog.archive(before, 4).await.unwrap(), 2);
+    assert_eq!(catalog.archive(before, 4).await.unwrap(), 0);
+    assert_eq!(total(&catalog).await, 6);
+    let kept = server.psql(
+        "SELECT hostname, count(*), count(original_id), count(archived_from_partition) FROM event_audit_log_archive \
+         GROUP BY hostname ORDER BY hostname",
+    );
+    assert_eq!(kept, "foreign|5|5|5\nrouter-1|1|1|1");
+    assert_eq!(catalog.purge(before, before, 100).await.unwrap().events, 0);
+    assert_eq!(catalog.purge_archive(at("2026-01-01T12:00:00Z"), 100).await.unwrap(), 1);
+    assert_eq!(catalog.purge_archive(before, 3).await.unwrap(), 3);
+    assert_eq!(catalog.purge_archive(before, 3).await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_functions_of_the_contract_work() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    server.psql(
+        "SELECT create_monthly_partition((now() - interval '100 days')::date), create_monthly_partition('2019-03-01'); \
+         INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         SELECT now() - n * interval '1 day', 'h', 1, 'Ignore' FROM generate_series(80, 119) n; \
+         INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         VALUES ('2019-03-03', 'h', 1, 'Ignore')",
+    );
+    assert_eq!(server.psql("SELECT archive_old_events(90, 7)"), "31");
+    assert_eq!(total(&catalog).await, 10);
+    assert_eq!(server.psql("SELECT total_archived, active_events FROM get_archive_statistics()"), "31|10");
+    assert_eq!(server.psql("SELECT delete_old_archives(7)"), "1");
+    assert_eq!(server.psql("SELECT archive_old_events()"), "0");
+    assert_eq!(server.psql("SELECT drop_old_partitions(60)"), "1");
+    assert_eq!(server.psql("SELECT to_regclass('event_audit_log_2019_03') IS NULL"), "t");
+    let filter = AuditFilter { hostname: Some("h".into()), ..Default::default() };
+    assert_eq!(catalog.audit_log(&home(), &filter, ALL).await.unwrap().total, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_months_beyond_retention_are_dropped() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    server.psql(
+        "SELECT create_monthly_partition('2020-01-01'), create_monthly_partition('2020-02-01'); \
+                 INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+                 VALUES ('2020-02-02', 'h', 1, 'Ignore')",
+    );
+    catalog.purge(at("2020-02-01T00:00:00Z"), at("2020-01-01T00:00:00Z"), 10).await.unwrap();
+    assert_eq!(server.psql("SELECT to_regclass('event_audit_log_2020_01') IS NULL"), "t");
+    assert_eq!(where_rows_lie(&server), ["event_audit_log_2020_02 1"]);
+    assert_eq!(total(&catalog).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn months_are_made_while_others_write() {
+    let server = PostgresServer::start();
+    let (one, two) = (catalog(&server).await, catalog(&server).await);
+    let mut writers = tokio::task::JoinSet::new();
+    for (n, catalog) in [one.clone(), two.clone(), one.clone(), two.clone()].into_iter().enumerate() {
+        writers.spawn(async move {
+            for month in 1..=12 {
+                let accepted = format!("2061-{month:02}-15T00:00:00Z");
+                let number = (n as u64) * 1_000;
+                let batch = (0..50).map(|i| of(number + i, &accepted, &accepted)).collect();
+                catalog.record(&home(), batch, Vec::new()).await.unwrap();
+            }
+        });
+    }
+    while let Some(written) = writers.join_next().await {
+        written.unwrap();
+    }
+    assert_eq!(one.audit_log(&home(), &AuditFilter::default(), ALL).await.unwrap().total, 4 * 12 * 50);
+    assert_eq!(server.psql("SELECT count(*) FROM event_audit_log"), "2400");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_and_counts_read_indexes_only() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    catalog.record(&home(), (0..5_000).map(entry).collect(), Vec::new()).await.unwrap();
+    server.psql("VACUUM ANALYZE event_audit_log");
+    for sql in [
+        "SELECT id, event_timestamp FROM event_audit_log WHERE org = 'default' ORDER BY event_timestamp DESC, id DESC LIMIT 50",
+        "SELECT id, event_timestamp FROM event_audit_log WHERE org = 'default' AND hostname = 'router-1' \
+         ORDER BY event_timestamp DESC, id DESC LIMIT 50",
+        "SELECT count(*) FROM event_audit_log WHERE org = 'default' AND matched_rule_id = 5",
+    ] {
+        let plan = server.psql(&format!("SET enable_seqscan = off; SET enable_bitmapscan = off; EXPLAIN {sql}"));
+        assert!(
+            plan.contains("Index Only Scan") && !plan.contains("Seq Scan") && !plan.contains("Sort  ("),
+            "{sql}:\n{plan}"
+        );
+    }
+}
