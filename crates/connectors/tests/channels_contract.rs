@@ -1,12 +1,16 @@
 //! Every channel keeps the promises of channels; a new one is a few lines here.
 
 use connectors::channels::{ChannelConfig, contract, open};
-use runtime::Secret;
+use runtime::{KeyRing, Secret};
 
 #[tokio::test]
 async fn moogsoft_keeps_the_contract() {
     const KEY: &str = "moogsoft-key-0123456789";
-    contract::http_channel(&|target| open(ChannelConfig::Moogsoft { target, api_key: Secret::new(KEY) }), &[KEY]).await;
+    contract::http_channel(
+        &|target| open(ChannelConfig::Moogsoft { target, api_keys: KeyRing::fixed(Secret::new(KEY)) }),
+        &[KEY],
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use connectors::channels::{Channel, ChannelConfig, DeliveryError, HttpTarget, open};
 use model::ErrorKind;
-use runtime::{Secret, tls};
+use runtime::{KeyRing, Secret, tls};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ impl Behind {
             timeout: Duration::from_secs(5),
             ca_file,
         };
-        open(ChannelConfig::Moogsoft { target, api_key: Secret::new("k3y") })
+        open(ChannelConfig::Moogsoft { target, api_keys: KeyRing::fixed(Secret::new("k3y")) })
     }
 
     async fn refusal(&self, host: &str, ca_file: PathBuf) -> DeliveryError {

@@ -1,18 +1,19 @@
 //! What the channels put on the wire, as their receivers see it.
 
 use connectors::channels::{Channel, ChannelConfig, HttpTarget, open};
-use runtime::Secret;
+use runtime::{KeyRing, Secret};
 use std::sync::Arc;
 use std::time::Duration;
 use testkit::builders::{EPOCH, alert};
-use testkit::{Receiver, webhooks};
+use testkit::{Behaviour, Receiver, webhooks};
 
 fn target(receiver: &Receiver) -> HttpTarget {
     HttpTarget { name: "wire".into(), url: receiver.url(), timeout: Duration::from_secs(5), ca_file: None }
 }
 
 fn moogsoft(receiver: &Receiver, key: &str) -> Arc<dyn Channel> {
-    open(ChannelConfig::Moogsoft { target: target(receiver), api_key: Secret::new(key) }).expect("it opens")
+    open(ChannelConfig::Moogsoft { target: target(receiver), api_keys: KeyRing::fixed(Secret::new(key)) })
+        .expect("it opens")
 }
 
 fn webhook(receiver: &Receiver, secret: &str) -> Arc<dyn Channel> {
@@ -32,6 +33,22 @@ async fn moogsoft_authorizes_with_the_key_and_without_one_not_at_all() {
     assert_eq!(with.path, "/events");
     let body = with.json();
     assert_eq!((&body["external_id"], &body["manager"]), (&"c-9".into(), &"MUTT".into()));
+}
+
+#[tokio::test]
+async fn while_keys_are_rotated_the_one_that_is_taken_counts() {
+    let receiver = Receiver::start().await;
+    let (writer, keys) = tokio::sync::watch::channel(vec![Secret::new("current"), Secret::new("next")]);
+    let channel = open(ChannelConfig::Moogsoft { target: target(&receiver), api_keys: keys.into() }).expect("it opens");
+    receiver.script([Behaviour::status(401)]);
+    channel.deliver(&alert().build(), EPOCH).await.unwrap();
+    writer.send(vec![Secret::new("next")]).unwrap();
+    channel.deliver(&alert().build(), EPOCH).await.unwrap();
+    let sent: Vec<_> = receiver.deliveries().iter().map(|d| d.header("authorization").unwrap().to_owned()).collect();
+    assert_eq!(sent, ["Bearer current", "Bearer next", "Bearer next"]);
+    receiver.set(Behaviour::answer(403, "next is not known"));
+    let error = channel.deliver(&alert().build(), EPOCH).await.unwrap_err();
+    assert!(error.reason.contains("403") && !error.reason.contains("next"), "{}", error.reason);
 }
 
 #[tokio::test]

@@ -62,6 +62,41 @@ impl CredentialsWriter {
     }
 }
 
+/// Keys that are valid side by side, the preferred one first. Cheap to clone; clones see every
+/// change.
+#[derive(Debug, Clone)]
+pub struct KeyRing(watch::Receiver<Vec<Secret>>);
+
+impl KeyRing {
+    /// One key that never changes. An empty one is no key.
+    pub fn fixed(key: Secret) -> Self {
+        Self::from(if key.is_empty() { Vec::new() } else { vec![key] })
+    }
+
+    /// The keys of now.
+    pub fn keys(&self) -> Vec<Secret> {
+        self.0.borrow().clone()
+    }
+
+    /// Compares with every key, each in constant time. No key matches nothing.
+    pub fn matches(&self, candidate: &[u8]) -> bool {
+        self.0.borrow().iter().fold(false, |found, key| found | (key.matches(candidate) & !key.is_empty()))
+    }
+}
+
+/// Keys that never change.
+impl From<Vec<Secret>> for KeyRing {
+    fn from(keys: Vec<Secret>) -> Self {
+        Self(watch::channel(keys).1)
+    }
+}
+
+impl From<watch::Receiver<Vec<Secret>>> for KeyRing {
+    fn from(keys: watch::Receiver<Vec<Secret>>) -> Self {
+        Self(keys)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,5 +116,15 @@ mod tests {
         drop(writer);
         assert!(tokio::time::timeout(soon, reader.changed()).await.is_err(), "nobody can change it");
         assert_eq!(reader.logins()[1].password.expose(), "b");
+    }
+
+    #[test]
+    fn every_key_of_the_ring_opens_and_none_opens_nothing() {
+        let (writer, reader) = watch::channel(vec![Secret::new("a"), Secret::new("b")]);
+        let ring = KeyRing::from(reader);
+        assert!(ring.matches(b"a") && ring.matches(b"b") && !ring.matches(b"c") && !ring.matches(b""));
+        writer.send(vec![Secret::new("b")]).unwrap();
+        assert!(!ring.matches(b"a"));
+        assert!(!KeyRing::fixed(Secret::new("")).matches(b""));
     }
 }

@@ -18,7 +18,7 @@ mod supervisor;
 pub mod tls;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use credentials::{Credentials, CredentialsWriter, Login};
+pub use credentials::{Credentials, CredentialsWriter, KeyRing, Login};
 pub use health::Health;
 pub use secret::Secret;
 pub use stop::{Stop, Stopper};

@@ -1,7 +1,7 @@
 //! Keys of a first start: generated, kept readable by their owner only, never a default.
 
 use anyhow::{Context, Result};
-use runtime::Secret;
+use runtime::{KeyRing, Secret};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -9,11 +9,18 @@ use std::path::{Path, PathBuf};
 /// A key and where it came from.
 #[derive(Debug)]
 pub struct Key {
-    pub secret: Secret,
+    pub ring: KeyRing,
     /// The file that holds it, when it was not given by the configuration.
     pub file: Option<PathBuf>,
     /// It was made just now.
     pub generated: bool,
+}
+
+impl Key {
+    /// The preferred key, for clients of our own.
+    pub fn preferred(&self) -> Secret {
+        self.ring.keys().into_iter().next().unwrap_or_else(|| Secret::new(""))
+    }
 }
 
 /// Makes the data directory, readable by its owner only.
@@ -26,17 +33,19 @@ pub fn private_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The given key; else the one kept in `<data_dir>/keys/<name>`; else a new one, kept there (0600).
-pub fn obtain(data_dir: &Path, name: &str, given: &Secret, prefix: &str) -> Result<Key> {
-    if !given.is_empty() {
-        return Ok(Key { secret: given.clone(), file: None, generated: false });
+/// The keys that configuration or Vault give, which may change while we run; else the one kept in
+/// `<data_dir>/keys/<name>`; else a new one, kept there (0600).
+pub fn obtain(data_dir: &Path, name: &str, given: KeyRing, prefix: &str) -> Result<Key> {
+    if !given.keys().is_empty() {
+        return Ok(Key { ring: given, file: None, generated: false });
     }
     let dir = data_dir.join("keys");
     private_dir(&dir)?;
     let file = dir.join(name);
     match std::fs::read_to_string(&file) {
         Ok(text) if !text.trim().is_empty() => {
-            return Ok(Key { secret: Secret::new(text.trim()), file: Some(file), generated: false });
+            let ring = KeyRing::fixed(Secret::new(text.trim()));
+            return Ok(Key { ring, file: Some(file), generated: false });
         }
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -54,7 +63,7 @@ pub fn obtain(data_dir: &Path, name: &str, given: &Secret, prefix: &str) -> Resu
     writeln!(out, "{}", secret.expose())?;
     out.sync_all()?;
     std::fs::rename(&temporary, &file).with_context(|| format!("failed to write the key `{}`", file.display()))?;
-    Ok(Key { secret, file: Some(file), generated: true })
+    Ok(Key { ring: KeyRing::fixed(secret), file: Some(file), generated: true })
 }
 
 #[cfg(test)]
@@ -62,16 +71,20 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
+    fn none() -> KeyRing {
+        KeyRing::fixed(Secret::new(""))
+    }
+
     #[test]
     fn a_key_is_made_once_and_only_its_owner_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
-        let first = obtain(dir.path(), "ingest", &Secret::new(""), "mk_").unwrap();
+        let first = obtain(dir.path(), "ingest", none(), "mk_").unwrap();
         assert!(first.generated);
         let mode = std::fs::metadata(first.file.as_ref().unwrap()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let again = obtain(dir.path(), "ingest", &Secret::new(""), "mk_").unwrap();
-        assert!(!again.generated && again.secret == first.secret);
-        let given = obtain(dir.path(), "ingest", &Secret::new("mine"), "mk_").unwrap();
-        assert!(given.file.is_none() && given.secret.expose() == "mine");
+        let again = obtain(dir.path(), "ingest", none(), "mk_").unwrap();
+        assert!(!again.generated && again.ring.keys() == first.ring.keys());
+        let given = obtain(dir.path(), "ingest", KeyRing::fixed(Secret::new("mine")), "mk_").unwrap();
+        assert!(given.file.is_none() && given.ring.matches(b"mine"));
     }
 }

@@ -71,7 +71,13 @@ impl Chores {
 
     async fn figures(&self) {
         for name in QueueName::ALL {
-            let Ok(stats) = self.queues.get(name).stats().await else { continue };
+            let stats = match self.queues.get(name).stats().await {
+                Ok(stats) => stats,
+                Err(error) => {
+                    self.health.failed("queue", error.to_string());
+                    continue;
+                }
+            };
             let queue = labels([("queue", name.as_str())]);
             self.metrics.queue_depth.get_or_create(&queue).set(gauge(stats.depth));
             self.metrics.queue_bytes.get_or_create(&queue).set(gauge(stats.bytes));
@@ -146,6 +152,20 @@ impl Chores {
         if days > 0 {
             count("event_days", days as u64);
             tracing::info!(days, "dropped old event partitions");
+        }
+        // What leaves the log is archived first, where there is an archive.
+        loop {
+            let archived = self.catalog.archive(events_before, STEP).await?;
+            let gone = self.catalog.purge_archive(now.minus(settings.archive), STEP).await?;
+            if archived == 0 && gone == 0 {
+                break;
+            }
+            self.metrics.retention_events_archived.inc_by(archived);
+            count("archived_events", gone);
+            tracing::info!(archived, gone, "archived old audit rows, and dropped those archived for long");
+            if !stop.sleep(Duration::from_millis(100)).await {
+                return Ok(());
+            }
         }
         loop {
             let purged = self.catalog.purge(events_before, changes_before, STEP).await?;

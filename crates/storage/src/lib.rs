@@ -13,4 +13,4 @@ mod redis;
 mod sqlite;
 
 pub use error::{StorageError, StorageResult};
-pub use redis::{RedisAddress, RedisConfig, RedisPlace, RedisTls};
+pub use redis::{RedisAddress, RedisConfig, RedisPlace, RedisTls, redis_advice};

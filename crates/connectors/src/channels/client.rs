@@ -12,7 +12,7 @@ use http::header::{CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
 use jiff::fmt::rfc2822::DateTimeParser;
 use model::{ErrorKind, Timestamp};
 use reqwest::{Client, Response, StatusCode, Url};
-use runtime::Secret;
+use runtime::KeyRing;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::error::Error;
@@ -37,13 +37,15 @@ pub(super) struct HttpClient {
     /// What people may see of the URL.
     shown: String,
     timeout: Duration,
-    /// Texts that receivers might echo and nobody may see, longest first.
-    hidden: Vec<Secret>,
+    /// Keys that receivers might echo and nobody may see.
+    secrets: KeyRing,
+    /// Parts of the URL that might be secret too.
+    hidden: Vec<String>,
 }
 
 impl HttpClient {
     /// Fails on what is wrong without asking the receiver. `secrets` are kept out of every error.
-    pub fn open(target: &HttpTarget, secrets: &[&Secret]) -> Result<Self, DeliveryError> {
+    pub fn open(target: &HttpTarget, secrets: KeyRing) -> Result<Self, DeliveryError> {
         let url = parse_url(&target.url)?;
         if target.timeout.is_zero() {
             return Err(invalid("the timeout must be longer than 0"));
@@ -72,9 +74,9 @@ impl HttpClient {
             .build()
             .map_err(|e| internal(&e.without_url()))?;
 
-        let hidden = hidden_texts(&url, secrets);
+        let hidden = hidden_texts(&url);
         let shown = shown(&target.url);
-        Ok(Self { client, url, shown, timeout: target.timeout, hidden })
+        Ok(Self { client, url, shown, timeout: target.timeout, secrets, hidden })
     }
 
     /// Posts `body` once. `now` is for receivers that say when to come back but not what time it is.
@@ -156,7 +158,7 @@ impl HttpClient {
         let mut text = self.redact(&String::from_utf8_lossy(start));
         if start.len() >= ANSWER_BYTES_MAX {
             // The cut may have gone through a secret, whose first part would then be shown.
-            let longest = self.hidden.first().map_or(0, |s| s.expose().len());
+            let longest = self.hidden().first().map_or(0, String::len);
             let end = text.floor_char_boundary(text.len().saturating_sub(longest));
             text.truncate(end);
         }
@@ -166,7 +168,16 @@ impl HttpClient {
     }
 
     fn redact(&self, text: &str) -> String {
-        self.hidden.iter().fold(text.to_owned(), |text, hidden| text.replace(hidden.expose(), "***"))
+        self.hidden().iter().fold(text.to_owned(), |text, hidden| text.replace(hidden, "***"))
+    }
+
+    /// All that is hidden, longest first, so that no part of one stays behind.
+    fn hidden(&self) -> Vec<String> {
+        let mut texts: Vec<String> = self.secrets.keys().iter().map(|s| s.expose().trim().to_owned()).collect();
+        texts.extend(self.hidden.iter().cloned());
+        texts.retain(|text| !text.is_empty());
+        texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        texts
     }
 }
 
@@ -206,11 +217,10 @@ fn parse_url(text: &str) -> Result<Url, DeliveryError> {
     Ok(url)
 }
 
-/// What no error may repeat: the secrets, and every part of the URL that might be one. Short parts
-/// are ordinary words and would blank out half of an answer.
-fn hidden_texts(url: &Url, secrets: &[&Secret]) -> Vec<Secret> {
-    let mut texts: Vec<String> = secrets.iter().map(|s| s.expose().trim().to_owned()).collect();
-    texts.push(url.as_str().to_owned());
+/// What no error may repeat of a URL: every part that might be a secret. Short parts are ordinary
+/// words and would blank out half of an answer.
+fn hidden_texts(url: &Url) -> Vec<String> {
+    let mut texts = vec![url.as_str().to_owned()];
     texts.extend(Some(url.path()).filter(|path| path.len() > 8).map(str::to_owned));
     texts.extend(url.path().split('/').filter(|segment| segment.len() >= 16).map(str::to_owned));
     texts.extend(url.query().map(str::to_owned));
@@ -218,10 +228,9 @@ fn hidden_texts(url: &Url, secrets: &[&Secret]) -> Vec<Secret> {
         url.query().unwrap_or_default().split('&').map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
     texts.extend(raw_values.filter(|value| value.len() >= 4).map(str::to_owned));
     texts.extend(url.query_pairs().map(|(_, value)| value.into_owned()).filter(|value| value.len() >= 4));
-    texts.retain(|text| !text.is_empty());
-    texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    texts.sort_unstable();
     texts.dedup();
-    texts.into_iter().map(Secret::new).collect()
+    texts
 }
 
 fn roots_of(path: &Path) -> Result<rustls::RootCertStore, DeliveryError> {
@@ -302,13 +311,18 @@ pub(super) fn sensitive(value: &str) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use runtime::Secret;
 
     fn target(url: &str) -> HttpTarget {
         HttpTarget { name: "test".into(), url: url.into(), timeout: Duration::from_secs(5), ca_file: None }
     }
 
-    fn client(url: &str, secrets: &[&Secret]) -> HttpClient {
-        HttpClient::open(&target(url), secrets).unwrap()
+    fn none() -> KeyRing {
+        KeyRing::fixed(Secret::new(""))
+    }
+
+    fn client(url: &str, secret: &str) -> HttpClient {
+        HttpClient::open(&target(url), KeyRing::fixed(Secret::new(secret))).unwrap()
     }
 
     #[test]
@@ -322,20 +336,20 @@ mod tests {
             ("https://:hunter2@example.com/", "user name or password"),
             ("data:text/plain,hunter2", "must start with"),
         ] {
-            let error = HttpClient::open(&target(url), &[]).err().expect(url);
+            let error = HttpClient::open(&target(url), none()).err().expect(url);
             assert_eq!(error.kind, ErrorKind::Invalid, "{url}");
             assert!(error.reason.contains(says) && !error.reason.contains("hunter2"), "{url}: {error}");
             assert!(!format!("{:?}", target(url)).contains("hunter2@"), "{url}");
         }
-        assert_eq!(client("http://example.com:8080/a/b?token=t#f", &[]).shown, "http://example.com:8080");
+        assert_eq!(client("http://example.com:8080/a/b?token=t#f", "").shown, "http://example.com:8080");
         let mut no_time = target("http://example.com/");
         no_time.timeout = Duration::ZERO;
-        assert!(HttpClient::open(&no_time, &[]).is_err());
+        assert!(HttpClient::open(&no_time, none()).is_err());
     }
 
     #[test]
     fn statuses_mean_what_the_contract_says() {
-        let client = client("http://example.com/", &[]);
+        let client = client("http://example.com/", "");
         for (status, kind, at_fault) in [
             (301, ErrorKind::Invalid, false),
             (304, ErrorKind::Invalid, false),
@@ -387,7 +401,7 @@ mod tests {
     #[test]
     fn an_excerpt_is_short_one_line_and_without_what_the_receiver_echoes() {
         let key = Secret::new("k3y-of-the-channel");
-        let client = client("http://example.com/services/T0/B0?token=t0ken&x=", &[&key]);
+        let client = client("http://example.com/services/T0/B0?token=t0ken&x=", key.expose());
         let excerpt = client.excerpt(b"bad\r\n\x00key  k3y-of-the-channel at /services/T0/B0?token=t0ken; t0ken");
         assert_eq!(excerpt, "bad key *** at ***?token=***; ***");
         assert_eq!(client.excerpt("ü".repeat(3000).as_bytes()).chars().count(), EXCERPT_CHARS_MAX);
@@ -412,7 +426,7 @@ mod tests {
                 std::fs::write(&path, content).unwrap();
             }
             target.ca_file = Some(path);
-            let error = HttpClient::open(&target, &[]).err().expect("refused");
+            let error = HttpClient::open(&target, none()).err().expect("refused");
             assert!(error.kind == ErrorKind::Invalid && error.reason.contains(says), "{error}");
         }
     }

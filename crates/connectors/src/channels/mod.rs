@@ -20,7 +20,7 @@ mod webhook;
 
 use async_trait::async_trait;
 use model::{Alert, ErrorKind, Timestamp};
-use runtime::Secret;
+use runtime::{KeyRing, Secret};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -89,7 +89,7 @@ impl fmt::Debug for HttpTarget {
 #[derive(Debug, Clone)]
 pub enum ChannelConfig {
     /// Moogsoft AIOps webhook (contract mutt §4).
-    Moogsoft { target: HttpTarget, api_key: Secret },
+    Moogsoft { target: HttpTarget, api_keys: KeyRing },
     /// A signed webhook (Standard Webhooks 1.0).
     Webhook { target: HttpTarget, secret: Secret },
 }
@@ -106,7 +106,7 @@ impl ChannelConfig {
 /// Builds the channel; fails on what can be known without the receiver (URL, CA file, secret).
 pub fn open(config: ChannelConfig) -> Result<Arc<dyn Channel>, DeliveryError> {
     let channel: Arc<dyn Channel> = match config {
-        ChannelConfig::Moogsoft { target, api_key } => Arc::new(moogsoft::Moogsoft::open(target, api_key)?),
+        ChannelConfig::Moogsoft { target, api_keys } => Arc::new(moogsoft::Moogsoft::open(target, api_keys)?),
         ChannelConfig::Webhook { target, secret } => Arc::new(webhook::Webhook::open(target, secret)?),
     };
     Ok(channel)

@@ -6,8 +6,8 @@ use super::{Channel, DeliveryError, HttpTarget, Receipt};
 use async_trait::async_trait;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderName};
-use model::{Alert, Timestamp};
-use runtime::Secret;
+use model::{Alert, ErrorKind, Timestamp};
+use runtime::{KeyRing, Secret};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::borrow::Cow;
@@ -18,23 +18,39 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) struct Moogsoft {
     name: String,
     http: HttpClient,
-    authorization: Option<http::HeaderValue>,
+    api_keys: KeyRing,
 }
 
 impl Moogsoft {
-    /// An empty `api_key` sends no `Authorization`.
-    pub fn open(target: HttpTarget, api_key: Secret) -> Result<Self, DeliveryError> {
-        let http = HttpClient::open(&target, &[&api_key])?;
-        let authorization = if api_key.is_empty() {
-            None
-        } else {
-            let value = sensitive(&format!("Bearer {}", api_key.expose()));
-            Some(value.ok_or_else(|| {
-                invalid("the API key holds a line break or another character that no header can carry")
-            })?)
-        };
-        Ok(Self { name: target.name, http, authorization })
+    /// Without a key no `Authorization` is sent. Of several the first counts; while keys are being
+    /// rotated a receiver that refuses it is offered the next.
+    pub fn open(target: HttpTarget, api_keys: KeyRing) -> Result<Self, DeliveryError> {
+        for key in api_keys.keys() {
+            bearer(&key)?;
+        }
+        let http = HttpClient::open(&target, api_keys.clone())?;
+        Ok(Self { name: target.name, http, api_keys })
     }
+
+    async fn post(
+        &self,
+        id: &str,
+        key: Option<&Secret>,
+        body: &[u8],
+        now: Timestamp,
+    ) -> Result<Receipt, DeliveryError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(IDEMPOTENCY_KEY, id.parse().map_err(|e: http::header::InvalidHeaderValue| internal(&e))?);
+        if let Some(key) = key {
+            headers.insert(AUTHORIZATION, bearer(key)?);
+        }
+        self.http.post_json(headers, body.to_vec(), now).await
+    }
+}
+
+fn bearer(key: &Secret) -> Result<http::HeaderValue, DeliveryError> {
+    sensitive(&format!("Bearer {}", key.expose()))
+        .ok_or_else(|| invalid("the API key holds a line break or another character that no header can carry"))
 }
 
 #[async_trait]
@@ -45,13 +61,19 @@ impl Channel for Moogsoft {
 
     async fn deliver(&self, alert: &Alert, now: Timestamp) -> Result<Receipt, DeliveryError> {
         let body = render(alert, now).map_err(|e| internal(&e))?;
-        let mut headers = HeaderMap::new();
         let id = alert.id.to_string();
-        headers.insert(IDEMPOTENCY_KEY, id.parse().map_err(|e: http::header::InvalidHeaderValue| internal(&e))?);
-        if let Some(authorization) = &self.authorization {
-            headers.insert(AUTHORIZATION, authorization.clone());
+        let keys = self.api_keys.keys();
+        let mut refused = match self.post(&id, keys.first(), &body, now).await {
+            Err(error) if error.kind == ErrorKind::Denied => error,
+            answered => return answered,
+        };
+        for key in keys.iter().skip(1) {
+            match self.post(&id, Some(key), &body, now).await {
+                Err(error) if error.kind == ErrorKind::Denied => refused = error,
+                answered => return answered,
+            }
         }
-        self.http.post_json(headers, body, now).await
+        Err(refused)
     }
 
     async fn probe(&self) -> Result<(), DeliveryError> {
@@ -234,7 +256,7 @@ mod tests {
             timeout: std::time::Duration::from_secs(1),
             ca_file: None,
         };
-        let error = Moogsoft::open(target, Secret::new("hunter2\n")).err().expect("refused");
+        let error = Moogsoft::open(target, KeyRing::fixed(Secret::new("hunter2\n"))).err().expect("refused");
         assert!(error.reason.contains("line break") && !error.reason.contains("hunter2"), "{error}");
     }
 }

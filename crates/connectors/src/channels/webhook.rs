@@ -15,7 +15,7 @@ use hmac::{Hmac, Mac};
 use http::header::{HeaderName, InvalidHeaderValue};
 use http::{HeaderMap, HeaderValue};
 use model::{Alert, Timestamp};
-use runtime::Secret;
+use runtime::{KeyRing, Secret};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::Sha256;
@@ -43,7 +43,7 @@ pub(super) struct Webhook {
 impl Webhook {
     /// `secret` is `whsec_<base64>` of 24 to 64 bytes, or any text of at least 24 bytes.
     pub fn open(target: HttpTarget, secret: Secret) -> Result<Self, DeliveryError> {
-        let http = HttpClient::open(&target, &[&secret])?;
+        let http = HttpClient::open(&target, KeyRing::fixed(secret.clone()))?;
         let key = mac(&key_bytes(&secret)?);
         Ok(Self { name: target.name, http, key })
     }

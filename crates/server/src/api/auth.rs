@@ -93,11 +93,7 @@ fn authentic(api: &Api, headers: &HeaderMap, uri: &Uri) -> bool {
         }
         None => return false,
     };
-    let mut found = false;
-    for key in api.deps.keys.iter() {
-        found |= key.matches(given) && !key.is_empty();
-    }
-    found
+    api.deps.keys.matches(given)
 }
 
 /// `X-User`, when it is a printable name.

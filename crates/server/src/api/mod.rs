@@ -52,7 +52,7 @@ use pipeline::Live;
 use pipeline::metrics::{Metrics, labels};
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
-use runtime::{Clock, Health, Secret};
+use runtime::{Clock, Health, KeyRing};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +78,7 @@ pub struct ApiState {
     pub health: Health,
     pub clock: Arc<dyn Clock>,
     /// Any of these may do everything; none, and nobody may do anything.
-    pub keys: Arc<Vec<Secret>>,
+    pub keys: KeyRing,
     pub org: OrgId,
     pub options: ApiOptions,
 }

@@ -18,7 +18,8 @@ use connectors::inputs::syslog::{self, Syslog, SyslogConfig, TlsListen};
 use model::OrgId;
 use pipeline::accept::Acceptor;
 use runtime::http::HttpLimits;
-use runtime::{Clock, Stop, Stopper, Supervisor};
+use runtime::secrets::{Refresher, Secrets, SecretsConfig};
+use runtime::{Clock, Health, KeyRing, Stop, Stopper, Supervisor};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,17 +47,22 @@ pub struct App {
     http: Vec<(TcpListener, Site, HttpLimits)>,
     syslog: Option<Syslog>,
     addresses: Addresses,
+    refresher: Refresher,
     pub ingest_key: Key,
     pub webui_key: Key,
 }
 
 impl App {
-    /// Opens the stores, binds every socket, makes missing keys. Fails before anything runs.
-    pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
+    /// Waits for secrets and stores, opens them, binds every socket, makes missing keys. Fails before
+    /// anything runs; `stop` ends the waiting.
+    pub async fn build(config: Config, clock: Arc<dyn Clock>, stop: &Stop) -> Result<Self> {
         keys::private_dir(&config.data_dir)?;
-        let ingest_key = keys::obtain(&config.data_dir, "ingest_api_key", &config.ingest_key, "mik_")?;
-        let webui_key = keys::obtain(&config.data_dir, "webui_api_key", &config.webui_key, "mwk_")?;
-        let parts = Parts::open(&config, &clock).await?;
+        let health = Health::default();
+        let (secrets, refresher) = start_secrets(&config, &health, stop).await?;
+        let ingest_key =
+            keys::obtain(&config.data_dir, "ingest_api_key", secrets.watch("INGEST_API_KEY").into(), "mik_")?;
+        let webui_key = keys::obtain(&config.data_dir, "webui_api_key", secrets.watch("WEBUI_API_KEY").into(), "mwk_")?;
+        let parts = Parts::open(&config, &secrets, health, &clock, stop).await?;
         let run = random_run()?;
         let acceptor = Arc::new(Acceptor::new(
             &parts.queues,
@@ -76,6 +82,7 @@ impl App {
             http: Vec::new(),
             syslog: None,
             addresses: Addresses::default(),
+            refresher,
             ingest_key,
             webui_key,
         };
@@ -117,7 +124,7 @@ impl App {
             }
         }
         if let Some(listen) = config.webui_listen.as_ref().filter(|_| config.has(Role::Webui)) {
-            let router = crate::api::router(api_state(&self.parts, &config, self.webui_key.secret.clone()));
+            let router = crate::api::router(api_state(&self.parts, &config, self.webui_key.ring.clone()));
             self.addresses.webui = Some(self.listen(listen, router.into(), HttpLimits::default())?);
         }
         Ok(())
@@ -128,7 +135,7 @@ impl App {
             let metrics = Arc::clone(&self.parts.metrics);
             let ingest = HttpIngest::new(
                 HttpIngestConfig {
-                    keys: vec![IngestKey { key: self.ingest_key.secret.clone(), org: OrgId::default() }],
+                    keys: vec![IngestKey { keys: self.ingest_key.ring.clone(), org: OrgId::default() }],
                     rules: http.rules.clone(),
                     body_bytes_max: http.body_bytes_max,
                     body_timeout: http.body_timeout,
@@ -217,7 +224,7 @@ impl App {
             "syslog_tcp": text(self.addresses.syslog_tcp),
             "syslog_tls": text(self.addresses.syslog_tls),
         });
-        let file = self.config.data_dir.join(RUNNING_FILE);
+        let file = running_file(&self.config);
         std::fs::write(&file, format!("{running}\n"))
             .with_context(|| format!("failed to write `{}`", file.display()))?;
         Ok(())
@@ -236,7 +243,7 @@ impl App {
         let mut workers = Supervisor::new(worker_stopper.clone());
         let parts = self.parts.clone();
         let grace = self.config.grace;
-        let file = self.config.data_dir.join(RUNNING_FILE);
+        let file = running_file(&self.config);
         if self.config.has(Role::Alerter) {
             workers::start_alerter(&mut workers, &self.config, &parts, &worker_stop).await;
         }
@@ -246,6 +253,11 @@ impl App {
         if self.config.has(Role::Remediation) {
             workers::start_remediation(&mut workers, &self.config, &parts, &worker_stop);
         }
+        let (refresher, refresher_stop) = (self.refresher, worker_stop.clone());
+        workers.spawn("secrets", async move {
+            refresher.run(refresher_stop).await;
+            Ok(())
+        });
         workers::start_chores(&mut workers, &self.config, &parts, &self.acceptor, &worker_stop);
         for (listener, site, mut limits) in self.http {
             limits.drain = grace / 2;
@@ -312,6 +324,17 @@ impl App {
 /// Name of the file below the data directory that says where the running process answers.
 pub const RUNNING_FILE: &str = "running.json";
 
+/// Several processes may share a data directory where the queue is elsewhere: commands want the one
+/// with the Web API.
+fn running_file(config: &Config) -> std::path::PathBuf {
+    let alone = !matches!(config.stores.queue, storage::queue::QueueConfig::Redis(_));
+    let name = match config.roles.first() {
+        Some(role) if !alone && !config.has(Role::Webui) => format!("running-{}.json", role.as_str()),
+        _ => RUNNING_FILE.to_owned(),
+    };
+    config.data_dir.join(name)
+}
+
 /// Changes a running server.
 #[derive(Clone)]
 pub struct AppHandle {
@@ -355,17 +378,47 @@ fn shown(config: &Config) -> BTreeMap<&'static str, String> {
     shown
 }
 
+/// How long a command waits for stores and secrets.
+const OFFLINE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A command does not wait for ever.
+fn command_stop() -> Stop {
+    let (stopper, stop) = Stopper::new();
+    tokio::spawn(async move {
+        tokio::time::sleep(OFFLINE_PATIENCE).await;
+        stopper.stop();
+    });
+    stop
+}
+
+/// The secrets of a configuration, for a command: as they are now.
+pub async fn secrets_for_command(config: &Config) -> Result<Secrets> {
+    Ok(start_secrets(config, &Health::default(), &command_stop()).await?.0)
+}
+
+async fn start_secrets(config: &Config, health: &Health, stop: &Stop) -> Result<(Secrets, Refresher)> {
+    let sources = SecretsConfig {
+        vault: config.stores.vault.clone(),
+        local: config.stores.given.clone(),
+        ..SecretsConfig::default()
+    };
+    Secrets::start(sources, &config.required_secrets(), health.clone(), stop).await.context("no secrets")
+}
+
 /// The API over the stores of a data directory that no server runs on, with a key for this use.
 pub async fn offline_api(config: Config) -> Result<(Router, String)> {
     let clock: Arc<dyn Clock> = Arc::new(runtime::SystemClock);
     let config = Config { channels: Vec::new(), ..config };
-    let parts = Parts::open(&config, &clock).await?;
+    let stop = command_stop();
+    let health = Health::default();
+    let (secrets, _refresher) = start_secrets(&config, &health, &stop).await?;
+    let parts = Parts::open(&config, &secrets, health, &clock, &stop).await?;
     let key = runtime::Secret::generate("")?;
-    let state = api_state(&parts, &config, key.clone());
+    let state = api_state(&parts, &config, KeyRing::fixed(key.clone()));
     Ok((crate::api::router(state), key.expose().to_owned()))
 }
 
-fn api_state(parts: &Parts, config: &Config, key: runtime::Secret) -> ApiState {
+fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> ApiState {
     ApiState {
         catalog: Arc::clone(&parts.catalog),
         events: Arc::clone(&parts.events),
@@ -377,7 +430,7 @@ fn api_state(parts: &Parts, config: &Config, key: runtime::Secret) -> ApiState {
         metrics: Arc::clone(&parts.metrics),
         health: parts.health.clone(),
         clock: Arc::clone(&parts.clock),
-        keys: Arc::new(vec![key]),
+        keys,
         org: OrgId::default(),
         options: ApiOptions {
             version_prefix: config.version_prefix,

@@ -1,19 +1,24 @@
 //! What the roles share, opened as configured.
 
-use crate::config::Config;
+use crate::config::{Config, MOOGSOFT, Role};
 use crate::rule_files;
 use anyhow::{Context, Result};
-use connectors::channels::{self, Channel};
+use connectors::channels::{self, Channel, ChannelConfig};
+use model::ErrorKind;
 use pipeline::Live;
 use pipeline::metrics::Metrics;
 use pipeline::outbox::Outbox;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
-use runtime::{Clock, Health};
+use runtime::backoff::Backoff;
+use runtime::secrets::Secrets;
+use runtime::{Clock, Health, Stop};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+use storage::StorageResult;
 use storage::catalog::{Catalog, CatalogConfig};
-use storage::coordination::{Coordination, CoordinationConfig};
+use storage::coordination::Coordination;
 use storage::events::{EventStore, EventStoreConfig};
 use storage::queue::Queues;
 
@@ -37,38 +42,47 @@ pub struct Parts {
 const REJECT_SAMPLES: usize = 200;
 
 impl Parts {
-    /// Opens the stores and channels, and loads the rules.
-    pub async fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self> {
+    /// Opens the stores and channels, and loads the rules. A store that is not there is asked again,
+    /// each time said in the log, until it is there or `stop`; then the last reason is the error.
+    pub async fn open(
+        config: &Config,
+        secrets: &Secrets,
+        health: Health,
+        clock: &Arc<dyn Clock>,
+        stop: &Stop,
+    ) -> Result<Self> {
         let dir = &config.data_dir;
-        let queues = storage::queue::open(config.queue.clone(), Arc::clone(clock))
-            .await
-            .with_context(|| format!("failed to open the queue below `{}`", dir.display()))?;
-        let catalog = storage::catalog::open(CatalogConfig::Sqlite { file: dir.join("catalog.db") })
-            .await
-            .with_context(|| format!("failed to open the catalog `{}`", dir.join("catalog.db").display()))?;
-        let events = storage::events::open(EventStoreConfig::Sqlite { dir: dir.join("events") })
-            .await
-            .with_context(|| format!("failed to open the event store `{}`", dir.join("events").display()))?;
-        let coordination = storage::coordination::open(CoordinationConfig::Local { file: dir.join("state.db") })
-            .await
-            .with_context(|| format!("failed to open the shared state `{}`", dir.join("state.db").display()))?;
+        let stores = config.stores.with_logins(&secrets.redis_credentials(), |user| secrets.database_credentials(user));
+        // An ingestor keeps nothing in a catalog: an empty one of its own lets it run while the
+        // database is away.
+        let catalog_config = if config.roles.iter().any(|role| *role != Role::Ingestor) {
+            stores.catalog.clone()
+        } else {
+            CatalogConfig::Sqlite { file: dir.join("ingestor.db") }
+        };
+        let (queues, catalog, events, coordination) = tokio::try_join!(
+            patiently("queue", &health, stop, || storage::queue::open(stores.queue.clone(), Arc::clone(clock))),
+            patiently("catalog", &health, stop, || storage::catalog::open(catalog_config.clone())),
+            patiently("events", &health, stop, || {
+                storage::events::open(EventStoreConfig::Sqlite { dir: dir.join("events") })
+            }),
+            patiently("coordination", &health, stop, || storage::coordination::open(stores.coordination.clone())),
+        )?;
         let mut opened = Vec::new();
         for channel in &config.channels {
             let name = channel.0.name().to_owned();
             opened.push(
-                channels::open(channel.0.clone()).with_context(|| format!("failed to open the channel `{name}`"))?,
+                channels::open(following(&channel.0, secrets))
+                    .with_context(|| format!("failed to open the channel `{name}`"))?,
             );
         }
         let metrics = Metrics::new();
         metrics.process_start_time.set(clock.now().micros() as f64 / 1e6);
         let live = Live::new(config.live.clone());
-        let health = Health::default();
-        for part in ["queue", "catalog", "events", "coordination", "channel"] {
-            health.ok(part);
-        }
+        health.ok("channel");
         let rulebook = Rulebook::new(Arc::clone(&catalog), Arc::clone(&metrics));
         load_rule_files(&rulebook, &config.rule_paths).await;
-        rulebook.reload().await.context("failed to load the rules")?;
+        patiently("catalog", &health, stop, || rulebook.reload()).await.context("failed to load the rules")?;
         let outbox = Outbox::new(
             &queues,
             Arc::clone(&catalog),
@@ -91,6 +105,50 @@ impl Parts {
             health,
             clock: Arc::clone(clock),
         })
+    }
+}
+
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(15);
+
+/// Opens a store as soon as it is there. What trying again cannot mend is an error at once.
+async fn patiently<T, F: Future<Output = StorageResult<T>>>(
+    part: &'static str,
+    health: &Health,
+    stop: &Stop,
+    open: impl Fn() -> F,
+) -> Result<T> {
+    let backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let error = match open().await {
+            Ok(opened) => {
+                health.ok(part);
+                return Ok(opened);
+            }
+            Err(error) => error,
+        };
+        health.failed(part, error.to_string());
+        let wait = backoff.delay(attempt);
+        if !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
+            return Err(error).with_context(|| format!("failed to open the {part}"));
+        }
+        let wait_ms = wait.as_millis() as u64;
+        tracing::warn!(part, attempt, wait_ms, %error, "the {part} is not there yet; trying again in {wait_ms} ms");
+        if !stop.sleep(wait).await {
+            return Err(error).with_context(|| format!("stopped while waiting for the {part}"));
+        }
+    }
+}
+
+/// The channel with keys that follow their source, where it is the environment's Moogsoft.
+fn following(channel: &ChannelConfig, secrets: &Secrets) -> ChannelConfig {
+    match channel {
+        ChannelConfig::Moogsoft { target, .. } if target.name == MOOGSOFT => {
+            ChannelConfig::Moogsoft { target: target.clone(), api_keys: secrets.watch("MOOG_API_KEY").into() }
+        }
+        other => other.clone(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Starting the roles that work behind the doors.
 
 use super::Parts;
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::maintenance::Chores;
 use pipeline::accept::Acceptor;
 use pipeline::deliver::Deliverer;
@@ -102,7 +102,8 @@ pub fn start_chores(workers: &mut Supervisor, config: &Config, parts: &Parts, ac
         health: parts.health.clone(),
         clock: Arc::clone(&parts.clock),
     };
-    if config.retention.enabled {
+    // Once is enough: the alerter's process is where events are kept.
+    if config.retention.enabled && config.has(Role::Alerter) {
         let (chores, retention, stop) = (chores.clone(), config.retention.clone(), stop.clone());
         workers.spawn("retention", async move {
             chores.retain(retention, stop).await;

@@ -40,11 +40,11 @@ impl Client {
         }
         match running(&config) {
             Some((pid, Some(address))) => {
-                let key = keys::obtain(&config.data_dir, "webui_api_key", &config.webui_key, "mwk_")?;
+                let key = web_key(&config).await?;
                 let http = http_client(Duration::from_secs(60))?;
                 let base = format!("http://{address}");
                 tracing::debug!(pid, base, "asking the running server");
-                Ok(Self::Running { http, base, key: key.secret.expose().to_owned() })
+                Ok(Self::Running { http, base, key: key.preferred().expose().to_owned() })
             }
             Some((pid, None)) => {
                 bail!("the server (process {pid}) runs without the webui role, which answers this command")
@@ -111,6 +111,12 @@ pub fn http_client(timeout: Duration) -> Result<reqwest::Client> {
         .with_no_client_auth();
     let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(timeout).build()?;
     Ok(client)
+}
+
+/// The key of the Web API: what configuration or Vault give, or the file.
+async fn web_key(config: &Config) -> Result<keys::Key> {
+    let given = app::secrets_for_command(config).await?.watch("WEBUI_API_KEY").into();
+    keys::obtain(&config.data_dir, "webui_api_key", given, "mwk_")
 }
 
 /// The process that serves this data directory, and where its API answers.

@@ -61,7 +61,8 @@ async fn demo(global: &Global, args: DemoArgs) -> Result<Configured> {
     std::fs::write(&rules, demo::RULES).with_context(|| format!("failed to write `{}`", rules.display()))?;
     config.rule_paths = vec![rules];
 
-    let app = App::build(config, Arc::clone(&clock)).await?;
+    let (stopper, stop) = Stopper::new();
+    let app = App::build(config, Arc::clone(&clock), &stop).await?;
     let parts = app.parts().clone();
     prepare(&parts).await?;
     let addresses = app.addresses().clone();
@@ -70,14 +71,13 @@ async fn demo(global: &Global, args: DemoArgs) -> Result<Configured> {
     };
     let feeder = Feeder {
         ingest_url: format!("http://{ingest}/api/v2/ingest"),
-        api_key: app.ingest_key.secret.clone(),
+        api_key: app.ingest_key.preferred(),
         syslog_tcp: tcp,
         syslog_udp: udp,
         rate_per_second: args.rate.max(1),
         clock: Arc::clone(&clock),
     };
     let guide = guide(&app, &dir, &receiver.stats_url());
-    let (stopper, stop) = Stopper::new();
     let server = tokio::spawn(app.run(stop.clone()));
     let receiving = tokio::spawn(listening.run(stop.clone()));
     let interrupted = tokio::spawn(interrupt(stopper.clone(), stop.clone()));

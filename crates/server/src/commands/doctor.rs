@@ -7,6 +7,7 @@ use clap::Args;
 use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::process::ExitCode;
+use storage::catalog::CatalogConfig;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {}
@@ -30,6 +31,7 @@ pub fn run(global: &Global, _: &DoctorArgs) -> ExitCode {
         Some((pid, _)) => findings.push(Finding::Good(format!("the server runs (process {pid})"))),
         None => ports(&config, &mut findings),
     }
+    stores(&config, &mut findings);
     channels(&config, &mut findings);
     kernel(&config, &mut findings);
     let mut text = String::new();
@@ -93,6 +95,56 @@ fn ports(config: &Config, findings: &mut Vec<Finding>) {
         findings.push(Finding::Good("every port is free".into()));
     }
     findings.extend(taken.into_iter().map(|t| Finding::Bad(format!("cannot listen on {t}"))));
+}
+
+/// Redis, PostgreSQL and Vault, where they are used.
+fn stores(config: &Config, findings: &mut Vec<Finding>) {
+    if let CatalogConfig::Postgres(postgres) = &config.stores.catalog {
+        let place = format!("{}:{}", postgres.host, postgres.port);
+        // A socket's folder is not an address.
+        let reached = if postgres.host.starts_with('/') { Ok(()) } else { reach(&place) };
+        findings.push(match reached {
+            Ok(()) => Finding::Good(format!("PostgreSQL at {place} can be reached")),
+            Err(error) => Finding::Bad(format!("PostgreSQL at {place} cannot be reached: {error}")),
+        });
+    }
+    if config.stores.redis().is_none() && config.stores.vault.is_none() {
+        return;
+    }
+    let asked = super::block_on(async {
+        let secrets = match crate::app::secrets_for_command(config).await {
+            Ok(secrets) => secrets,
+            Err(error) => return vec![Finding::Bad(format!("the secrets are not there: {error:#}"))],
+        };
+        let mut findings = Vec::new();
+        if config.stores.vault.is_some() {
+            findings.push(Finding::Good("Vault gives every secret that is needed".into()));
+        }
+        let stores = config.stores.with_logins(&secrets.redis_credentials(), |user| secrets.database_credentials(user));
+        if let Some(redis) = stores.redis() {
+            match storage::redis_advice(redis).await {
+                Ok(advice) if advice.is_empty() => {
+                    findings.push(Finding::Good(format!("Redis at {} answers and keeps what it takes", redis.place)));
+                }
+                Ok(advice) => findings.extend(advice.into_iter().map(Finding::Note)),
+                Err(error) => findings.push(Finding::Bad(format!("Redis cannot be used: {error}"))),
+            }
+        }
+        findings
+    });
+    findings.extend(asked.unwrap_or_default());
+}
+
+fn reach(place: &str) -> std::io::Result<()> {
+    use std::net::{TcpStream, ToSocketAddrs};
+    let mut last = std::io::Error::other("the name has no address");
+    for address in place.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, std::time::Duration::from_secs(5)) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn channels(config: &Config, findings: &mut Vec<Finding>) {

@@ -7,7 +7,7 @@ use clap::Args;
 use runtime::logging::LevelHandle;
 use runtime::{Clock, Stop, Stopper, SystemClock};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, Args)]
@@ -31,10 +31,14 @@ pub fn run(global: &Global, args: ServeArgs) -> ExitCode {
         tracing::warn!("{note}");
     }
     let served = block_on(async {
-        let app = App::build(loaded.config, clock).await?;
         let (stopper, stop) = Stopper::new();
+        // From the start: waiting for a store must end with a signal too.
+        let running = Arc::new(OnceLock::new());
+        let context = Context { running: Arc::clone(&running), level, global: global.clone(), roles: args.roles };
+        let signals = tokio::spawn(signals(stopper, stop.clone(), context));
+        let app = App::build(loaded.config, clock, &stop).await?;
         announce(&app);
-        let signals = tokio::spawn(signals(stopper, stop.clone(), app.handle(), level, global.clone(), args.roles));
+        let _ = running.set(app.handle());
         let clean = app.run(stop).await;
         signals.abort();
         Ok::<bool, anyhow::Error>(clean)
@@ -86,15 +90,17 @@ fn announce_key(what: &str, key: &Key) {
     }
 }
 
-/// SIGTERM and SIGINT stop, a second one at once; SIGHUP reloads.
-async fn signals(
-    stopper: Stopper,
-    stop: Stop,
-    handle: AppHandle,
+/// What signals act upon.
+struct Context {
+    /// There once everything is open.
+    running: Arc<OnceLock<AppHandle>>,
     level: LevelHandle,
     global: Global,
     roles: Option<Vec<String>>,
-) {
+}
+
+/// SIGTERM and SIGINT stop, a second one at once; SIGHUP reloads.
+async fn signals(stopper: Stopper, stop: Stop, context: Context) {
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
@@ -106,7 +112,10 @@ async fn signals(
             _ = term.recv() => {}
             _ = int.recv() => {}
             _ = hup.recv() => {
-                reload(&handle, &level, &global, roles.clone()).await;
+                match context.running.get() {
+                    Some(handle) => reload(handle, &context.level, &context.global, context.roles.clone()).await,
+                    None => tracing::warn!("still starting: there is nothing to reload yet"),
+                }
                 continue;
             }
         }

@@ -2,6 +2,7 @@
 //! §8.1, §8.3). Of several for one setting the first in this list wins.
 
 use runtime::config::{Binding, Unit};
+use std::collections::BTreeMap;
 
 const fn plain(variable: &'static str, path: &'static str) -> Binding {
     Binding { variable, path, unit: Unit::Plain }
@@ -21,6 +22,7 @@ pub const BINDINGS: &[Binding] = &[
     plain("MUTT_DATA_DIR", "data_dir"),
     list("MUTT_ROLES", "roles"),
     seconds("MUTT_GRACE_SECONDS", "grace_ms"),
+    plain("MUTT_LISTEN_HOST", "listen_host"),
     plain("LOG_LEVEL", "log.level"),
     plain("LOG_JSON_ENABLED", "log.json"),
     plain("POD_NAME", "log.pod_name"),
@@ -45,6 +47,67 @@ pub const BINDINGS: &[Binding] = &[
     plain("MUTT_SYSLOG_TLS_CERT", "ingest.syslog.tls_cert"),
     plain("MUTT_SYSLOG_TLS_KEY", "ingest.syslog.tls_key"),
     plain("MUTT_SYSLOG_DURABILITY", "ingest.syslog.durability"),
+    plain("REDIS_HOST", "redis.host"),
+    plain("REDIS_PORT", "redis.port"),
+    plain("REDIS_DB", "redis.db"),
+    plain("REDIS_USER", "redis.user"),
+    plain("REDIS_USERNAME", "redis.user"),
+    plain("REDIS_PASS_CURRENT", "redis.password"),
+    plain("REDIS_PASS", "redis.password"),
+    plain("REDIS_PASSWORD", "redis.password"),
+    plain("REDIS_PASS_NEXT", "redis.password_next"),
+    plain("REDIS_TLS_ENABLED", "redis.tls"),
+    plain("REDIS_CA_CERT_PATH", "redis.ca_file"),
+    plain("REDIS_TLS_CA_CERT", "redis.ca_file"),
+    list("REDIS_SENTINELS", "redis.sentinels"),
+    plain("REDIS_SENTINEL_MASTER", "redis.sentinel_master"),
+    plain("INGEST_QUEUE_NAME", "redis.keys.ingest_queue"),
+    plain("ALERT_QUEUE_NAME", "redis.keys.alert_queue"),
+    plain("ALERTER_DLQ_NAME", "redis.keys.alerter_dlq"),
+    plain("MOOG_DLQ_NAME", "redis.keys.moog_dlq"),
+    plain("DEAD_LETTER_QUEUE", "redis.keys.dead_letters"),
+    plain("ALERTER_PROCESSING_LIST_PREFIX", "redis.keys.alerter_processing"),
+    plain("ALERTER_HEARTBEAT_PREFIX", "redis.keys.alerter_heartbeat"),
+    seconds("ALERTER_JANITOR_TIMEOUT", "redis.keys.alerter_silence_ms"),
+    seconds("HEARTBEAT_EXPIRY", "redis.keys.alerter_silence_ms"),
+    plain("MOOG_PROCESSING_LIST_PREFIX", "redis.keys.moog_processing"),
+    plain("MOOG_HEARTBEAT_PREFIX", "redis.keys.moog_heartbeat"),
+    seconds("MOOG_JANITOR_TIMEOUT", "redis.keys.moog_silence_ms"),
+    plain("METRICS_PREFIX", "redis.keys.metrics"),
+    plain("UNHANDLED_PREFIX", "redis.keys.unhandled"),
+    plain("MOOG_RATE_LIMIT_KEY", "redis.keys.moog_rate_limit"),
+    plain("MOOG_CB_KEY_PREFIX", "redis.keys.moog_circuit"),
+    plain("DB_HOST", "postgres.host"),
+    plain("POSTGRES_HOST", "postgres.host"),
+    plain("DB_PORT", "postgres.port"),
+    plain("POSTGRES_PORT", "postgres.port"),
+    plain("DB_NAME", "postgres.database"),
+    plain("POSTGRES_DB", "postgres.database"),
+    plain("DB_USER", "postgres.user"),
+    plain("POSTGRES_USER", "postgres.user"),
+    plain("DB_PASS_CURRENT", "postgres.password"),
+    plain("DB_PASS", "postgres.password"),
+    plain("POSTGRES_PASSWORD", "postgres.password"),
+    plain("DB_PASS_NEXT", "postgres.password_next"),
+    plain("DB_TLS_ENABLED", "postgres.tls"),
+    plain("DB_TLS_CA_CERT_PATH", "postgres.ca_file"),
+    plain("DB_SSL_ROOT_CERT", "postgres.ca_file"),
+    plain("DB_POOL_MIN_CONN", "postgres.pool_min"),
+    plain("DB_POOL_MAX_CONN", "postgres.pool_max"),
+    plain("VAULT_ADDR", "vault.address"),
+    plain("VAULT_ROLE_ID", "vault.role_id"),
+    plain("VAULT_SECRET_ID_FILE", "vault.secret_id_file"),
+    plain("VAULT_TOKEN", "vault.token"),
+    plain("VAULT_MOUNT_PATH", "vault.mount"),
+    plain("VAULT_SECRETS_PATH", "vault.path"),
+    plain("VAULT_SECRET_PATH", "vault.path"),
+    plain("VAULT_CACERT", "vault.ca_file"),
+    plain("VAULT_NAMESPACE", "vault.namespace"),
+    seconds("VAULT_TOKEN_RENEW_THRESHOLD", "vault.renew_threshold_ms"),
+    seconds("VAULT_RENEW_CHECK_INTERVAL", "vault.renew_check_ms"),
+    seconds("VAULT_REFRESH_INTERVAL", "vault.refresh_ms"),
+    plain("MUTT_CATALOG", "catalog.type"),
+    plain("MUTT_COORDINATION", "coordination.type"),
     plain("MUTT_QUEUE", "queue.type"),
     plain("MAX_INGEST_QUEUE_SIZE", "queue.ingest_records_max"),
     plain("INGEST_QUEUE_CAP", "queue.ingest_records_max"),
@@ -102,18 +165,15 @@ pub const BINDINGS: &[Binding] = &[
     port("WEBUI_PORT", "webui.listen"),
     seconds("METRICS_CACHE_TTL", "webui.metrics_cache_ms"),
     plain("EVENT_RETENTION_DAYS", "retention.events_days"),
+    plain("EVENT_ARCHIVE_RETENTION_YEARS", "retention.archive_years"),
     plain("CONFIG_AUDIT_RETENTION_DAYS", "retention.config_audit_days"),
     plain("RETENTION_ENFORCEMENT_ENABLED", "retention.enabled"),
 ];
 
-/// Variables of the original that choose drivers which this build does not have yet: present, they
-/// must not be ignored in silence.
-pub const UNSUPPORTED: &[(&str, &str)] = &[
-    ("REDIS_HOST", "the Redis queue is not in this build; the embedded queue is used"),
-    ("DB_HOST", "PostgreSQL is not in this build; the embedded catalog is used"),
-    ("POSTGRES_HOST", "PostgreSQL is not in this build; the embedded catalog is used"),
-    ("VAULT_ADDR", "Vault is not in this build; give keys by environment or file"),
-];
+/// Whether this is the environment of an original installation: one of its stores is named.
+pub fn is_originals(environment: &BTreeMap<String, String>) -> bool {
+    ["REDIS_HOST", "DB_HOST", "VAULT_ADDR"].iter().any(|name| environment.get(*name).is_some_and(|v| !v.is_empty()))
+}
 
 #[cfg(test)]
 mod tests {

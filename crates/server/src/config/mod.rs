@@ -2,13 +2,15 @@
 
 mod env;
 mod raw;
+mod stores;
 mod validate;
 
+pub use stores::StoreSettings;
 pub use validate::{
-    ChannelSettings, Config, HttpSettings, Listen, PairListen, RetentionSettings, Role, SyslogSettings,
+    ChannelSettings, Config, HttpSettings, Listen, MOOGSOFT, PairListen, RetentionSettings, Role, SyslogSettings,
 };
 
-use runtime::config::{Layers, Problem};
+use runtime::config::{Layers, Problem, Unit, lookup};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -44,9 +46,13 @@ pub fn load(
 ) -> Result<Loaded, Vec<Problem>> {
     let mut layers = Layers::new(DEFAULTS, FREE);
     let mut unreadable = None;
+    let mut own = toml::Table::new();
     if let Some(path) = file {
         match std::fs::read_to_string(path) {
-            Ok(text) => layers = layers.file(&path.display().to_string(), &text),
+            Ok(text) => {
+                layers = layers.file(&path.display().to_string(), &text);
+                own = text.parse().unwrap_or_default();
+            }
             Err(error) => {
                 unreadable =
                     Some(Problem { path: path.display().to_string(), message: format!("cannot be read: {error}") });
@@ -65,24 +71,77 @@ pub fn load(
     if let Some(roles) = &overrides.roles {
         table.insert("roles".into(), toml::Value::Array(roles.iter().cloned().map(toml::Value::String).collect()));
     }
+    let mut notes = Vec::new();
+    listen_host(&mut table, &own, &environment, &mut notes);
     let effective = redacted(&table);
     let raw = raw::read(table, &mut problems);
-    let config = raw.and_then(|raw| validate::validate(raw, &mut problems));
+    let config = raw.and_then(|raw| validate::validate(raw, &environment, &mut problems));
     match config {
-        Some(config) if problems.is_empty() => {
-            let notes = env::UNSUPPORTED
-                .iter()
-                .filter(|(name, _)| environment.get(*name).is_some_and(|v| !v.is_empty()))
-                .map(|(name, note)| format!("{name} is set, but {note}"))
-                .collect();
-            Ok(Loaded { config, notes, effective })
-        }
+        Some(config) if problems.is_empty() => Ok(Loaded { config, notes, effective }),
         _ => Err(problems),
     }
 }
 
+/// Settings that hold an address to listen on.
+const LISTENERS: [&str; 10] = [
+    "ingest.http.listen",
+    "ingest.syslog.udp",
+    "ingest.syslog.tcp",
+    "alerter.metrics_listen",
+    "alerter.health_listen",
+    "forwarder.metrics_listen",
+    "forwarder.health_listen",
+    "remediation.metrics_listen",
+    "remediation.health_listen",
+    "webui.listen",
+];
+
+/// Gives the listeners that neither the user's file nor the environment addresses the host of
+/// `listen_host`.
+fn listen_host(
+    table: &mut toml::Table,
+    own: &toml::Table,
+    environment: &BTreeMap<String, String>,
+    notes: &mut Vec<String>,
+) {
+    let mut host = lookup(table, "listen_host").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
+    if host.is_empty() && env::is_originals(environment) {
+        host = "0.0.0.0".to_owned();
+        notes.push(
+            "this is the environment of an original installation, so the listeners answer on every address, as they \
+             did; MUTT_LISTEN_HOST=127.0.0.1 changes that"
+                .to_owned(),
+        );
+    }
+    if host.is_empty() {
+        return;
+    }
+    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host };
+    let addressed = |path: &str| {
+        let by_variable = |b: &&runtime::config::Binding| b.path == path && matches!(b.unit, Unit::Plain);
+        lookup(own, path).is_some()
+            || env::BINDINGS
+                .iter()
+                .filter(by_variable)
+                .any(|b| environment.get(b.variable).is_some_and(|v| !v.is_empty()))
+    };
+    for path in LISTENERS.into_iter().filter(|path| !addressed(path)) {
+        let Some(toml::Value::String(text)) = lookup_mut(table, path) else { continue };
+        if let Some((_, port)) = text.rsplit_once(':') {
+            *text = format!("{host}:{port}");
+        }
+    }
+}
+
+fn lookup_mut<'a>(table: &'a mut toml::Table, path: &str) -> Option<&'a mut toml::Value> {
+    match path.split_once('.') {
+        None => table.get_mut(path),
+        Some((first, rest)) => lookup_mut(table.get_mut(first)?.as_table_mut()?, rest),
+    }
+}
+
 fn redacted(table: &toml::Table) -> String {
-    const SECRET: [&str; 4] = ["api_key", "secret", "ingest", "webui"];
+    const SECRET: [&str; 8] = ["api_key", "secret", "ingest", "webui", "password", "password_next", "token", "role_id"];
     fn walk(table: &mut toml::Table, in_keys: bool) {
         for (key, value) in table.iter_mut() {
             match value {
@@ -91,7 +150,7 @@ fn redacted(table: &toml::Table) -> String {
                     items.iter_mut().filter_map(toml::Value::as_table_mut).for_each(|t| walk(t, false));
                 }
                 toml::Value::String(text)
-                    if (in_keys || matches!(key.as_str(), "api_key" | "secret"))
+                    if (in_keys || !matches!(key.as_str(), "ingest" | "webui"))
                         && SECRET.contains(&key.as_str())
                         && !text.is_empty()
                         && !text.starts_with("file:") =>
@@ -110,6 +169,9 @@ fn redacted(table: &toml::Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use storage::catalog::CatalogConfig;
+    use storage::coordination::CoordinationConfig;
+    use storage::queue::QueueConfig;
 
     fn vars(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -151,6 +213,16 @@ mod tests {
             ("REMEDIATION_INTERVAL", "300"),
             ("LOG_FORMAT", "json"),
             ("REDIS_HOST", "redis"),
+            ("REDIS_TLS_ENABLED", "false"),
+            ("REDIS_PASS", "hunter2"),
+            ("REDIS_CA_CERT_PATH", "/nowhere/ca.pem"),
+            ("DB_HOST", "db"),
+            ("DB_TLS_ENABLED", "false"),
+            ("DB_NAME", "mutt"),
+            ("VAULT_ADDR", "https://vault:8200"),
+            ("VAULT_ROLE_ID", "role"),
+            ("VAULT_SECRET_PATH", "mutt/prod"),
+            ("MUTT_WEBUI_LISTEN", "127.0.0.1:9"),
         ]);
         let loaded = load(None, &env, &Overrides::default()).unwrap();
         let config = loaded.config;
@@ -163,7 +235,16 @@ mod tests {
         assert_eq!(config.live.breaker.unwrap().open_for.as_secs(), 60);
         assert_eq!(config.live.remediation_interval.as_secs(), 300);
         assert!(config.log.json);
-        assert!(loaded.notes[0].contains("REDIS_HOST"), "a driver that is missing is said, not ignored");
+        assert!(loaded.notes[0].contains("every address"));
+        let address = |listen: &Listen| listen.address.to_string();
+        assert_eq!(address(&config.http.as_ref().unwrap().listen), "0.0.0.0:18080", "as the original did");
+        assert_eq!(address(config.webui_listen.as_ref().unwrap()), "127.0.0.1:9", "unless it is said");
+        assert!(matches!(&config.stores.queue, QueueConfig::Redis(queue) if queue.redis.tls.is_none()));
+        assert!(matches!(&config.stores.coordination, CoordinationConfig::Redis(_)));
+        assert!(matches!(&config.stores.catalog, CatalogConfig::Postgres(db) if db.database == "mutt"));
+        assert_eq!(config.stores.vault.as_ref().unwrap().path, "mutt/prod");
+        assert!(config.stores.given.contains_key("REDIS_PASS_CURRENT"));
+        assert!(!loaded.effective.contains("hunter2"));
         assert!(!loaded.effective.contains("api_key = \"k\""), "keys are not shown");
     }
 
@@ -190,6 +271,24 @@ mod tests {
                 "roles[0]",
                 "rolles",
             ]
+        );
+    }
+
+    #[test]
+    fn a_store_that_is_chosen_must_be_there() {
+        assert_eq!(problems("[queue]\ntype=\"redis\"", &[]), ["queue.type"]);
+        assert_eq!(problems("[catalog]\ntype=\"postgres\"\n[coordination]\ntype=\"reddis\"", &[]).len(), 2);
+        let redis = [("REDIS_HOST", "r")];
+        assert_eq!(problems("[redis]\nca_file=\"/nowhere\"", &redis), ["redis.ca_file"]);
+        assert_eq!(problems("[redis.keys]\nalert_queue=\"mutt:ingest_queue\"", &redis), ["redis.keys"]);
+        assert_eq!(problems("", &[("REDIS_SENTINELS", "a:1,:2")]), ["redis.sentinels[1]"]);
+        assert_eq!(problems("[postgres]\npool_min=11", &[("DB_HOST", "d")]), ["postgres.pool_min"]);
+        assert_eq!(problems("", &[("VAULT_ADDR", "vault:8200"), ("VAULT_ROLE_ID", "r")]), ["VAULT_ADDR"]);
+        let chosen =
+            load(None, &vars(&[("REDIS_HOST", "r"), ("MUTT_QUEUE", "embedded")]), &Overrides::default()).unwrap();
+        assert!(
+            matches!(chosen.config.stores.queue, QueueConfig::Embedded { .. }),
+            "the configuration may say otherwise"
         );
     }
 

@@ -13,6 +13,11 @@ pub struct Raw {
     pub log: Log,
     pub keys: Keys,
     pub ingest: Ingest,
+    pub redis: Redis,
+    pub postgres: Postgres,
+    pub vault: Vault,
+    pub catalog: Kind,
+    pub coordination: Kind,
     pub queue: Queue,
     pub alerter: Alerter,
     pub forwarder: Forwarder,
@@ -84,6 +89,84 @@ pub struct Syslog {
     pub idle_timeout_ms: i64,
     pub receive_buffer_bytes: i64,
     pub timezone: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    pub host: String,
+    pub port: i64,
+    pub db: i64,
+    pub user: String,
+    pub password: String,
+    pub password_next: String,
+    pub tls: bool,
+    pub ca_file: String,
+    pub sentinels: Vec<String>,
+    pub sentinel_master: String,
+    pub connect_timeout_ms: i64,
+    pub answer_timeout_ms: i64,
+    pub keys: RedisKeys,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisKeys {
+    pub ingest_queue: String,
+    pub alert_queue: String,
+    pub alerter_dlq: String,
+    pub moog_dlq: String,
+    pub dead_letters: String,
+    pub alerter_processing: String,
+    pub alerter_heartbeat: String,
+    pub alerter_silence_ms: i64,
+    pub moog_processing: String,
+    pub moog_heartbeat: String,
+    pub moog_silence_ms: i64,
+    pub metrics: String,
+    pub unhandled: String,
+    pub moog_rate_limit: String,
+    pub moog_circuit: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Postgres {
+    pub host: String,
+    pub port: i64,
+    pub database: String,
+    pub user: String,
+    pub password: String,
+    pub password_next: String,
+    pub tls: bool,
+    pub ca_file: String,
+    pub pool_min: i64,
+    pub pool_max: i64,
+    pub statement_timeout_ms: i64,
+    pub acquire_timeout_ms: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vault {
+    pub address: String,
+    pub role_id: String,
+    pub secret_id_file: String,
+    pub token: String,
+    pub mount: String,
+    pub path: String,
+    pub ca_file: String,
+    pub namespace: String,
+    pub renew_threshold_ms: i64,
+    pub renew_check_ms: i64,
+    pub refresh_ms: i64,
+}
+
+/// Which driver a family uses.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kind {
+    pub r#type: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -196,12 +279,15 @@ pub struct Webui {
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     pub events_days: i64,
+    pub archive_years: i64,
     pub config_audit_days: i64,
     pub enabled: bool,
 }
 
 /// `None` only when the merged table has a shape that the overlay should have refused.
 pub fn read(mut table: toml::Table, problems: &mut Vec<Problem>) -> Option<Raw> {
+    // Worked into the listeners already.
+    table.remove("listen_host");
     let mut channels = Vec::new();
     match table.remove("channel") {
         Some(toml::Value::Array(items)) => {

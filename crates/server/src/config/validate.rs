@@ -1,19 +1,21 @@
 //! From what is written to what can be used; every problem with its path.
 
 use super::raw::{self, Raw};
+use super::stores::{self, StoreSettings};
 use connectors::channels::{ChannelConfig, HttpTarget};
 use connectors::inputs::http::BodyRules;
 use model::Durability;
 use pipeline::{LiveSettings, ShedMode};
 use runtime::config::{Problem, nearest};
 use runtime::logging::LogConfig;
-use runtime::{Secret, tls::MinimumTls};
+use runtime::{KeyRing, Secret, tls::MinimumTls};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use storage::coordination::{BreakerSettings, RateLimit, UnhandledPolicy};
-use storage::queue::{QueueConfig, QueueLimits};
+use storage::queue::QueueLimits;
 
 /// A part of the product that can run alone or with others in one process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,6 +89,9 @@ pub struct SyslogSettings {
     pub timezone: String,
 }
 
+/// Name of the channel that the original's environment configures.
+pub const MOOGSOFT: &str = "moogsoft";
+
 /// A channel, its secret still to be read (it may be in a file).
 #[derive(Debug, Clone)]
 pub struct ChannelSettings(pub ChannelConfig);
@@ -95,6 +100,8 @@ pub struct ChannelSettings(pub ChannelConfig);
 pub struct RetentionSettings {
     pub enabled: bool,
     pub events: Duration,
+    /// How long archived audit rows of events stay, where the catalog has an archive.
+    pub archive: Duration,
     pub config_audit: Duration,
 }
 
@@ -110,7 +117,7 @@ pub struct Config {
     pub webui_key: Secret,
     pub http: Option<HttpSettings>,
     pub syslog: SyslogSettings,
-    pub queue: QueueConfig,
+    pub stores: StoreSettings,
     pub alerter_listen: PairListen,
     pub alerter_workers: usize,
     pub batch_max: usize,
@@ -135,6 +142,26 @@ pub struct Config {
 }
 
 impl Config {
+    /// The secrets that these roles cannot do without, where a Vault is to give them. Without one a
+    /// missing ingest key is made, and stores may need no password.
+    pub fn required_secrets(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        if self.stores.vault.is_none() {
+            return names;
+        }
+        if self.has(Role::Ingestor) {
+            names.push("INGEST_API_KEY");
+        }
+        if self.has(Role::Forwarder) && self.channels.iter().any(|channel| channel.0.name() == MOOGSOFT) {
+            names.push("MOOG_API_KEY");
+        }
+        let catalog = self.roles.iter().any(|role| *role != Role::Ingestor);
+        if catalog && matches!(self.stores.catalog, storage::catalog::CatalogConfig::Postgres(_)) {
+            names.push("DB_PASS");
+        }
+        names
+    }
+
     pub fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }
@@ -164,21 +191,21 @@ impl Config {
     }
 }
 
-struct Check<'a>(&'a mut Vec<Problem>);
+pub(super) struct Check<'a>(&'a mut Vec<Problem>);
 
 impl Check<'_> {
-    fn problem(&mut self, path: impl Into<String>, message: impl Into<String>) {
+    pub fn problem(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.0.push(Problem { path: path.into(), message: message.into() });
     }
 
-    fn range<T: TryFrom<i64> + Default>(&mut self, path: &str, value: i64, least: i64, most: i64) -> T {
+    pub fn range<T: TryFrom<i64> + Default>(&mut self, path: &str, value: i64, least: i64, most: i64) -> T {
         if !(least..=most).contains(&value) {
             self.problem(path, format!("is {value}, expected {least} to {most}"));
         }
         T::try_from(value.clamp(least, most)).unwrap_or_default()
     }
 
-    fn millis(&mut self, path: &str, value: i64, least: i64, most: i64) -> Duration {
+    pub fn millis(&mut self, path: &str, value: i64, least: i64, most: i64) -> Duration {
         Duration::from_millis(self.range(path, value, least, most))
     }
 
@@ -207,7 +234,7 @@ impl Check<'_> {
     }
 
     /// The value, or the content of the file that `file:…` names.
-    fn secret(&mut self, path: &str, text: &str) -> Secret {
+    pub fn secret(&mut self, path: &str, text: &str) -> Secret {
         let Some(file) = text.strip_prefix("file:") else { return Secret::new(text.trim()) };
         match std::fs::read_to_string(file) {
             Ok(content) if !content.trim().is_empty() => Secret::new(content.trim()),
@@ -243,7 +270,7 @@ const YEAR_MS: i64 = 31_536_000_000;
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// `None` never stands alone: there is a problem for it.
-pub fn validate(raw: Raw, problems: &mut Vec<Problem>) -> Option<Config> {
+pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut Vec<Problem>) -> Option<Config> {
     let mut check = Check(problems);
     let roles = roles(&mut check, &raw.roles);
     if let Err(message) = runtime::logging::check_level(&raw.log.level) {
@@ -254,16 +281,12 @@ pub fn validate(raw: Raw, problems: &mut Vec<Problem>) -> Option<Config> {
     }
     let body_bytes_max = u64::try_from(raw.ingest.http.body_bytes_max).unwrap_or(0);
     let limits = limits(&mut check, &raw.queue, body_bytes_max);
-    let queue = match raw.queue.r#type.as_str() {
-        "embedded" => QueueConfig::Embedded { dir: PathBuf::from(&raw.data_dir).join("queue"), limits },
-        "memory" => QueueConfig::Memory(limits),
-        other => {
-            check.problem("queue.type", format!("this build has no `{other}` queue; it has embedded, memory"));
-            QueueConfig::Memory(limits)
-        }
-    };
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let pod_name = if raw.log.pod_name.is_empty() { host() } else { raw.log.pod_name.clone() };
+    let mut stores = stores::stores(&mut check, &raw, limits, &pod_name, environment);
     let live = live(&mut check, &raw);
     let channels = channels(&mut check, &raw);
+    stores.name_moogsoft(&channels);
     let (retry_base, retry_max) = (
         check.millis("forwarder.retry_base_ms", raw.forwarder.retry_base_ms, 1, YEAR_MS),
         check.millis("forwarder.retry_max_ms", raw.forwarder.retry_max_ms, 1, YEAR_MS),
@@ -271,22 +294,16 @@ pub fn validate(raw: Raw, problems: &mut Vec<Problem>) -> Option<Config> {
     if retry_base > retry_max {
         check.problem("forwarder.retry_base_ms", "is over forwarder.retry_max_ms");
     }
-    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let config = Config {
         data_dir: PathBuf::from(&raw.data_dir),
         roles,
         grace: check.millis("grace_ms", raw.grace_ms, 0, 3_600_000),
-        log: LogConfig {
-            level: raw.log.level.clone(),
-            json: raw.log.json,
-            service: "muttd".into(),
-            pod_name: if raw.log.pod_name.is_empty() { host() } else { raw.log.pod_name.clone() },
-        },
+        log: LogConfig { level: raw.log.level.clone(), json: raw.log.json, service: "muttd".into(), pod_name },
         ingest_key: check.secret("keys.ingest", &raw.keys.ingest),
         webui_key: check.secret("keys.webui", &raw.keys.webui),
         http: http(&mut check, &raw.ingest.http),
         syslog: syslog(&mut check, &raw.ingest.syslog),
-        queue,
+        stores,
         alerter_listen: check.pair(
             ("alerter.metrics_listen", &raw.alerter.metrics_listen),
             ("alerter.health_listen", &raw.alerter.health_listen),
@@ -316,6 +333,7 @@ pub fn validate(raw: Raw, problems: &mut Vec<Problem>) -> Option<Config> {
         retention: RetentionSettings {
             enabled: raw.retention.enabled,
             events: DAY * check.range::<u32>("retention.events_days", raw.retention.events_days, 1, 36_500),
+            archive: DAY * 365 * check.range::<u32>("retention.archive_years", raw.retention.archive_years, 0, 100),
             config_audit: DAY
                 * check.range::<u32>("retention.config_audit_days", raw.retention.config_audit_days, 1, 36_500),
         },
@@ -461,16 +479,16 @@ fn channels(check: &mut Check<'_>, raw: &Raw) -> Vec<ChannelSettings> {
     let mut channels = Vec::new();
     let moog = &raw.forwarder.moog;
     if !moog.url.is_empty() {
-        let target = check.target("forwarder.moog", "moogsoft".into(), &moog.url, moog.timeout_ms, &moog.ca_file);
-        let api_key = check.secret("forwarder.moog.api_key", &moog.api_key);
-        channels.push(ChannelConfig::Moogsoft { target, api_key });
+        let target = check.target("forwarder.moog", MOOGSOFT.into(), &moog.url, moog.timeout_ms, &moog.ca_file);
+        let api_keys = KeyRing::fixed(check.secret("forwarder.moog.api_key", &moog.api_key));
+        channels.push(ChannelConfig::Moogsoft { target, api_keys });
     }
     for (index, channel) in &raw.channel {
         let path = format!("channel[{index}]");
         let config = match channel {
             raw::Channel::Moogsoft { name, url, api_key, timeout_ms, ca_file } => ChannelConfig::Moogsoft {
                 target: check.target(&path, name.clone(), url, *timeout_ms, ca_file),
-                api_key: check.secret(&format!("{path}.api_key"), api_key),
+                api_keys: KeyRing::fixed(check.secret(&format!("{path}.api_key"), api_key)),
             },
             raw::Channel::Webhook { name, url, secret, timeout_ms, ca_file } => ChannelConfig::Webhook {
                 target: check.target(&path, name.clone(), url, *timeout_ms, ca_file),
@@ -480,6 +498,8 @@ fn channels(check: &mut Check<'_>, raw: &Raw) -> Vec<ChannelSettings> {
         let name = config.name();
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             check.problem(format!("{path}.name"), "must be letters, digits, - and _");
+        } else if name == "ingestor" {
+            check.problem(format!("{path}.name"), "`ingestor` is the name of the limit of ingest");
         } else if channels.iter().any(|c: &ChannelConfig| c.name() == name) {
             check.problem(format!("{path}.name"), format!("`{name}` is the name of another channel"));
         }

@@ -133,7 +133,8 @@ async fn two_servers_run_in_one_process_and_one_data_directory_serves_one() {
     two.worked().await;
     assert_eq!(two.parts.events.count(&OrgId::default()).await.unwrap(), 0);
     let config = load(one.dir.path(), &[], None);
-    let refused = server::app::App::build(config, Arc::new(runtime::SystemClock)).await.err().unwrap();
+    let (_stopper, stop) = runtime::Stopper::new();
+    let refused = server::app::App::build(config, Arc::new(runtime::SystemClock), &stop).await.err().unwrap();
     assert!(format!("{refused:#}").contains("cannot be shared between processes"), "{refused:#}");
     one.worked().await;
     one.stop().await;

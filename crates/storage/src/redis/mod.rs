@@ -3,9 +3,11 @@
 //! Works with Redis 6.0 and later: nothing newer is sent. One server or a group under Sentinel;
 //! Redis Cluster is refused by its own answer, since a queue's scripts use several keys.
 
+mod advice;
 mod client;
 mod connect;
 
+pub use advice::advice as redis_advice;
 pub(crate) use client::RedisClient;
 pub(crate) use connect::explain;
 

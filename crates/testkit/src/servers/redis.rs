@@ -96,6 +96,11 @@ impl RedisServer {
         self.dir.path()
     }
 
+    /// The password that [`Self::cli`] and the next start use, after somebody changed it.
+    pub fn set_password(&mut self, password: &str) {
+        self.options.password = Some(password.to_owned());
+    }
+
     /// The answer of `redis-cli ARGS`, trimmed; panics when it fails.
     pub fn cli(&self, args: &[&str]) -> String {
         self.try_cli(args).unwrap_or_else(|| panic!("redis-cli {args:?} failed"))

@@ -16,17 +16,17 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use model::{Durability, EventId, InputKind, OrgId, RejectReason};
-use runtime::Secret;
+use runtime::KeyRing;
 use serde_json::{Map, Value, json};
 use std::fmt::{Display, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A key that may post events, and whose events they are.
+/// Keys that may post events, and whose events they are.
 #[derive(Debug, Clone)]
 pub struct IngestKey {
-    pub key: Secret,
+    pub keys: KeyRing,
     pub org: OrgId,
 }
 
@@ -168,7 +168,7 @@ impl HttpIngest {
         let given = headers.get(API_KEY)?.as_bytes();
         let mut found = None;
         for key in &self.config.keys {
-            if key.key.matches(given) {
+            if key.keys.matches(given) {
                 found = Some(key.org.clone());
             }
         }

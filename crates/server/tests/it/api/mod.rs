@@ -71,7 +71,7 @@ async fn state_at(dir: &Path, clock: Arc<dyn Clock>) -> ApiState {
         metrics,
         health: Health::default(),
         clock,
-        keys: Arc::new(vec![Secret::new("another-key"), Secret::new(KEY)]),
+        keys: vec![Secret::new("another-key"), Secret::new(KEY)].into(),
         org: OrgId::default(),
         options: ApiOptions { metrics_cache: Duration::ZERO, ..ApiOptions::default() },
     }

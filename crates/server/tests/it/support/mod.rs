@@ -79,13 +79,13 @@ impl TestServer {
     pub async fn start_in(dir: Arc<TempDir>, env: &[(&str, &str)], roles: Option<&[&str]>) -> Self {
         let config = load(dir.path(), env, roles);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let app = App::build(config, clock).await.unwrap();
         let (stopper, stop) = Stopper::new();
+        let app = App::build(config, clock, &stop).await.unwrap();
         Self {
             dir,
             addresses: app.addresses().clone(),
-            ingest_key: app.ingest_key.secret.expose().to_owned(),
-            web_key: app.webui_key.secret.expose().to_owned(),
+            ingest_key: app.ingest_key.preferred().expose().to_owned(),
+            web_key: app.webui_key.preferred().expose().to_owned(),
             parts: app.parts().clone(),
             handle: app.handle(),
             http: server::commands::http_client(SOON).unwrap(),

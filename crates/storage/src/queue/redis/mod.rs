@@ -226,6 +226,7 @@ impl Queue for RedisQueue {
     }
 
     async fn flush(&self) -> StorageResult<()> {
+        let _: String = self.0.client.query(&redis::cmd("PING")).await?;
         for lane in self.0.lanes() {
             lane.flush().await?;
         }

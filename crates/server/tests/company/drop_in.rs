@@ -1,0 +1,115 @@
+//! The original's environment file, and nothing else, runs all five services as processes.
+
+use crate::site::{INGEST_KEY, Member, Site, SiteOptions, WEB_KEY, event};
+use serde_json::Value;
+use std::time::Duration;
+use testkit::wait_until;
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn get(member: &Member, path: &str) -> Value {
+    let http = server::commands::http_client(SOON).unwrap();
+    let response = http.get(member.url(path)).header("x-api-key", WEB_KEY).send().await.unwrap();
+    assert_eq!(response.status(), 200, "{path}");
+    serde_json::from_str(&response.text().await.unwrap()).unwrap()
+}
+
+pub async fn post(member: &Member, body: String) -> u16 {
+    let http = server::commands::http_client(SOON).unwrap();
+    let request = http.post(member.url("/ingest")).header("x-api-key", INGEST_KEY);
+    request.header("content-type", "application/json").body(body).send().await.unwrap().status().as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_processes_over_tls_work_together_and_their_keys_are_the_originals() {
+    let site = Site::start(SiteOptions {
+        redis_password: Some("redis-password".into()),
+        redis_tls: true,
+        postgres_password: Some("postgres-password".into()),
+        postgres_tls: true,
+    })
+    .await;
+    let webui = site.member("webui");
+    site.rules();
+    let ingestor = site.member("ingestor");
+    // Before there is a worker: readable by redis-cli as the contract says.
+    assert_eq!(post(&ingestor, event(0)).await, 200);
+    let record: Value = serde_json::from_str(&site.redis.cli(&["LINDEX", "mutt:ingest_queue", "-1"])).unwrap();
+    assert_eq!((&record["hostname"], &record["n"]), (&"h0".into(), &0.into()));
+    assert!(record["_correlation_id"].is_string());
+    let alerter = site.member("alerter");
+    let (forwarder, remediation) = (site.member("forwarder"), site.member("remediation"));
+    for n in 1..30 {
+        assert_eq!(post(&ingestor, event(n)).await, 200);
+    }
+    assert!(
+        wait_until(SOON, || site.receiver.deliveries().len() == 10).await,
+        "{:?}",
+        site.receiver.deliveries().len()
+    );
+    site.drained();
+    assert_eq!(site.audited().len(), 30);
+    let forwarded = site.postgres.psql("SELECT count(*) FROM event_audit_log WHERE forwarded_to_moog");
+    assert_eq!(forwarded.trim(), "10");
+    let beats = site.redis.cli(&["KEYS", "mutt:heartbeat:*"]);
+    assert!(
+        beats.contains("mutt:heartbeat:alerter:mutt-server-01-")
+            && beats.contains("mutt:heartbeat:moog:mutt-server-01-"),
+        "{beats}"
+    );
+    let minute = site.redis.cli(&["KEYS", "mutt:metrics:1m:*"]);
+    assert!(minute.starts_with("mutt:metrics:1m:20"), "{minute}");
+    let logs = get(&webui, "/api/v1/audit-logs?limit=3").await;
+    assert_eq!(logs["pagination"]["total"], 30);
+    for member in [&webui, &ingestor, &alerter, &forwarder, &remediation] {
+        assert_eq!(member.health(), Some(200), "{}", member.role);
+        for secret in ["redis-password", "postgres-password", INGEST_KEY, WEB_KEY, "moog-key-of-the-site"] {
+            assert!(!member.daemon.output().contains(secret), "the {} logged a secret", member.role);
+        }
+    }
+    let everything = site.redis.cli(&["KEYS", "*"]);
+    assert!(everything.lines().all(|key| key.starts_with("mutt:")), "{everything}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_changed_in_one_web_ui_reaches_every_process_within_five_seconds() {
+    let mut site = Site::start(SiteOptions::default()).await;
+    site.set("UNHANDLED_THRESHOLD", "1000");
+    let (one, two, ingestor) = (site.member("webui"), site.member("webui"), site.member("ingestor"));
+    let (_alerter, _forwarder) = (site.member("alerter"), site.member("forwarder"));
+    let http = server::commands::http_client(SOON).unwrap();
+    let change = http.put(one.url("/api/v1/config/unhandled_threshold")).header("x-api-key", WEB_KEY);
+    let answer = change.header("content-type", "application/json").body(r#"{"value":"3"}"#).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(site.redis.cli(&["GET", "mutt:config:unhandled_threshold"]), "3");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(get(&two, "/api/v2/config").await["config"]["unhandled_threshold"], "3");
+    for _ in 0..3 {
+        let body = r#"{"hostname":"sw1","message":"never seen before","timestamp":"2026-11-22T10:00:00Z"}"#;
+        assert_eq!(post(&ingestor, body.to_owned()).await, 200);
+    }
+    assert!(wait_until(SOON, || site.receiver.deliveries().len() == 1).await, "the new threshold triggers");
+    assert!(site.redis.cli(&["KEYS", "mutt:unhandled:sw1:*:triggered"]).contains("sw1"));
+    let history = get(&two, "/api/v2/config-audit?table_name=dynamic_config").await;
+    assert_eq!(history["changes"][0]["operation"], "CREATE");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_start_before_their_stores_wait_and_say_for_what() {
+    let mut site = Site::start(SiteOptions::default()).await;
+    site.redis.kill();
+    site.postgres.kill();
+    let members = ["ingestor", "alerter", "forwarder", "remediation", "webui"].map(|role| site.member_at_once(role));
+    for member in &members {
+        let said = || member.daemon.output().contains("is not there yet; trying again");
+        assert!(wait_until(SOON, said).await, "{}: {}", member.role, member.daemon.output());
+    }
+    site.redis.start_again();
+    members[0].healthy(SOON);
+    assert_eq!(post(&members[0], event(0)).await, 200, "an ingestor needs no PostgreSQL");
+    site.postgres.start_again();
+    for member in &members {
+        member.healthy(SOON);
+    }
+    site.drained();
+}

@@ -1,0 +1,10 @@
+//! MUTT on several servers: processes of their own on one Redis, one PostgreSQL and one Vault, set up
+//! by an environment file of the original alone.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod drop_in;
+mod kill;
+mod limit;
+mod rotation;
+mod site;
