@@ -1,17 +1,19 @@
 //! What every process of ours needs to run: a clock, stop and drain, backoff, configuration from
-//! layers, secrets, logs, health, and serving HTTP with bounds.
+//! layers, secrets, logs, health, the service manager, and serving HTTP with bounds.
 //!
 //! Always true here: no process globals (two servers run in one test process), nothing about
 //! events or alerts, and the only place that reads the environment or the system clock.
 
 pub mod backoff;
 mod clock;
-mod credentials;
 pub mod config;
+mod credentials;
 mod health;
 pub mod http;
 pub mod logging;
 mod secret;
+#[cfg(unix)]
+mod service_manager;
 mod stop;
 mod supervisor;
 pub mod tls;
@@ -20,5 +22,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use credentials::{Credentials, CredentialsWriter, Login};
 pub use health::Health;
 pub use secret::Secret;
+#[cfg(unix)]
+pub use service_manager::ServiceManager;
 pub use stop::{Stop, Stopper};
 pub use supervisor::{Ended, Supervisor};

@@ -5,7 +5,7 @@ use crate::app::{App, AppHandle};
 use crate::keys::Key;
 use clap::Args;
 use runtime::logging::LevelHandle;
-use runtime::{Clock, Stop, Stopper, SystemClock};
+use runtime::{Clock, ServiceManager, Stop, Stopper, SystemClock};
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,8 +34,16 @@ pub fn run(global: &Global, args: ServeArgs) -> ExitCode {
         let app = App::build(loaded.config, clock).await?;
         let (stopper, stop) = Stopper::new();
         announce(&app);
-        let signals = tokio::spawn(signals(stopper, stop.clone(), app.handle(), level, global.clone(), args.roles));
-        let clean = app.run(stop).await;
+        let manager = ServiceManager::from_environment(&runtime::config::environment());
+        let running = Running {
+            handle: app.handle(),
+            level,
+            global: global.clone(),
+            roles: args.roles,
+            manager: manager.clone(),
+        };
+        let signals = tokio::spawn(signals(stopper, stop.clone(), running));
+        let clean = app.run_under(stop, &manager).await;
         signals.abort();
         Ok::<bool, anyhow::Error>(clean)
     });
@@ -86,15 +94,17 @@ fn announce_key(what: &str, key: &Key) {
     }
 }
 
-/// SIGTERM and SIGINT stop, a second one at once; SIGHUP reloads.
-async fn signals(
-    stopper: Stopper,
-    stop: Stop,
+/// What a reload needs.
+struct Running {
     handle: AppHandle,
     level: LevelHandle,
     global: Global,
     roles: Option<Vec<String>>,
-) {
+    manager: ServiceManager,
+}
+
+/// SIGTERM and SIGINT stop, a second one at once; SIGHUP reloads.
+async fn signals(stopper: Stopper, stop: Stop, running: Running) {
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
@@ -106,7 +116,9 @@ async fn signals(
             _ = term.recv() => {}
             _ = int.recv() => {}
             _ = hup.recv() => {
-                reload(&handle, &level, &global, roles.clone()).await;
+                running.manager.reloading();
+                let status = running.reload().await;
+                running.manager.ready(status);
                 continue;
             }
         }
@@ -118,22 +130,27 @@ async fn signals(
     }
 }
 
-async fn reload(handle: &AppHandle, level: &LevelHandle, global: &Global, roles: Option<Vec<String>>) {
-    match global.load(roles) {
-        Ok(loaded) => {
-            if let Err(message) = level.set(&loaded.config.log.level) {
-                tracing::error!(message, "the log level stays");
+impl Running {
+    /// Reads the configuration again; what `systemctl status` is to show of it.
+    async fn reload(&self) -> &'static str {
+        match self.global.load(self.roles.clone()) {
+            Ok(loaded) => {
+                if let Err(message) = self.level.set(&loaded.config.log.level) {
+                    tracing::error!(message, "the log level stays");
+                }
+                self.handle.apply(&loaded.config).await;
+                tracing::info!(
+                    "live settings, rule files and the log level are taken over; everything else changes with a restart"
+                );
+                "the configuration was reloaded"
             }
-            handle.apply(&loaded.config).await;
-            tracing::info!(
-                "live settings, rule files and the log level are taken over; everything else changes with a restart"
-            );
-        }
-        Err(problems) => {
-            for problem in problems {
-                tracing::error!(path = problem.path, "{}", problem.message);
+            Err(problems) => {
+                for problem in problems {
+                    tracing::error!(path = problem.path, "{}", problem.message);
+                }
+                tracing::error!("the configuration was not reloaded; the old one stays in force");
+                "the configuration was NOT reloaded: it has problems, see the log"
             }
-            tracing::error!("the configuration was not reloaded; the old one stays in force");
         }
     }
 }
