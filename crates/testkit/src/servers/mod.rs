@@ -3,8 +3,10 @@
 
 mod certs;
 mod daemon;
+mod prometheus;
 mod redis;
 
 pub use certs::TestCerts;
 pub use daemon::Daemon;
+pub use prometheus::PrometheusServer;
 pub use redis::{RedisOptions, RedisServer};
