@@ -39,6 +39,10 @@ impl Drop for Served {
 
 impl Served {
     fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    fn start_with(dir: &Path, env: &[(&str, &str)]) -> Self {
         let config = dir.join("c.toml");
         if !config.exists() {
             std::fs::write(&config, CONFIG).unwrap();
@@ -49,6 +53,7 @@ impl Served {
             .current_dir(dir)
             .env_clear()
             .env("MUTT_DATA_DIR", dir.join("data"))
+            .envs(env.iter().copied())
             .stderr(log)
             .stdout(Stdio::null())
             .spawn()
@@ -258,4 +263,41 @@ fn a_backup_while_events_flow_holds_everything_acknowledged_before_it_began() {
     drop(served);
     std::fs::write(from.join("keys/ingest_api_key"), "x").unwrap();
     assert_eq!(muttd(dir.path(), &["backup", "verify", "backup-4"], &[]).status.code(), Some(1));
+}
+
+#[test]
+fn systemd_is_told_of_start_life_reload_and_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    // The next message that begins so; signs of life come in between.
+    let told = |start: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let n = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("no {start}: {e}; {}", log(dir.path())));
+            let message = text(&buffer[..n]);
+            if message.starts_with(start) {
+                return message;
+            }
+        }
+    };
+    let env = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "500000")];
+    let served = Served::start_with(dir.path(), &env);
+    assert!(
+        told("READY=1").contains("STATUS=roles ingestor, alerter, forwarder, remediation, webui; ingest 127.0.0.1:")
+    );
+    post(dir.path(), "ready means that it answers");
+    for _ in 0..3 {
+        told("WATCHDOG=1");
+    }
+    served.signal("-HUP");
+    told("RELOADING=1");
+    assert!(told("READY=1").contains("the configuration was reloaded"));
+    std::fs::write(dir.path().join("c.toml"), "nonsense = 1\n").unwrap();
+    served.signal("-HUP");
+    told("RELOADING=1");
+    assert!(told("READY=1").contains("NOT reloaded"), "a bad file leaves the old settings in force, and says so");
+    served.signal("-TERM");
+    assert!(told("STOPPING=1").contains("EXTEND_TIMEOUT_USEC=30000000"), "the drain and some slack");
 }

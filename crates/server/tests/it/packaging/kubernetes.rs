@@ -95,7 +95,7 @@ fn selectors_reach_exactly_their_pods() {
             let reached: Vec<&str> = deployments
                 .iter()
                 .filter(|d| labels_match(&object["spec"]["selector"], &labels(d)))
-                .map(|d| name(d))
+                .map(name)
                 .collect();
             assert_eq!(reached, [name(&object)], "{kind}");
         }

@@ -1,6 +1,5 @@
 use super::{default_ports, files, packaging, read, tool, yaml};
 use crate::support::TestServer;
-use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Every rule as (name, expression, whether it is an alert).
@@ -86,7 +85,7 @@ fn every_alert_fires_when_it_should_and_stays_quiet_when_it_should_not() {
             for query in test["promql_expr_test"].as_array().unwrap_or(&Vec::new()) {
                 let names = metrics_of(query["expr"].as_str().unwrap());
                 let samples = query["exp_samples"].as_array().unwrap();
-                let nothing = samples.iter().all(|sample| sample["value"] == Value::from(0));
+                let nothing = samples.iter().all(|sample| sample["value"] == 0);
                 if nothing {
                     none.extend(names)
                 } else {
