@@ -48,3 +48,8 @@ test-tools:
 .PHONY: tools
 tools:
 	@bash scripts/tools.sh
+
+.PHONY: packaging-test
+packaging-test: tools test-tools ## The installer and the units in a booted systemd (root, some minutes); says NOT RUN where it cannot
+	$(CARGO) build --locked -p server --bin muttd
+	@bash packaging/tests/container.sh "$${CARGO_TARGET_DIR:-target}/debug/muttd" || { code=$$?; [ $$code = 77 ] || exit $$code; }

@@ -1,5 +1,5 @@
 //! What every process of ours needs to run: a clock, stop and drain, backoff, configuration from
-//! layers, secrets, logs, health, and serving HTTP with bounds.
+//! layers, secrets, logs, health, the service manager, and serving HTTP with bounds.
 //!
 //! Always true here: no process globals (two servers run in one test process), nothing about
 //! events or alerts, and the only place that reads the environment or the system clock.
@@ -13,6 +13,8 @@ pub mod http;
 pub mod logging;
 mod secret;
 pub mod secrets;
+#[cfg(unix)]
+mod service_manager;
 mod stop;
 mod supervisor;
 pub mod tls;
@@ -21,5 +23,7 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use credentials::{Credentials, CredentialsWriter, KeyRing, Login};
 pub use health::Health;
 pub use secret::Secret;
+#[cfg(unix)]
+pub use service_manager::ServiceManager;
 pub use stop::{Stop, Stopper};
 pub use supervisor::{Ended, Supervisor};

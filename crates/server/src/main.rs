@@ -17,6 +17,8 @@ fn main() -> ExitCode {
         Command::Trace(args) => commands::trace::run(&cli.global, &args),
         Command::Rules(args) => commands::rules::run(&cli.global, args),
         Command::Doctor(args) => commands::doctor::run(&cli.global, &args),
+        Command::Backup(args) => commands::backup::run(&cli.global, args),
+        Command::Restore(args) => commands::backup::restore(&cli.global, &args),
         Command::Demo(args) => commands::demo::run(&cli.global, args),
     }
 }

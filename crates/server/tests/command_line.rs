@@ -39,6 +39,10 @@ impl Drop for Served {
 
 impl Served {
     fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    fn start_with(dir: &Path, env: &[(&str, &str)]) -> Self {
         let config = dir.join("c.toml");
         if !config.exists() {
             std::fs::write(&config, CONFIG).unwrap();
@@ -49,6 +53,7 @@ impl Served {
             .current_dir(dir)
             .env_clear()
             .env("MUTT_DATA_DIR", dir.join("data"))
+            .envs(env.iter().copied())
             .stderr(log)
             .stdout(Stdio::null())
             .spawn()
@@ -103,7 +108,7 @@ fn help_teaches_every_command() {
     let help = muttd(dir.path(), &["--help"], &[]);
     assert!(help.status.success());
     let help = text(&help.stdout);
-    for command in ["serve", "check-config", "queue", "trace", "rules", "doctor", "demo"] {
+    for command in ["serve", "check-config", "queue", "trace", "rules", "doctor", "backup", "restore", "demo"] {
         assert!(help.contains(command), "{command}");
         let of = muttd(dir.path(), &[command, "--help"], &[]);
         assert!(of.status.success() && !of.stdout.is_empty(), "{command}");
@@ -203,4 +208,96 @@ fn sigterm_ends_clean_and_says_so_and_sighup_reloads_without_a_stop() {
         assert!(!log(path).contains(key.trim()), "no key in the log");
     }
     assert!(!path.join("data/running.json").exists());
+}
+
+#[test]
+fn a_backup_while_events_flow_holds_everything_acknowledged_before_it_began() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = Served::start(dir.path());
+    let mut before: Vec<String> = (0..200).map(|n| post(dir.path(), &format!("early {n}"))).collect();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let flow = scope.spawn(|| {
+            let mut n = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                post(dir.path(), &format!("meanwhile {n}"));
+                n += 1;
+            }
+            n
+        });
+        // Several, so that some fall between the moving of events from queue to stores.
+        for round in 0..5 {
+            before.push(post(dir.path(), &format!("before {round}")));
+            let to = format!("backup-{round}");
+            let made = muttd(dir.path(), &["backup", "--to", &to, "--config", "c.toml"], &[]);
+            assert!(made.status.success(), "{}", text(&made.stderr));
+            let sound = muttd(dir.path(), &["backup", "verify", &to], &[]);
+            assert!(sound.status.success(), "{}", text(&sound.stderr));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(flow.join().unwrap() > 0);
+    });
+    let over = muttd(dir.path(), &["restore", "--from", "backup-4", "--force"], &[]);
+    assert_eq!(over.status.code(), Some(1), "never under a running server");
+    assert!(text(&over.stderr).contains("stop it first"), "{}", text(&over.stderr));
+    drop(served);
+
+    let other = tempfile::tempdir().unwrap();
+    let from = dir.path().join("backup-4");
+    let restored = muttd(other.path(), &["restore", "--from", from.to_str().unwrap()], &[]);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    let again = muttd(other.path(), &["restore", "--from", from.to_str().unwrap()], &[]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("--force"), "{}", text(&again.stderr));
+    let served = Served::start(other.path());
+    let key = std::fs::read_to_string(dir.path().join("data/keys/ingest_api_key")).unwrap();
+    let copied = std::fs::read_to_string(other.path().join("data/keys/ingest_api_key")).unwrap();
+    assert_eq!(key, copied, "devices keep their key");
+    for id in &before {
+        wait_for(other.path(), || {
+            let traced = muttd(other.path(), &["trace", id, "--config", "c.toml"], &[]);
+            traced.status.success() && !text(&traced.stdout).contains("not found")
+        });
+    }
+    assert!(!log(other.path()).contains("damage"), "{}", log(other.path()));
+    drop(served);
+    std::fs::write(from.join("keys/ingest_api_key"), "x").unwrap();
+    assert_eq!(muttd(dir.path(), &["backup", "verify", "backup-4"], &[]).status.code(), Some(1));
+}
+
+#[test]
+fn systemd_is_told_of_start_life_reload_and_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    // The next message that begins so; signs of life come in between.
+    let told = |start: &str| {
+        let mut buffer = [0; 4096];
+        loop {
+            let n = socket.recv(&mut buffer).unwrap_or_else(|e| panic!("no {start}: {e}; {}", log(dir.path())));
+            let message = text(&buffer[..n]);
+            if message.starts_with(start) {
+                return message;
+            }
+        }
+    };
+    let env = [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "500000")];
+    let served = Served::start_with(dir.path(), &env);
+    assert!(
+        told("READY=1").contains("STATUS=roles ingestor, alerter, forwarder, remediation, webui; ingest 127.0.0.1:")
+    );
+    post(dir.path(), "ready means that it answers");
+    for _ in 0..3 {
+        told("WATCHDOG=1");
+    }
+    served.signal("-HUP");
+    told("RELOADING=1");
+    assert!(told("READY=1").contains("the configuration was reloaded"));
+    std::fs::write(dir.path().join("c.toml"), "nonsense = 1\n").unwrap();
+    served.signal("-HUP");
+    told("RELOADING=1");
+    assert!(told("READY=1").contains("NOT reloaded"), "a bad file leaves the old settings in force, and says so");
+    served.signal("-TERM");
+    assert!(told("STOPPING=1").contains("EXTEND_TIMEOUT_USEC=30000000"), "the drain and some slack");
 }

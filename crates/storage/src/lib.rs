@@ -4,6 +4,7 @@
 //! each driver is a file beside it; `contract.rs` is the suite that every driver runs. Driver types
 //! are not public: a family shows its trait, its config enum and `open`.
 
+pub mod backup;
 pub mod catalog;
 pub mod coordination;
 mod error;

@@ -19,7 +19,7 @@ use model::OrgId;
 use pipeline::accept::Acceptor;
 use runtime::http::HttpLimits;
 use runtime::secrets::{Refresher, Secrets, SecretsConfig};
-use runtime::{Clock, Health, KeyRing, Stop, Stopper, Supervisor};
+use runtime::{Clock, Health, KeyRing, ServiceManager, Stop, Stopper, Supervisor};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -213,6 +213,20 @@ impl App {
         }
     }
 
+    /// Roles and doors in one line.
+    fn working(&self) -> String {
+        let roles: Vec<&str> = self.config.roles.iter().map(|role| role.as_str()).collect();
+        let mut line = format!("roles {}", roles.join(", "));
+        for (what, address) in
+            [("ingest", self.addresses.ingest), ("syslog", self.addresses.syslog_udp), ("web", self.addresses.webui)]
+        {
+            if let Some(address) = address {
+                line.push_str(&format!("; {what} {address}"));
+            }
+        }
+        line
+    }
+
     /// Writes where this process answers, for the command line on the same machine.
     fn announce(&self) -> Result<()> {
         let text = |address: Option<SocketAddr>| address.map(|a| a.to_string());
@@ -237,6 +251,12 @@ impl App {
 
     /// Runs until `stop`; then drains within the grace period. `true` = everything ended clean.
     pub async fn run(self, stop: Stop) -> bool {
+        self.run_under(stop, &ServiceManager::default()).await
+    }
+
+    /// As [`Self::run`], and tells the service manager: ready, alive, what is wrong, stopping.
+    pub async fn run_under(self, stop: Stop, manager: &ServiceManager) -> bool {
+        let working = self.working();
         let (input_stopper, input_stop) = Stopper::new();
         let (worker_stopper, worker_stop) = Stopper::new();
         let mut inputs = Supervisor::new(input_stopper.clone());
@@ -278,15 +298,30 @@ impl App {
             });
         }
         drop(self.acceptor);
-        // Whoever ends first decides: a stop from outside, or a part that died.
-        let failed = tokio::select! {
-            () = stop.requested() => {
-                tracing::info!("stopping: no new events; finishing what is under way");
-                false
+        manager.ready(&working);
+        let mut said = working.clone();
+        let mut alive = tokio::time::interval(manager.watchdog_every().unwrap_or(SIGN_OF_LIFE).min(SIGN_OF_LIFE));
+        // Whoever ends first decides: a stop from outside, or a part that died. The sign of life is
+        // given from here, so that it says: the parts are watched.
+        let failed = loop {
+            tokio::select! {
+                () = stop.requested() => {
+                    tracing::info!("stopping: no new events; finishing what is under way");
+                    break false;
+                }
+                _ = inputs.watch() => break true,
+                _ = workers.watch() => break true,
+                _ = alive.tick() => {
+                    manager.alive();
+                    let state = state(&parts.health, &working);
+                    if state != said {
+                        manager.status(&state);
+                        said = state;
+                    }
+                }
             }
-            _ = inputs.watch() => true,
-            _ = workers.watch() => true,
         };
+        manager.stopping(grace + STOP_SLACK);
         let drained = tokio::time::timeout(grace, async {
             input_stopper.stop();
             let mut failures = inputs.join().await;
@@ -319,6 +354,17 @@ impl App {
             }
         }
     }
+}
+
+/// Longest time between two signs of life to a service manager.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// What ending takes beside the grace period.
+const STOP_SLACK: Duration = Duration::from_secs(10);
+
+/// One line for `systemctl status`: what works, or which parts do not.
+fn state(health: &Health, working: &str) -> String {
+    let broken: Vec<&str> = health.all().into_iter().filter_map(|(part, state)| state.err().map(|_| part)).collect();
+    if broken.is_empty() { working.to_owned() } else { format!("not working: {}; {working}", broken.join(", ")) }
 }
 
 /// Name of the file below the data directory that says where the running process answers.

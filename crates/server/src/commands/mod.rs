@@ -1,6 +1,7 @@
 //! The command line. One file a command; each `run` returns the process's exit code: 0 done, 1
 //! failed, 2 wrong usage or configuration.
 
+pub mod backup;
 pub mod check_config;
 mod client;
 pub mod demo;
@@ -55,6 +56,10 @@ pub enum Command {
     Rules(rules::RulesArgs),
     /// Check this machine and installation; say what to change
     Doctor(doctor::DoctorArgs),
+    /// Copy the data of this machine while it runs, or check a copy
+    Backup(backup::BackupArgs),
+    /// Put a copy back
+    Restore(backup::RestoreArgs),
     /// Run everything with sample events and a built-in receiver, and watch
     Demo(demo::DemoArgs),
 }

@@ -3,11 +3,13 @@
 use super::{Global, block_on, print_failure, print_problems};
 use crate::app::{App, AppHandle};
 use crate::keys::Key;
+use anyhow::Result;
 use clap::Args;
 use runtime::logging::LevelHandle;
-use runtime::{Clock, Stop, Stopper, SystemClock};
+use runtime::{Clock, ServiceManager, Stop, Stopper, SystemClock};
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Debug, Args)]
@@ -33,13 +35,18 @@ pub fn run(global: &Global, args: ServeArgs) -> ExitCode {
     let served = block_on(async {
         let (stopper, stop) = Stopper::new();
         // From the start: waiting for a store must end with a signal too.
-        let running = Arc::new(OnceLock::new());
-        let context = Context { running: Arc::clone(&running), level, global: global.clone(), roles: args.roles };
-        let signals = tokio::spawn(signals(stopper, stop.clone(), context));
-        let app = App::build(loaded.config, clock, &stop).await?;
+        let context = Arc::new(Context {
+            handle: OnceLock::new(),
+            level,
+            global: global.clone(),
+            roles: args.roles,
+            manager: ServiceManager::from_environment(&runtime::config::environment()),
+        });
+        let signals = tokio::spawn(signals(stopper, stop.clone(), Arc::clone(&context)));
+        let app = build_under(&context.manager, App::build(loaded.config, clock, &stop)).await?;
         announce(&app);
-        let _ = running.set(app.handle());
-        let clean = app.run(stop).await;
+        let _ = context.handle.set(app.handle());
+        let clean = app.run_under(stop, &context.manager).await;
         signals.abort();
         Ok::<bool, anyhow::Error>(clean)
     });
@@ -53,6 +60,22 @@ pub fn run(global: &Global, args: ServeArgs) -> ExitCode {
         Err(error) => print_failure(&error.into()),
     }
 }
+
+/// Waits for the start, and keeps the service manager patient meanwhile: a store that is away is no
+/// reason to be killed.
+async fn build_under(manager: &ServiceManager, build: impl Future<Output = Result<App>>) -> Result<App> {
+    let mut build = std::pin::pin!(build);
+    let mut patience = tokio::time::interval(START_SIGN);
+    loop {
+        tokio::select! {
+            built = &mut build => return built,
+            _ = patience.tick() => manager.starting(START_SIGN * 6),
+        }
+    }
+}
+
+/// How often the service manager hears that we are still starting.
+const START_SIGN: Duration = Duration::from_secs(5);
 
 fn announce(app: &App) {
     let addresses = app.addresses();
@@ -90,17 +113,18 @@ fn announce_key(what: &str, key: &Key) {
     }
 }
 
-/// What signals act upon.
+/// What signals act upon, and what a reload needs.
 struct Context {
     /// There once everything is open.
-    running: Arc<OnceLock<AppHandle>>,
+    handle: OnceLock<AppHandle>,
     level: LevelHandle,
     global: Global,
     roles: Option<Vec<String>>,
+    manager: ServiceManager,
 }
 
 /// SIGTERM and SIGINT stop, a second one at once; SIGHUP reloads.
-async fn signals(stopper: Stopper, stop: Stop, context: Context) {
+async fn signals(stopper: Stopper, stop: Stop, context: Arc<Context>) {
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
     else {
@@ -112,9 +136,12 @@ async fn signals(stopper: Stopper, stop: Stop, context: Context) {
             _ = term.recv() => {}
             _ = int.recv() => {}
             _ = hup.recv() => {
-                match context.running.get() {
-                    Some(handle) => reload(handle, &context.level, &context.global, context.roles.clone()).await,
-                    None => tracing::warn!("still starting: there is nothing to reload yet"),
+                if context.handle.get().is_some() {
+                    context.manager.reloading();
+                    let status = context.reload().await;
+                    context.manager.ready(status);
+                } else {
+                    tracing::warn!("still starting: there is nothing to reload yet");
                 }
                 continue;
             }
@@ -127,22 +154,28 @@ async fn signals(stopper: Stopper, stop: Stop, context: Context) {
     }
 }
 
-async fn reload(handle: &AppHandle, level: &LevelHandle, global: &Global, roles: Option<Vec<String>>) {
-    match global.load(roles) {
-        Ok(loaded) => {
-            if let Err(message) = level.set(&loaded.config.log.level) {
-                tracing::error!(message, "the log level stays");
+impl Context {
+    /// Reads the configuration again; what `systemctl status` is to show of it.
+    async fn reload(&self) -> &'static str {
+        let Some(handle) = self.handle.get() else { return "still starting" };
+        match self.global.load(self.roles.clone()) {
+            Ok(loaded) => {
+                if let Err(message) = self.level.set(&loaded.config.log.level) {
+                    tracing::error!(message, "the log level stays");
+                }
+                handle.apply(&loaded.config).await;
+                tracing::info!(
+                    "live settings, rule files and the log level are taken over; everything else changes with a restart"
+                );
+                "the configuration was reloaded"
             }
-            handle.apply(&loaded.config).await;
-            tracing::info!(
-                "live settings, rule files and the log level are taken over; everything else changes with a restart"
-            );
-        }
-        Err(problems) => {
-            for problem in problems {
-                tracing::error!(path = problem.path, "{}", problem.message);
+            Err(problems) => {
+                for problem in problems {
+                    tracing::error!(path = problem.path, "{}", problem.message);
+                }
+                tracing::error!("the configuration was not reloaded; the old one stays in force");
+                "the configuration was NOT reloaded: it has problems, see the log"
             }
-            tracing::error!("the configuration was not reloaded; the old one stays in force");
         }
     }
 }

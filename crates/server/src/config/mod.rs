@@ -20,6 +20,11 @@ pub const DEFAULTS: &str = include_str!("default.toml");
 /// Settings whose content the defaults do not list.
 const FREE: &[&str] = &["channel"];
 
+/// Every environment variable that sets a setting.
+pub fn variables() -> impl Iterator<Item = &'static str> {
+    env::BINDINGS.iter().map(|binding| binding.variable).chain(["LOG_FORMAT"])
+}
+
 /// A configuration that can be used, and what should be said about it.
 #[derive(Debug)]
 pub struct Loaded {

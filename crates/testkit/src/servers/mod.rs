@@ -5,10 +5,12 @@ mod certs;
 mod daemon;
 pub mod openbao;
 mod postgres;
+mod prometheus;
 mod redis;
 
 pub use certs::TestCerts;
 pub use daemon::Daemon;
 pub use openbao::{AppRole, OpenBao, OpenBaoOptions};
 pub use postgres::{PostgresOptions, PostgresServer};
+pub use prometheus::PrometheusServer;
 pub use redis::{RedisOptions, RedisServer};

@@ -1,0 +1,666 @@
+#!/usr/bin/env bash
+# Installs, upgrades, rolls back and removes muttd on RHEL 8/9, Rocky, Alma, Debian and Ubuntu.
+#
+# Always true here: everything is checked before anything is changed; the state before is kept (files,
+# units, what was enabled and running) and comes back when a step fails; data is never rolled back and is
+# removed only by `uninstall --purge`; no secret is printed or logged.
+#
+# Exit codes: 0 done, 1 failed and rolled back, 2 refused before anything was changed, 3 the rollback itself
+# had problems (they are listed).
+set -Eeuo pipefail
+export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+umask 077
+
+HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+readonly HERE
+readonly PACKAGING=$HERE/..
+readonly KEEP=/var/lib/mutt-deploy
+# In the order in which they are started: the door for events last.
+readonly SERVICES=(remediation webui moog-forwarder alerter ingestor)
+readonly ENV_FILE=/etc/mutt/mutt.env
+readonly HEALTH_SECONDS=${MUTT_DEPLOY_HEALTH_SECONDS:-60}
+
+# What this script may change. Trees first, single files after.
+readonly TREES=(/opt/mutt /etc/mutt /var/log/mutt /var/lib/mutt /run/mutt)
+MANAGED=(
+  /opt/mutt/bin/muttd /opt/mutt/bin/mutt-deploy.sh /usr/local/bin/muttd
+  /etc/mutt/mutt.env /etc/mutt/muttd.toml
+  /etc/logrotate.d/mutt /etc/sysctl.d/90-mutt.conf /etc/firewalld/services/mutt.xml
+  /etc/systemd/system/mutt.target /etc/systemd/system/muttd.service "/etc/systemd/system/mutt-alerter@.service"
+)
+for service in "${SERVICES[@]}"; do MANAGED+=("/etc/systemd/system/mutt-$service.service"); done
+
+usage() {
+  cat <<'USAGE'
+mutt-deploy.sh COMMAND [OPTIONS]
+  install     install, or bring an installation (also of the original) to this version and configuration
+  upgrade     replace the binary and the units; configuration and data stay; one service after the other
+  rollback    go back to the state before the last install or upgrade; data stays
+  status      versions, services, health
+  uninstall   remove everything but the data; with --purge the data too
+Options
+  --binary FILE     muttd [default: muttd beside this script]
+  --sha256 HEX      its checksum [default: from FILE.sha256]
+  --unverified      take a binary without a checksum
+  --unattended      ask nothing
+  --config FILE     settings for a new mutt.env (NAME=value lines, as in mutt.env)
+  --topology KIND   services: five services over Redis and PostgreSQL; single: one process, embedded stores
+  --accept-notes    go on although check-config has notes on settings that have no effect
+  --no-start        install only
+  --no-firewall     leave the firewall alone
+  --purge           with uninstall: data, logs and the user too
+USAGE
+}
+
+LOG=/var/log/mutt-deploy.log
+say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*" | tee -a "$LOG"; }
+note() { say "note: $*"; }
+refuse() { say "refused: $*" >&2; exit 2; }
+
+COMMAND=${1:-}; [ $# -gt 0 ] && shift
+BINARY=$HERE/muttd SHA256="" VERIFY=1 UNATTENDED=0 CONFIG="" TOPOLOGY="" START=1 FIREWALL=1 PURGE=0 ACCEPT_NOTES=0
+while [ $# -gt 0 ]; do
+  case $1 in
+    --binary) BINARY=${2:?--binary needs a file}; shift ;;
+    --sha256) SHA256=${2:?--sha256 needs a checksum}; shift ;;
+    --config) CONFIG=${2:?--config needs a file}; shift ;;
+    --topology) TOPOLOGY=${2:?--topology needs services or single}; shift ;;
+    --unverified) VERIFY=0 ;;
+    --unattended) UNATTENDED=1 ;;
+    --accept-notes) ACCEPT_NOTES=1 ;;
+    --no-start) START=0 ;;
+    --no-firewall) FIREWALL=0 ;;
+    --purge) PURGE=1 ;;
+    *) usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+STAGE=""
+cleanup() { [ -z "$STAGE" ] || rm -rf -- "$STAGE"; }
+trap cleanup EXIT
+
+# ---------------------------------------------------------------- reading settings
+
+# env_value FILE NAME…: the value of the first of these variables that is set, without quotes.
+env_value() {
+  local file=$1 name value; shift
+  [ -f "$file" ] || return 0
+  for name in "$@"; do
+    value=$(sed -n "s/^[[:space:]]*$name=//p" "$file" | tail -n 1)
+    value=${value%$'\r'}; value=${value#[\"\']}; value=${value%[\"\']}
+    if [ -n "$value" ]; then printf '%s' "$value"; return 0; fi
+  done
+}
+
+# health_port SERVICE FILE
+health_port() {
+  local port
+  case $1 in
+    ingestor) port=$(env_value "$2" SERVER_PORT_INGESTOR INGESTOR_PORT); echo "${port:-8080}" ;;
+    alerter) port=$(env_value "$2" HEALTH_PORT_ALERTER ALERTER_HEALTH_PORT SERVER_PORT_ALERTER); echo "${port:-8082}" ;;
+    moog-forwarder) port=$(env_value "$2" HEALTH_PORT_MOOG MOOG_FORWARDER_HEALTH_PORT SERVER_PORT_MOOG_HEALTH); echo "${port:-8084}" ;;
+    webui) port=$(env_value "$2" SERVER_PORT_WEBUI WEBUI_PORT); echo "${port:-8090}" ;;
+    remediation) port=$(env_value "$2" HEALTH_PORT_REMEDIATION); echo "${port:-8087}" ;;
+  esac
+}
+
+# all_ports FILE: every port that the services will listen on.
+all_ports() {
+  local service port
+  for service in "${SERVICES[@]}"; do health_port "$service" "$1"; done
+  port=$(env_value "$1" METRICS_PORT_ALERTER ALERTER_METRICS_PORT SERVER_PORT_ALERTER_METRICS); echo "${port:-8081}"
+  port=$(env_value "$1" METRICS_PORT_MOOG MOOG_FORWARDER_METRICS_PORT SERVER_PORT_MOOG_METRICS); echo "${port:-8083}"
+  port=$(env_value "$1" METRICS_PORT_REMEDIATION); echo "${port:-8086}"
+}
+
+unit_names() { if [ "$TOPOLOGY" = single ]; then echo muttd; else printf 'mutt-%s\n' "${SERVICES[@]}"; fi; }
+all_unit_names() { printf 'mutt-%s\n' "${SERVICES[@]}"; echo muttd; }
+
+# ---------------------------------------------------------------- checks that change nothing
+
+# shellcheck disable=SC1091  # /etc/os-release is the system's
+check_host() {
+  [ "$(id -u)" = 0 ] || { echo "refused: run this as root" >&2; exit 2; }
+  local os="" like="" version=""
+  if [ -r /etc/os-release ]; then
+    os=$(. /etc/os-release && echo "${ID:-}"); like=$(. /etc/os-release && echo "${ID_LIKE:-}")
+    version=$(. /etc/os-release && echo "${VERSION_ID:-}")
+  fi
+  case " $os $like " in
+    *" rhel "*|*" centos "*|*" rocky "*|*" almalinux "*|*" fedora "*)
+      [ "${version%%.*}" -ge 8 ] || refuse "$os $version is too old; RHEL 8 or newer is needed" ;;
+    *" debian "*|*" ubuntu "*) ;;
+    *) refuse "this script knows RHEL, Rocky, Alma, Debian and Ubuntu, not ${os:-this system}" ;;
+  esac
+  [ -d /run/systemd/system ] || refuse "systemd does not run here"
+  local tool
+  for tool in curl tar sha256sum systemctl systemd-run useradd ss flock; do
+    command -v "$tool" >/dev/null || refuse "the program $tool is missing (packages: curl tar coreutils systemd passwd/shadow-utils iproute util-linux)"
+  done
+}
+
+check_binary() {
+  [ -f "$BINARY" ] || refuse "there is no binary at $BINARY (--binary FILE)"
+  if [ "$VERIFY" = 1 ]; then
+    [ -n "$SHA256" ] || { [ ! -r "$BINARY.sha256" ] || SHA256=$(cut -d' ' -f1 <"$BINARY.sha256"); }
+    [ -n "$SHA256" ] || refuse "no checksum for $BINARY: give --sha256, put $BINARY.sha256 beside it, or say --unverified"
+    [ "$(sha256sum "$BINARY" | cut -d' ' -f1)" = "${SHA256,,}" ] || refuse "the checksum of $BINARY is wrong"
+  fi
+  install -m 0755 "$BINARY" "$STAGE/muttd"
+  "$STAGE/muttd" --version >"$STAGE/version" 2>&1 || refuse "$BINARY does not run here: $(head -c 300 "$STAGE/version")"
+  say "binary: $(cat "$STAGE/version"), sha256 $(sha256sum "$STAGE/muttd" | cut -d' ' -f1)"
+}
+
+# Values that were never meant to be used. Names only are shown.
+check_placeholders() {
+  local bad
+  bad=$(grep -E '^[[:space:]]*[A-Za-z_]+=' "$1" |
+    grep -iE '=["'\'']?(changeme|change_me|secret|password|dev-key-please-change|your[-_].*|<.*>)["'\'']?[[:space:]]*$|example\.(com|org|net)' |
+    cut -d= -f1 | tr -d ' ' | paste -sd' ' || true)
+  [ -z "$bad" ] || refuse "$2 still has placeholders or default secrets in: $bad"
+}
+
+probe() {
+  local what=$1 host=$2 port=$3
+  # shellcheck disable=SC2016  # the inner shell expands them
+  timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$host" "$port" 2>/dev/null ||
+    refuse "$what does not answer at $host:$port"
+  say "$what answers at $host:$port"
+}
+
+check_stores() {
+  local file=$1 host port address
+  if [ "$TOPOLOGY" = services ]; then
+    host=$(env_value "$file" REDIS_HOST); port=$(env_value "$file" REDIS_PORT)
+    [ -n "$host" ] || refuse "five services need a Redis that they share: set REDIS_HOST, or use --topology single"
+    probe Redis "$host" "${port:-6379}"
+    host=$(env_value "$file" DB_HOST POSTGRES_HOST); port=$(env_value "$file" DB_PORT POSTGRES_PORT)
+    [ -n "$host" ] || refuse "five services need a PostgreSQL that they share: set DB_HOST, or use --topology single"
+    probe PostgreSQL "$host" "${port:-5432}"
+  fi
+  address=$(env_value "$file" VAULT_ADDR)
+  if [ -n "$address" ]; then
+    host=${address#*://}; host=${host%%/*}
+    port=${host##*:}; [ "$port" != "$host" ] || port=8200
+    probe Vault "${host%:*}" "$port"
+  fi
+}
+
+# A port may be held by the services that are replaced, by nobody else.
+check_ports() {
+  local port pids pid
+  while read -r port; do
+    if ! [[ $port =~ ^[0-9]{1,5}$ ]] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then refuse "'$port' is not a port"; fi
+    pids=$(ss -ltnpH "sport = :$port" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u || true)
+    for pid in $pids; do
+      grep -qE '/mutt(d|-[a-z-]+(@[^/]*)?)\.service' "/proc/$pid/cgroup" 2>/dev/null ||
+        refuse "port $port is taken by process $pid ($(cat "/proc/$pid/comm" 2>/dev/null))"
+    done
+  done < <(all_ports "$1")
+}
+
+# check-config with exactly the environment that systemd will give.
+check_settings() {
+  local file=$1 toml=$2 out=$STAGE/check-config
+  if ! systemd-run --quiet --pipe --wait --collect -p EnvironmentFile="$file" \
+    "$STAGE/muttd" check-config --config "$toml" --data-dir /var/lib/mutt >"$out" 2>&1 </dev/null; then
+    sed 's/^/  /' "$out" | tee -a "$LOG" >&2
+    refuse "muttd does not accept this configuration"
+  fi
+  sed 's/^/  /' "$out" | tee -a "$LOG"
+  if [ "$ACCEPT_NOTES" = 0 ] && [ "$TOPOLOGY" = services ] && grep -q 'not in this build' "$out"; then
+    refuse "this build cannot share its stores among five services (see the notes above); use --topology single"
+  fi
+}
+
+# Where an original's settings mean something else with muttd.
+takeover_notes() {
+  local name
+  has() { grep -qE "^[[:space:]]*$1=" "$2"; }
+  has RATE_LIMIT_ENABLED "$1" || note "no RATE_LIMIT_ENABLED: the original then allowed 1000 events a minute for the whole site; muttd has no limit"
+  has METRICS_PORT_INGESTOR "$1" && note "METRICS_PORT_INGESTOR is not read: the ingestor's metrics are on its one port"
+  has REMEDIATION_BATCH_SIZE "$1" && note "REMEDIATION_BATCH_SIZE is dead letters replayed a second, no longer per cycle"
+  has POD_NAME "$1" && note "POD_NAME may be the same for all services of a host; instances of mutt-alerter@ get a name of their own"
+  for name in BRPOPLPUSH_TIMEOUT HEARTBEAT_INTERVAL HEARTBEAT_EXPIRY ALERTER_HEARTBEAT_INTERVAL ALERTER_JANITOR_TIMEOUT JANITOR_INTERVAL CACHE_RELOAD_INTERVAL RULE_CACHE_TTL; do
+    has "$name" "$1" && note "$name has no effect: rules act at once, and work in flight comes back by itself"
+  done
+  has MUTT_TESTING "$1" && note "MUTT_TESTING has no effect"
+  has VAULT_TOKEN "$1" && note "VAULT_TOKEN in a file does not expire with AppRole; prefer VAULT_ROLE_ID and a secret id file"
+  return 0
+}
+
+# ---------------------------------------------------------------- the configuration
+
+ask() {
+  local variable=$1 question=$2 default=$3 answer
+  [ -z "$(env_value "$STAGE/mutt.env" "$variable")" ] || return 0
+  if [ "$UNATTENDED" = 0 ]; then
+    read -r -p "$question [$default]: " answer || refuse "no answer"
+    answer=${answer:-$default}
+  else
+    answer=$default
+  fi
+  [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$answer" >>"$STAGE/mutt.env"
+}
+
+ask_secret() {
+  local variable=$1 question=$2 answer
+  [ "$UNATTENDED" = 0 ] && [ -z "$(env_value "$STAGE/mutt.env" "$variable")" ] || return 0
+  read -r -s -p "$question (empty: none): " answer || refuse "no answer"; echo
+  [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$answer" >>"$STAGE/mutt.env"
+}
+
+new_key() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n'; }
+
+# The mutt.env that will be in force, staged: what is there already, else what --config and answers say.
+prepare_settings() {
+  local from=""
+  if [ -s "$ENV_FILE" ]; then from=$ENV_FILE; elif [ -s /opt/mutt/.env ]; then from=/opt/mutt/.env; fi
+  if [ -n "$from" ]; then
+    [ -z "$CONFIG" ] || note "$from is kept; --config is not used"
+    say "taking over $from as it is"
+    cp -p -- "$from" "$STAGE/mutt.env"
+    takeover_notes "$STAGE/mutt.env"
+  else
+    printf '# MUTT: settings and secrets. Mode 0600. Documented in docs/configuration.md.\n' >"$STAGE/mutt.env"
+    if [ -n "$CONFIG" ]; then
+      [ -r "$CONFIG" ] || refuse "cannot read $CONFIG"
+      grep -vE '^[[:space:]]*(TOPOLOGY|FIREWALL)=' "$CONFIG" >>"$STAGE/mutt.env" || true
+      [ -n "$TOPOLOGY" ] || TOPOLOGY=$(env_value "$CONFIG" TOPOLOGY)
+      [ "$(env_value "$CONFIG" FIREWALL)" != no ] || FIREWALL=0
+    fi
+  fi
+  choose_topology
+  if [ -z "$from" ]; then
+    if [ "$TOPOLOGY" = services ]; then
+      ask REDIS_HOST "Redis host" localhost
+      ask REDIS_PORT "Redis port" 6379
+      ask REDIS_TLS_ENABLED "Redis by TLS" false
+      ask_secret REDIS_PASSWORD "Redis password"
+      ask DB_HOST "PostgreSQL host" localhost
+      ask DB_PORT "PostgreSQL port" 5432
+      ask DB_NAME "Database" mutt
+      ask DB_USER "Database user" mutt_app
+      ask DB_TLS_ENABLED "PostgreSQL by TLS" false
+      ask_secret DB_PASS "Database password"
+    fi
+    ask VAULT_ADDR "Vault address (empty: no Vault)" ""
+    [ -z "$(env_value "$STAGE/mutt.env" VAULT_ADDR)" ] || ask VAULT_ROLE_ID "Vault role id" ""
+    ask MOOG_WEBHOOK_URL "Moogsoft webhook (empty: alerts are only kept)" ""
+    [ -z "$(env_value "$STAGE/mutt.env" MOOG_WEBHOOK_URL)" ] || ask_secret MOOG_API_KEY "Moogsoft key"
+    ask LOG_LEVEL "Log level" INFO
+    if [ -z "$(env_value "$STAGE/mutt.env" VAULT_ADDR)" ]; then
+      local key
+      for key in INGEST_API_KEY WEBUI_API_KEY; do
+        if [ -z "$(env_value "$STAGE/mutt.env" "$key")" ]; then
+          printf '%s=%s\n' "$key" "$(new_key)" >>"$STAGE/mutt.env"
+          say "made a new $key; it is in $ENV_FILE"
+        fi
+      done
+    fi
+  fi
+  if [ -s /etc/mutt/muttd.toml ]; then cp -p /etc/mutt/muttd.toml "$STAGE/muttd.toml"
+  else cp "$PACKAGING/config/muttd.toml" "$STAGE/muttd.toml"; fi
+}
+
+choose_topology() {
+  local answer default=single
+  [ -z "$(env_value "$STAGE/mutt.env" REDIS_HOST)" ] || default=services
+  if [ -z "$TOPOLOGY" ] && [ "$UNATTENDED" = 0 ]; then
+    read -r -p "services (five, over Redis and PostgreSQL) or single (one process, embedded stores) [$default]: " answer || refuse "no answer"
+    TOPOLOGY=$answer
+  fi
+  TOPOLOGY=${TOPOLOGY:-$default}
+  case $TOPOLOGY in services|single) ;; *) refuse "the topology is services or single, not '$TOPOLOGY'" ;; esac
+}
+
+# ---------------------------------------------------------------- the state before, and going back to it
+
+SNAPSHOT=""
+snapshot() {
+  install -d -m 0700 "$KEEP"
+  SNAPSHOT=$(mktemp -d "$KEEP/before.XXXXXX")
+  local path present=()
+  for path in "${TREES[@]}" /opt/mutt/bin /etc/mutt/secrets /etc/mutt/certs "${MANAGED[@]}"; do
+    if [ -d "$path" ] && [ ! -L "$path" ]; then stat -c '%u:%g %a %n' "$path" >>"$SNAPSHOT/directories"
+    elif [ -e "$path" ] || [ -L "$path" ]; then present+=("${path#/}")
+    else echo "$path" >>"$SNAPSHOT/absent"; fi
+  done
+  # firewall-cmd changes the zones.
+  if [ -d /etc/firewalld/zones ]; then present+=(etc/firewalld/zones); fi
+  if [ ${#present[@]} -gt 0 ]; then
+    tar --numeric-owner -C / -cpf "$SNAPSHOT/files.tar" "${present[@]}"
+  fi
+  local unit
+  while read -r unit; do
+    # The state of a unit that does not exist is "not-found" and exit code 1.
+    echo "$unit $(systemctl is-enabled "$unit.service" 2>/dev/null || true) $(systemctl is-active "$unit.service" 2>/dev/null || true)" >>"$SNAPSHOT/units"
+  done < <(all_unit_names)
+  echo "mutt.target $(systemctl is-enabled mutt.target 2>/dev/null || true) -" >>"$SNAPSHOT/units"
+  if id mutt >/dev/null 2>&1; then : >"$SNAPSHOT/user"; fi
+  sync -f "$SNAPSHOT"
+}
+
+PROBLEMS=0
+try() { "$@" >>"$LOG" 2>&1 || { say "  problem: $*"; PROBLEMS=$((PROBLEMS + 1)); }; }
+
+# restore DIR: the state that DIR holds, whatever there is now.
+restore() {
+  local from=$1 unit enabled active path owner mode
+  PROBLEMS=0
+  while read -r unit; do
+    if systemctl cat "$unit.service" >/dev/null 2>&1; then try systemctl disable --now "$unit.service"; fi
+    systemctl reset-failed "$unit.service" >/dev/null 2>&1 || true
+  done < <(all_unit_names)
+  if systemctl cat mutt.target >/dev/null 2>&1; then try systemctl disable --now mutt.target; fi
+  if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1 && [ -f /etc/firewalld/services/mutt.xml ]; then
+    firewall-cmd --quiet --permanent --remove-service=mutt >>"$LOG" 2>&1 || true
+  fi
+  # Files before the folders they are in.
+  if [ -f "$from/absent" ]; then
+    while read -r path; do
+      case $path in
+        /var/lib/mutt|/var/log/mutt|/run/mutt|/etc/mutt|/etc/mutt/*|/opt/mutt|/opt/mutt/*|/etc/*|/usr/local/bin/muttd) try rm -rf -- "$path" ;;
+        *) say "  problem: $path is not ours to remove"; PROBLEMS=$((PROBLEMS + 1)) ;;
+      esac
+    done < <(sort -r "$from/absent")
+  fi
+  [ ! -f "$from/files.tar" ] || try tar --numeric-owner -C / -xpf "$from/files.tar"
+  if [ -f "$from/directories" ]; then
+    while read -r owner mode path; do
+      [ -d "$path" ] || continue
+      try chown "$owner" "$path"; try chmod "$mode" "$path"
+    done <"$from/directories"
+  fi
+  if [ ! -f "$from/user" ] && id mutt >/dev/null 2>&1; then
+    try userdel mutt
+    if getent group mutt >/dev/null; then try groupdel mutt; fi
+  fi
+  try systemctl daemon-reload
+  if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then try firewall-cmd --reload; fi
+  while read -r unit enabled active; do
+    case $unit in *.target) ;; *) unit=$unit.service ;; esac
+    case $enabled in enabled) try systemctl enable "$unit" ;; esac
+    case $active in active|activating|reloading) try systemctl start "$unit" ;; esac
+  done <"$from/units"
+  if [ "$PROBLEMS" -gt 0 ]; then say "rolled back with $PROBLEMS problem(s), see above and $LOG"; return 1; fi
+  say "rolled back: files, units and what was enabled and running are as before"
+}
+
+CHANGING=0
+failed() {
+  local code=$? step=${STEP:-?}
+  trap - ERR INT TERM
+  # A failing subshell only ends itself: its caller fails next.
+  if [ "$CHANGING" = 0 ] || [ "$BASHPID" != "$$" ]; then exit "$code"; fi
+  CHANGING=0
+  say "step '$step' failed; going back to the state before"
+  if restore "$SNAPSHOT"; then rm -rf -- "$SNAPSHOT"; rmdir "$KEEP" 2>/dev/null || true; exit 1; fi
+  say "the state before is in $SNAPSHOT"
+  exit 3
+}
+
+# step NAME COMMAND…: MUTT_DEPLOY_FAIL_AT=NAME lets the step fail at its end (for tests of the rollback).
+STEP=""
+step() {
+  STEP=$1; shift
+  say "$STEP"
+  "$@"
+  if [ "${MUTT_DEPLOY_FAIL_AT:-}" = "$STEP" ]; then say "failing here as MUTT_DEPLOY_FAIL_AT asks"; false; fi
+}
+
+# ---------------------------------------------------------------- steps that change something
+
+CHANGED=0
+# put MODE OWNER FROM TO: only if it differs, and at once or not at all.
+put() {
+  if cmp -s "$3" "$4" && [ "$(stat -c %a "$4")" = "$(printf '%o' "0$1")" ]; then return 0; fi
+  CHANGED=1
+  install -m "$1" -o "${2%:*}" -g "${2#*:}" "$3" "$4.new.$$"
+  mv -f "$4.new.$$" "$4"
+}
+
+make_user() {
+  getent group mutt >/dev/null || groupadd --system mutt
+  id mutt >/dev/null 2>&1 || useradd --system --gid mutt --shell /bin/false --home-dir /opt/mutt --no-create-home mutt
+}
+
+make_directories() {
+  install -d -m 0755 -o mutt -g mutt /opt/mutt /opt/mutt/bin /var/log/mutt /run/mutt
+  install -d -m 0700 -o mutt -g mutt /etc/mutt /etc/mutt/secrets /var/lib/mutt
+  install -d -m 0755 -o mutt -g mutt /etc/mutt/certs
+}
+
+put_settings() {
+  # As it was: systemd reads it as root, the service does not read it at all.
+  put 0600 mutt:mutt "$STAGE/mutt.env" "$ENV_FILE"
+  put 0644 mutt:mutt "$STAGE/muttd.toml" /etc/mutt/muttd.toml
+}
+
+put_binary() {
+  put 0755 root:root "$STAGE/muttd" /opt/mutt/bin/muttd
+  put 0755 root:root "${BASH_SOURCE[0]}" /opt/mutt/bin/mutt-deploy.sh
+  if [ "$(readlink /usr/local/bin/muttd 2>/dev/null || true)" != /opt/mutt/bin/muttd ]; then ln -sfn /opt/mutt/bin/muttd /usr/local/bin/muttd; fi
+  if command -v restorecon >/dev/null; then restorecon -R /opt/mutt /etc/mutt /var/lib/mutt || true; fi
+}
+
+put_units() {
+  local unit
+  for unit in "$PACKAGING"/systemd/*.service "$PACKAGING"/systemd/*.target; do
+    put 0644 root:root "$unit" "/etc/systemd/system/$(basename "$unit")"
+  done
+  systemctl daemon-reload
+}
+
+put_host_files() {
+  install -d -m 0755 /etc/logrotate.d /etc/sysctl.d
+  put 0644 root:root "$PACKAGING/logrotate/mutt" /etc/logrotate.d/mutt
+  put 0644 root:root "$PACKAGING/sysctl/90-mutt.conf" /etc/sysctl.d/90-mutt.conf
+  sysctl -q -p /etc/sysctl.d/90-mutt.conf 2>/dev/null || note "the kernel's buffers could not be raised here (a container?); see /etc/sysctl.d/90-mutt.conf"
+}
+
+open_firewall() {
+  [ "$FIREWALL" = 1 ] || return 0
+  if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then
+    put 0644 root:root "$PACKAGING/firewall/mutt.firewalld.xml" /etc/firewalld/services/mutt.xml
+    firewall-cmd --quiet --reload
+    firewall-cmd --quiet --permanent --add-service=mutt
+    firewall-cmd --quiet --reload
+    say "firewalld: the service mutt is let in (8080, 8090, 5514); health and metrics are not"
+  elif command -v ufw >/dev/null && ufw status 2>/dev/null | grep -q '^Status: active'; then
+    note "ufw is active; let MUTT in with: ufw allow 8080,8090,5514/tcp; ufw allow 5514/udp"
+  else
+    note "no firewall is active here; examples are in packaging/firewall"
+  fi
+}
+
+enable_units() {
+  local unit wanted
+  wanted=$(unit_names)
+  while read -r unit; do
+    if grep -qx "$unit" <<<"$wanted"; then systemctl enable --quiet "$unit.service"
+    elif systemctl is-enabled --quiet "$unit.service" 2>/dev/null || systemctl is-active --quiet "$unit.service"; then
+      systemctl disable --quiet --now "$unit.service"
+    fi
+  done < <(all_unit_names)
+  systemctl enable --quiet mutt.target
+}
+
+# healthy SERVICE: 200 on its health port within the time.
+healthy() {
+  local url end state
+  url="http://127.0.0.1:$(health_port "$1" "$ENV_FILE")/health"
+  end=$((SECONDS + HEALTH_SECONDS))
+  until curl -fsS -o /dev/null --max-time 5 "$url" 2>"$STAGE/curl"; do
+    if [ $SECONDS -ge $end ]; then
+      say "$1 is not healthy after $HEALTH_SECONDS s: $(tail -n 1 "$STAGE/curl"); its last lines:"
+      journalctl -u "mutt-$1" -u muttd -n 5 --no-pager -o cat 2>/dev/null | cut -c1-300 | tee -a "$LOG"
+      return 1
+    fi
+    sleep 0.5
+  done
+  # The port must be answered by our unit, not by somebody who was faster.
+  if [ "$TOPOLOGY" = single ]; then state=$(systemctl is-active muttd.service || true)
+  else state=$(systemctl is-active "mutt-$1.service" || true); fi
+  [ "$state" = active ] || { say "$1 answers, but its unit is $state"; return 1; }
+  say "$1 is healthy"
+}
+
+# One after the other, the door for events last: when it opens, everything behind it works.
+start_units() {
+  [ "$START" = 1 ] || { say "not started (--no-start)"; return 0; }
+  local service
+  if [ "$TOPOLOGY" = single ]; then
+    if [ "$CHANGED" = 1 ] || ! systemctl is-active --quiet muttd.service; then systemctl restart muttd.service; fi
+    for service in "${SERVICES[@]}"; do healthy "$service"; done
+  else
+    for service in "${SERVICES[@]}"; do
+      if [ "$CHANGED" = 1 ] || ! systemctl is-active --quiet "mutt-$service.service"; then
+        systemctl restart "mutt-$service.service"
+      fi
+      healthy "$service"
+    done
+  fi
+  systemctl start mutt.target
+}
+
+# The state before becomes what `rollback` goes back to.
+commit() {
+  # Nothing that can fail the installation may come after this.
+  CHANGING=0
+  trap - ERR INT TERM
+  if [ "$CHANGED" = 1 ] || [ ! -d "$KEEP/previous" ]; then
+    rm -rf -- "$KEEP/previous"; mv "$SNAPSHOT" "$KEEP/previous"
+  else
+    rm -rf -- "$SNAPSHOT"
+  fi
+  echo "$TOPOLOGY" >"$KEEP/topology"
+}
+
+begin_changes() {
+  snapshot
+  CHANGING=1
+  trap failed ERR INT TERM
+}
+
+install_all() {
+  check_binary
+  prepare_settings
+  check_placeholders "$STAGE/mutt.env" "the configuration"
+  check_stores "$STAGE/mutt.env"
+  check_ports "$STAGE/mutt.env"
+  check_settings "$STAGE/mutt.env" "$STAGE/muttd.toml"
+  begin_changes
+  step user make_user
+  step directories make_directories
+  step settings put_settings
+  step binary put_binary
+  step units put_units
+  step host-files put_host_files
+  step firewall open_firewall
+  step enable enable_units
+  step start start_units
+  commit
+  say "installed ($TOPOLOGY). Next: muttd doctor, and the guide docs/operations-install.md"
+}
+
+upgrade_all() {
+  if ! [ -x /opt/mutt/bin/muttd ] || ! [ -f "$KEEP/topology" ]; then refuse "nothing is installed here by this script; use install"; fi
+  TOPOLOGY=$(cat "$KEEP/topology")
+  check_binary
+  [ -f "$ENV_FILE" ] || refuse "$ENV_FILE is missing"
+  check_stores "$ENV_FILE"
+  check_settings "$ENV_FILE" /etc/mutt/muttd.toml
+  begin_changes
+  step binary put_binary
+  step units put_units
+  step host-files put_host_files
+  step start start_units
+  commit
+  say "upgraded to $(cat "$STAGE/version")"
+}
+
+rollback_all() {
+  [ -d "$KEEP/previous" ] || refuse "there is no state to go back to"
+  say "going back to the state before the last install or upgrade; data stays"
+  # Data is never rolled back: what is absent in the state before stays if it holds any.
+  if [ -f "$KEEP/previous/absent" ]; then
+    sed -i '\#^/var/lib/mutt$#d; \#^/var/log/mutt$#d' "$KEEP/previous/absent"
+    # Who owns the data must stay too.
+    if [ -d /var/lib/mutt ]; then : >"$KEEP/previous/user"; fi
+  fi
+  restore "$KEEP/previous" || exit 3
+  rm -rf -- "$KEEP/previous"
+  [ -x /opt/mutt/bin/muttd ] || rm -rf -- "$KEEP"
+}
+
+status_all() {
+  local service unit
+  if [ ! -x /opt/mutt/bin/muttd ]; then echo "muttd is not installed here"; return 0; fi
+  [ ! -f "$KEEP/topology" ] || TOPOLOGY=$(cat "$KEEP/topology")
+  /opt/mutt/bin/muttd --version
+  echo "topology: ${TOPOLOGY:-unknown}; rollback possible: $([ -d "$KEEP/previous" ] && echo yes || echo no)"
+  while read -r unit; do
+    printf '%-24s %-10s %s\n' "$unit" "$(systemctl is-active "$unit.service" 2>/dev/null || true)" "$(systemctl show -p StatusText --value "$unit.service")"
+  done < <(unit_names)
+  for service in "${SERVICES[@]}"; do
+    printf '%-24s %s\n' "$service" "$(curl -sS --max-time 5 "http://127.0.0.1:$(health_port "$service" "$ENV_FILE")/health" 2>&1 | head -c 300)"
+  done
+}
+
+uninstall_all() {
+  local unit path
+  if [ "$UNATTENDED" = 0 ]; then
+    read -r -p "Remove MUTT from this host$([ "$PURGE" = 0 ] || echo ', with all its data')? Type yes: " path || path=no
+    [ "$path" = yes ] || refuse "nothing was removed"
+  fi
+  while read -r unit; do
+    if systemctl cat "$unit.service" >/dev/null 2>&1; then systemctl disable --quiet --now "$unit.service" || true; fi
+  done < <(all_unit_names; systemctl list-units --all --plain --no-legend 'mutt-alerter@*.service' | cut -d' ' -f1 | sed 's/\.service$//')
+  systemctl disable --quiet --now mutt.target 2>/dev/null || true
+  if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then
+    firewall-cmd --quiet --permanent --remove-service=mutt || true
+  fi
+  if [ "$PURGE" = 0 ] && [ -d /var/lib/mutt ] && [ -d /etc/mutt ]; then
+    # Without its keys the data would be of no use.
+    rm -rf /var/lib/mutt/uninstalled-etc; cp -a /etc/mutt /var/lib/mutt/uninstalled-etc
+  fi
+  for path in "${MANAGED[@]}"; do rm -f -- "$path"; done
+  rm -rf /etc/mutt /opt/mutt /run/mutt "$KEEP"
+  rm -rf /etc/systemd/system/mutt-*.service.d /etc/systemd/system/muttd.service.d
+  systemctl daemon-reload
+  while read -r unit; do systemctl reset-failed "$unit.service" 2>/dev/null || true; done < <(all_unit_names)
+  if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then firewall-cmd --quiet --reload || true; fi
+  if [ "$PURGE" = 1 ]; then
+    rm -rf /var/lib/mutt /var/log/mutt
+    if id mutt >/dev/null 2>&1; then userdel mutt; fi
+    if getent group mutt >/dev/null; then groupdel mutt; fi
+    echo "removed, with all data"
+    rm -f "$LOG"; LOG=/dev/null
+  else
+    say "removed; the data, the settings it needs (uninstalled-etc) and its owner stay: /var/lib/mutt, user mutt (remove with --purge)"
+  fi
+}
+
+# ---------------------------------------------------------------- main
+
+case $COMMAND in
+  install|upgrade|rollback|status|uninstall) ;;
+  -h|--help|help) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
+esac
+if [ "$COMMAND" = status ]; then LOG=/dev/null; check_host; status_all; exit 0; fi
+[ "$(id -u)" = 0 ] || { echo "refused: run this as root" >&2; exit 2; }
+touch "$LOG"; chmod 0600 "$LOG"
+check_host
+exec 9>/run/mutt-deploy.lock
+flock -n 9 || refuse "another mutt-deploy.sh is running"
+# Not below /run or /tmp: programs may not be run from there on hardened hosts.
+STAGE=$(mktemp -d /opt/.mutt-deploy.XXXXXX)
+case $COMMAND in
+  install) install_all ;;
+  upgrade) upgrade_all ;;
+  rollback) rollback_all ;;
+  uninstall) uninstall_all; rm -f /run/mutt-deploy.lock ;;
+esac

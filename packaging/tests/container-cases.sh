@@ -1,0 +1,244 @@
+# Sourced by container.sh: what must hold, in order.
+# shellcheck shell=bash disable=SC2154,SC2016  # WORK, UNITS and the functions are container.sh's; inner shells expand
+
+# ------------------------------------------------------------------ nothing is changed before all is checked
+in_c systemctl start redis-server postgresql
+in_c su postgres -c "psql -qc \"create role mutt_app login password 'pg-test-1'\" -c 'create database mutt owner mutt_app'"
+cat >"$R/src/answers" <<'ANSWERS'
+TOPOLOGY=services
+REDIS_HOST=127.0.0.1
+REDIS_PORT=6379
+REDIS_TLS_ENABLED=false
+DB_HOST=127.0.0.1
+DB_PORT=5432
+DB_NAME=mutt
+DB_USER=mutt_app
+DB_PASS=pg-test-1
+DB_TLS_ENABLED=false
+MUTT_GRACE_SECONDS=5
+ANSWERS
+INSTALL=(install --unattended --accept-notes --binary /src/muttd --config /src/answers)
+state >"$WORK/before"
+deploys 2 "a wrong checksum is refused" "${INSTALL[@]}" --sha256 00ff
+deploys 2 "an unknown option is refused" "${INSTALL[@]}" --fly
+sed 's/^REDIS_PORT=.*/REDIS_PORT=6390/' "$R/src/answers" >"$R/src/no-redis"
+deploys 2 "a Redis that does not answer is refused" install --unattended --binary /src/muttd --config /src/no-redis
+(cat "$R/src/answers"; echo MOOG_API_KEY=changeme; echo MOOG_WEBHOOK_URL=https://moog.example.com/x) >"$R/src/placeholders"
+deploys 2 "placeholders are refused" install --unattended --binary /src/muttd --config /src/placeholders
+grep -q 'MOOG_API_KEY MOOG_WEBHOOK_URL' "$WORK/out" || fail "placeholders are named"
+grep -q changeme "$WORK/out" && fail "their values are not shown"
+(cat "$R/src/answers"; echo MOOG_RATE_LIMIT=many) >"$R/src/invalid"
+deploys 2 "a configuration that muttd refuses is refused" install --unattended --binary /src/muttd --config /src/invalid
+in_c systemd-run --quiet --unit=squatter redis-server --port 8090 --save ""
+within 20 in_c redis-cli -p 8090 ping >/dev/null 2>&1 || fail "the squatter runs"
+deploys 2 "a port that is taken is refused" "${INSTALL[@]}"
+in_c systemctl stop squatter
+unchanged before "a refused installation has changed nothing"
+
+# ------------------------------------------------------------------ a failure at any step goes back
+STEPS="user directories settings binary units host-files firewall enable start"
+for step in $STEPS; do
+  DEPLOY_ENV="MUTT_DEPLOY_FAIL_AT=$step" deploys 1 "failing at '$step' ends with 1" "${INSTALL[@]}"
+  unchanged before "after failing at '$step' everything is as before, byte for byte"
+done
+
+# ------------------------------------------------------------------ the original is there
+in_c bash -c '
+  groupadd --system mutt; useradd --system -g mutt --shell /bin/false --home-dir /opt/mutt --create-home mutt
+  mkdir -p /opt/mutt/services /etc/mutt/secrets; echo "print(1)" >/opt/mutt/services/x.py; chmod 700 /etc/mutt
+  grep -v TOPOLOGY /src/answers >/etc/mutt/mutt.env; echo "POD_NAME=mutt-alerter-01" >>/etc/mutt/mutt.env
+  echo "METRICS_PORT_INGESTOR=8080" >>/etc/mutt/mutt.env
+  echo "INGEST_API_KEY=original-ingest-key" >>/etc/mutt/mutt.env; echo "WEBUI_API_KEY=original-web-key" >>/etc/mutt/mutt.env
+  chown -R mutt:mutt /etc/mutt /opt/mutt; chmod 600 /etc/mutt/mutt.env
+  for u in ingestor alerter moog-forwarder webui remediation; do
+    printf "[Unit]\nDescription=the original\n[Service]\nUser=mutt\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n" >/etc/systemd/system/mutt-$u.service
+  done
+  systemctl daemon-reload; systemctl enable -q --now mutt-ingestor mutt-alerter mutt-webui; systemctl start mutt-remediation'
+state >"$WORK/original"
+in_c sha256sum /etc/mutt/mutt.env >"$WORK/env.sha"
+for step in units enable start; do
+  DEPLOY_ENV="MUTT_DEPLOY_FAIL_AT=$step" deploys 1 "over the original: failing at '$step' ends with 1" "${INSTALL[@]}"
+  unchanged original "the original is back after '$step': files, units, what was enabled and what ran"
+done
+deploys 0 "the original is replaced" "${INSTALL[@]}"
+grep -q 'taking over /etc/mutt/mutt.env' "$WORK/out" || fail "mutt.env is taken over"
+grep -q 'METRICS_PORT_INGESTOR is not read' "$WORK/out" || fail "there are notes on its settings"
+same "mutt.env is as it was" "$(cat "$WORK/env.sha")" "$(in_c sha256sum /etc/mutt/mutt.env)"
+
+# ------------------------------------------------------------------ the units
+for unit in $UNITS; do
+  active "$unit" || fail "$unit is active"
+  same "$unit is enabled" enabled "$(in_c systemctl is-enabled "$unit")"
+  same "$unit told systemd that it is ready" notify "$(in_c systemctl show -p Type --value "$unit")"
+  status=$(in_c systemctl show -p StatusText --value "$unit")
+  case $status in roles*) ok "$unit says what it does: $status" ;; *) fail "$unit has the status '$status'" ;; esac
+  exposure=$(in_c systemd-analyze security --no-pager "$unit.service" | sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p')
+  awk -v e="$exposure" 'BEGIN { exit !(e != "" && e <= 3.0) }' || fail "systemd-analyze security $unit is $exposure"
+  ok "systemd-analyze security $unit: $exposure"
+  same "$unit runs as mutt" mutt "$(in_c ps -o user= -p "$(pid_of "$unit")")"
+done
+for port in 8080 8081 8082 8083 8084 8086 8087 8090; do health $port >/dev/null || fail "health on $port"; done
+ok "health answers on every port of the manual"
+same "mutt.env may be read by nobody else" "600 mutt:mutt" "$(in_c stat -c '%a %U:%G' /etc/mutt/mutt.env)"
+same "/etc/mutt is closed" "700 mutt:mutt" "$(in_c stat -c '%a %U:%G' /etc/mutt)"
+same "the data is closed" "700 mutt:mutt" "$(in_c stat -c '%a %U:%G' /var/lib/mutt)"
+post() { in_c curl -sS -o /dev/null -w '%{http_code}' -X POST http://127.0.0.1:8080/api/v2/ingest -H "X-API-KEY: $1" -H 'Content-Type: application/json' -d '{"hostname":"h","message":"installation test event","timestamp":"2026-11-22T10:00:00Z","syslog_severity":6}'; }
+same "an event is taken with the original's key" 200 "$(post original-ingest-key)"
+
+before=$(pid_of mutt-ingestor)
+in_c systemctl reload mutt-ingestor || fail "systemctl reload works"
+reloaded() { logged mutt-ingestor 'configuration and rules reloaded'; }
+within 20 reloaded || fail "the reload is in the log"
+settled() { [ "$(in_c systemctl show -p StatusText --value mutt-ingestor)" = "the configuration was reloaded" ] && active mutt-ingestor; }
+within 20 settled || fail "the reload is told to systemd"
+same "systemctl reload keeps the process" "$before" "$(pid_of mutt-ingestor)"
+
+in_c kill -9 "$before"
+restarted() { active mutt-ingestor && [ "$(pid_of mutt-ingestor)" != "$before" ]; }
+within 30 restarted || fail "kill -9 is followed by a restart"
+within 30 health 8080 >/dev/null || fail "it works after kill -9"
+ok "kill -9 is followed by a restart"
+
+in_c mkdir -p /etc/systemd/system/mutt-remediation.service.d
+printf '[Service]\nWatchdogSec=4\n' >"$R/etc/systemd/system/mutt-remediation.service.d/test.conf"
+in_c systemctl daemon-reload; in_c systemctl restart mutt-remediation
+sleep 10
+same "a process that works feeds its watchdog" 0 "$(in_c systemctl show -p NRestarts --value mutt-remediation)"
+hung=$(pid_of mutt-remediation)
+in_c kill -STOP "$hung"
+replaced() { active mutt-remediation && [ "$(pid_of mutt-remediation)" != "$hung" ]; }
+within 90 replaced || fail "a process that hangs is replaced by the watchdog"
+ok "a process that hangs is replaced by the watchdog"
+rm -r "$R/etc/systemd/system/mutt-remediation.service.d"; in_c systemctl daemon-reload
+
+in_c systemctl stop mutt-ingestor
+same "systemctl stop drains and ends clean" success "$(in_c systemctl show -p Result --value mutt-ingestor)"
+logged mutt-ingestor 'stopped clean' || fail "the drain is in the log"
+in_c systemctl start mutt-ingestor
+within 30 health 8080 >/dev/null || fail "it starts again"
+
+in_c systemctl start mutt-alerter@1 mutt-alerter@2
+for port in 8111 8112 8121 8122; do within 30 health $port >/dev/null || fail "health of an instance on $port"; done
+ok "two more alerters run beside the first, on ports of their own"
+in_c systemctl stop mutt-alerter@1 mutt-alerter@2
+in_c systemctl restart mutt.target
+within 60 health 8090 >/dev/null || fail "mutt.target restarts the services"
+for unit in $UNITS; do within 60 active "$unit" || fail "$unit is active after the target was restarted"; done
+ok "mutt.target stands for all of them"
+in_c bash -c 'echo x >/var/log/mutt/webui-access.log; logrotate -f /etc/logrotate.d/mutt' || fail "logrotate works"
+same "logrotate makes the new file as the manual says" "640 mutt:mutt" "$(in_c stat -c '%a %U:%G' /var/log/mutt/webui-access.log)"
+
+# ------------------------------------------------------------------ backup
+in_c install -m 0755 /src/packaging/backup/backup_mutt.sh /usr/local/bin/
+in_c cp /src/packaging/backup/mutt-backup.service /src/packaging/backup/mutt-backup.timer /run/systemd/system/
+in_c install -d -m 0700 -o mutt -g mutt /var/backups/mutt
+in_c systemctl daemon-reload
+in_c mkdir -m 0700 /var/backups/mutt/20200101-000000; in_c touch -d 2020-01-01 /var/backups/mutt/20200101-000000
+in_c systemctl start mutt-backup.service || fail "the backup's service works"
+made=$(in_c find /var/backups/mutt -maxdepth 1 -name '20*-*' ! -name 2020*)
+in_c bash -c "cd '$made' && sha256sum --quiet -c SHA256SUMS" || fail "the backup's sums are right"
+for path in postgres.dump redis/dump.rdb etc.tar.gz data/ingestor/manifest.json data/webui/manifest.json; do
+  in_c test -s "$made/$path" || fail "the backup holds $path"
+done
+same "nobody else may read any of it" "" "$(in_c find /var/backups/mutt -mindepth 1 -perm /077)"
+same "backups older than 30 days are dropped" "" "$(in_c find /var/backups/mutt -name 20200101-000000)"
+ok "the backup holds all stores, the settings and the data of each service"
+in_c mkdir /var/backups/mutt/20200101-000000; in_c touch -d 2020-01-01 /var/backups/mutt/20200101-000000
+in_c systemctl stop redis-server
+if in_c systemctl start mutt-backup.service 2>/dev/null; then fail "a backup without its Redis fails"; fi
+in_c bash -c 'ls -d /var/backups/mutt/*.failed' >/dev/null || fail "what there is of it is kept"
+in_c test -d /var/backups/mutt/20200101-000000 || fail "no old backup is dropped when the new one failed"
+ok "a backup that lacks something fails and drops nothing"
+in_c systemctl start redis-server
+in_c systemctl start mutt-backup.timer
+in_c systemctl is-active --quiet mutt-backup.timer || fail "the timer runs"
+in_c systemctl stop mutt-backup.timer
+in_c bash -c 'rm -rf /usr/local/bin/backup_mutt.sh /run/systemd/system/mutt-backup.* /var/backups/mutt; systemctl daemon-reload; systemctl reset-failed'
+
+# ------------------------------------------------------------------ again, upgrade, rollback
+pids() { for unit in $UNITS; do pid_of "$unit"; done | paste -sd' '; }
+before=$(pids)
+deploys 0 "installing the same again" "${INSTALL[@]}"
+same "it has restarted nothing" "$before" "$(pids)"
+sha() { in_c sha256sum /opt/mutt/bin/muttd | cut -d' ' -f1; }
+old=$(sha)
+(cat "$R/src/muttd"; echo another build) >"$R/src/muttd-new"; chmod +x "$R/src/muttd-new"
+(cd "$R/src" && sha256sum muttd-new >muttd-new.sha256)
+touch "$R/var/lib/mutt/data-stays"
+deploys 0 "an upgrade" upgrade --unattended --accept-notes --binary /src/muttd-new
+new=$(sha)
+[ "$new" != "$old" ] || fail "the binary is replaced"
+same "an upgrade keeps the configuration" "$(cat "$WORK/env.sha")" "$(in_c sha256sum /etc/mutt/mutt.env)"
+for unit in $UNITS; do active "$unit" || fail "$unit is active after the upgrade"; done
+printf '#!/bin/sh\ncase "$1" in serve) exit 1 ;; *) exec /src/muttd "$@" ;; esac\n' >"$R/src/muttd-bad"; chmod +x "$R/src/muttd-bad"
+state | grep -v -e ' /var/lib/mutt' >"$WORK/good"
+DEPLOY_ENV="MUTT_DEPLOY_HEALTH_SECONDS=6" deploys 1 "an upgrade to a build that does not work fails" upgrade --unattended --accept-notes --unverified --binary /src/muttd-bad
+state | grep -v -e ' /var/lib/mutt' >"$WORK/after"
+diff -u "$WORK/good" "$WORK/after" || fail "it goes back by itself"
+for port in 8080 8082 8084 8087 8090; do within 30 health $port >/dev/null || fail "health on $port after the failed upgrade"; done
+ok "it goes back by itself, and everything works again"
+for step in binary units host-files start; do
+  DEPLOY_ENV="MUTT_DEPLOY_FAIL_AT=$step" deploys 1 "an upgrade that fails at '$step' ends with 1" upgrade --unattended --accept-notes --binary /src/muttd
+  same "and the build from before is back" "$new" "$(sha)"
+done
+for unit in $UNITS; do within 30 active "$unit" || fail "$unit is active"; done
+deploys 0 "rollback" rollback --unattended
+same "rollback brings the build before the upgrade" "$old" "$(sha)"
+[ -e "$R/var/lib/mutt/data-stays" ] || fail "data stays"
+for port in 8080 8082 8084 8087 8090; do within 30 health $port >/dev/null || fail "health on $port after the rollback"; done
+deploys 0 "status" status
+grep -q 'mutt-ingestor .*active' "$WORK/out" || fail "status shows the services"
+
+# ------------------------------------------------------------------ uninstall
+deploys 0 "uninstall" uninstall --unattended
+for path in data-stays uninstalled-etc/mutt.env; do [ -e "$R/var/lib/mutt/$path" ] || fail "without --purge $path stays"; done
+for path in /opt/mutt /etc/mutt /run/mutt /var/lib/mutt-deploy /usr/local/bin/muttd /etc/logrotate.d/mutt; do [ ! -e "$R$path" ] || fail "$path is removed"; done
+deploys 0 "uninstall --purge" uninstall --unattended --purge
+unchanged before "uninstall --purge leaves nothing"
+
+# ------------------------------------------------------------------ one process on embedded stores
+in_c systemctl stop redis-server postgresql
+printf 'TOPOLOGY=single\nMUTT_GRACE_SECONDS=5\n' >"$R/src/single"
+deploys 0 "a single process needs no stores" install --unattended --binary /src/muttd --config /src/single
+active muttd || fail "muttd is active"
+for port in 8080 8081 8082 8083 8084 8086 8087 8090; do health $port >/dev/null || fail "health on $port"; done
+ok "health answers on every port of the manual here too"
+key=$(sed -n 's/^INGEST_API_KEY=//p' "$R/etc/mutt/mutt.env")
+[ ${#key} -ge 40 ] || fail "a key was made"
+grep -q "$key" "$WORK/out" "$R/var/log/mutt-deploy.log" && fail "the key is not shown"
+same "an event is taken with the generated key" 200 "$(post "$key")"
+grep -q '^mutt_events_accepted_total{input="http"} 1' < <(in_c curl -fsS http://127.0.0.1:8080/metrics 2>/dev/null) || fail "it was counted"
+exposure=$(in_c systemd-analyze security --no-pager muttd.service | sed -n 's/.*exposure level for .*: \([0-9.]*\) .*/\1/p')
+awk -v e="$exposure" 'BEGIN { exit !(e != "" && e <= 3.0) }' || fail "systemd-analyze security muttd is $exposure"
+deploys 0 "uninstall --purge of a single process" uninstall --unattended --purge
+unchanged before "it leaves nothing either"
+
+# ------------------------------------------------------------------ firewalls
+in_c nft -c -f /src/packaging/firewall/mutt.nft || fail "the example for nftables is valid"
+in_c cp -r /etc/firewalld /root/firewalld-before
+in_c systemctl start firewalld || fail "firewalld starts"
+services() { in_c firewall-cmd "$@" --list-services; }
+DEPLOY_ENV=MUTT_DEPLOY_FAIL_AT=start deploys 1 "with firewalld: failing at 'start' ends with 1" install --unattended --binary /src/muttd --config /src/single
+case "$(services) $(services --permanent)" in *mutt*) fail "the firewall is closed again" ;; esac
+deploys 0 "an installation with firewalld" install --unattended --binary /src/muttd --config /src/single
+case "$(services)" in *mutt*) ok "firewalld lets MUTT in" ;; *) fail "firewalld lets MUTT in: $(services)" ;; esac
+deploys 0 "uninstall --purge with firewalld" uninstall --unattended --purge
+case "$(services) $(services --permanent)" in *mutt*) fail "the firewall is closed after the removal" ;; esac
+in_c cp /src/packaging/firewall/mutt-monitoring.firewalld.xml /etc/firewalld/services/mutt-monitoring.xml
+in_c firewall-cmd --quiet --reload
+in_c firewall-cmd --info-service=mutt-monitoring >/dev/null || fail "the service for monitoring is valid"
+in_c systemctl stop firewalld
+in_c bash -c 'rm -rf /etc/firewalld && mv /root/firewalld-before /etc/firewalld'
+ok "after both the firewall is as before"
+
+# ------------------------------------------------------------------ answering its questions
+# topology, Vault, webhook, log level; an empty answer takes the default.
+if ! printf 'single\n\n\nDEBUG\n' | in_c /src/packaging/deploy/mutt-deploy.sh install --binary /src/muttd >"$WORK/out" 2>&1; then
+  cat "$WORK/out"; fail "an installation that asks"
+fi
+grep -qx LOG_LEVEL=DEBUG "$R/etc/mutt/mutt.env" || fail "the answers are in mutt.env"
+active muttd || fail "muttd is active"
+if printf 'no\n' | in_c /src/packaging/deploy/mutt-deploy.sh uninstall --purge >"$WORK/out" 2>&1; then fail "uninstall wants a yes"; fi
+active muttd || fail "without a yes nothing is removed"
+printf 'yes\n' | in_c /src/packaging/deploy/mutt-deploy.sh uninstall --purge >"$WORK/out" 2>&1 || fail "uninstall with a yes"
+unchanged before "an installation that asks, and its removal, leave nothing"
