@@ -5,6 +5,7 @@
 
 mod history;
 mod settings;
+mod users;
 
 use super::{Actor, Catalog, PageRequest};
 use model::{ErrorKind, EventId, Handling, MatchType, OrgId, RuleDraft, Timestamp};
@@ -32,6 +33,11 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
     history::alerts_go_from_pending_to_an_end(&open).await;
     history::alerts_are_filtered_and_paged(&open("alert pages").await).await;
     history::a_batch_of_another_organisation_is_refused_whole(&open("foreign").await).await;
+    users::users_and_keys_come_back(&open).await;
+    users::logins_follow_roles_revocation_and_removal(&open("logins").await).await;
+    users::users_of_organisations_are_apart(&open("users of orgs").await).await;
+    users::keys_are_bounded(&open("keys").await).await;
+    users::changes_of_users_and_keys_are_audited_without_secrets(&open("users audited").await).await;
     open("ping").await.ping().await.unwrap();
 }
 
