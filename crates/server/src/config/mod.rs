@@ -5,7 +5,7 @@ mod raw;
 mod validate;
 
 pub use validate::{
-    ChannelSettings, Config, HttpSettings, Listen, PairListen, RetentionSettings, Role, SyslogSettings,
+    ChannelSettings, Config, HttpSettings, Listen, PairListen, RetentionSettings, Role, SyslogSettings, TlsSettings,
 };
 
 use runtime::config::{Layers, Problem};
@@ -90,6 +90,8 @@ fn redacted(table: &toml::Table) -> String {
                 toml::Value::Array(items) => {
                     items.iter_mut().filter_map(toml::Value::as_table_mut).for_each(|t| walk(t, false));
                 }
+                // A password in the URL.
+                toml::Value::String(text) if key == "prometheus_url" && text.contains('@') => *text = "***".into(),
                 toml::Value::String(text)
                     if (in_keys || matches!(key.as_str(), "api_key" | "secret"))
                         && SECRET.contains(&key.as_str())

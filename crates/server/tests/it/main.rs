@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
 mod api;
+mod browser;
 mod delivery;
 mod detection;
 mod ingest;
 mod lifecycle;
+mod prometheus;
+mod smoke;
 mod support;
+mod tls;

@@ -325,5 +325,11 @@ async fn settings_keep_their_last_value(open: &impl AsyncFn(&'static str) -> Dri
     let expected = [("moog_rate_limit".to_owned(), "60".to_owned()), ("ключ".to_owned(), String::new())];
     assert_eq!(driver.settings().await.unwrap(), expected.clone().into());
     drop(driver);
-    assert_eq!(open("settings").await.settings().await.unwrap(), expected.into());
+    let driver = open("settings").await;
+    assert_eq!(driver.settings().await.unwrap(), expected.clone().into());
+    assert_eq!(driver.delete_setting("moog_rate_limit").await.unwrap(), Some("60".into()));
+    assert_eq!(driver.delete_setting("moog_rate_limit").await.unwrap(), None);
+    assert_eq!(driver.settings().await.unwrap(), [expected[1].clone()].into());
+    drop(driver);
+    assert_eq!(open("settings").await.settings().await.unwrap(), [expected[1].clone()].into());
 }

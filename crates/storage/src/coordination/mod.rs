@@ -144,6 +144,9 @@ pub trait Coordination: Send + Sync + 'static {
 
     /// Sets a live setting; returns the value before.
     async fn set_setting(&self, key: &str, value: &str) -> StorageResult<Option<String>>;
+
+    /// Removes a live setting, so that the configured value counts again; returns the value before.
+    async fn delete_setting(&self, key: &str) -> StorageResult<Option<String>>;
 }
 
 /// Which driver coordinates.

@@ -2,9 +2,13 @@
 //! test. `make test` installs their programs; a missing one is a panic that names it.
 
 mod certs;
+mod chromium;
 mod daemon;
+mod prometheus;
 mod redis;
 
 pub use certs::TestCerts;
+pub use chromium::{Chromium, axe};
 pub use daemon::Daemon;
+pub use prometheus::PrometheusServer;
 pub use redis::{RedisOptions, RedisServer};

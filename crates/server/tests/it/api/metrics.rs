@@ -132,4 +132,7 @@ impl Coordination for Down {
     async fn set_setting(&self, _: &str, _: &str) -> StorageResult<Option<String>> {
         away()
     }
+    async fn delete_setting(&self, _: &str) -> StorageResult<Option<String>> {
+        away()
+    }
 }

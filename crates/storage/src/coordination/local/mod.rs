@@ -166,6 +166,23 @@ impl Coordination for Local {
             })
             .await
     }
+
+    async fn delete_setting(&self, key: &str) -> StorageResult<Option<String>> {
+        let key = key.to_owned();
+        let cache = Arc::clone(&self.settings);
+        self.database
+            .write(move |connection| {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let before: Option<String> = transaction
+                    .query_row("SELECT value FROM settings WHERE key = ?", [&key], |row| row.get(0))
+                    .optional()?;
+                transaction.execute("DELETE FROM settings WHERE key = ?", [&key])?;
+                transaction.commit()?;
+                cache.write().unwrap_or_else(PoisonError::into_inner).remove(&key);
+                Ok(before)
+            })
+            .await
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
