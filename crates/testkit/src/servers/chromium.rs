@@ -135,6 +135,7 @@ impl Chromium {
     }
 
     /// A picture of the whole page, written to the folder that `BROWSER_SHOTS` names, if it does.
+    #[expect(clippy::disallowed_methods, reason = "a test tool: who runs the tests says where")]
     pub fn shot(&mut self, name: &str) {
         let Ok(folder) = std::env::var("BROWSER_SHOTS") else { return };
         let params = json!({ "format": "png", "captureBeyondViewport": true });
@@ -153,6 +154,7 @@ impl Drop for Chromium {
 }
 
 /// The accessibility checker that `make test` keeps in the cache.
+#[expect(clippy::disallowed_methods, reason = "a test tool: who runs the tests says where")]
 pub fn axe() -> String {
     let cache = std::env::var("XDG_CACHE_HOME")
         .map(PathBuf::from)
