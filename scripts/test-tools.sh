@@ -17,3 +17,16 @@ if [ -z "$had_prometheus" ] && [ -d /run/systemd/system ]; then
 fi
 need shellcheck "the scripts of packaging/" shellcheck
 need systemd-analyze "the tests of the units" systemd
+need chromium "the tests of the pages" chromium
+# axe checks the pages for accessibility; a Python package carries its one file.
+axe="${XDG_CACHE_HOME:-$HOME/.cache}/mutt-security-manager/axe.min.js"
+if [ ! -s "$axe" ]; then
+  need pip3 "fetching axe for the tests of the pages" python3-pip
+  wheel=$(mktemp -d)
+  pip3 download --quiet --no-deps --dest "$wheel" axe-core-python==0.1.0
+  mkdir -p "$(dirname "$axe")"
+  python3 -c 'import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read("axe_core_python/axe.min.js"))' \
+    "$wheel"/*.whl >"$axe.new"
+  mv "$axe.new" "$axe"
+  rm -rf "$wheel"
+fi

@@ -80,7 +80,12 @@ impl KeyRing {
 
     /// Compares with every key, each in constant time. No key matches nothing.
     pub fn matches(&self, candidate: &[u8]) -> bool {
-        self.0.borrow().iter().fold(false, |found, key| found | (key.matches(candidate) & !key.is_empty()))
+        self.has_fingerprint(&Secret::fingerprint_of(candidate))
+    }
+
+    /// Whether one of the keys has this SHA-256; every key is compared, each in constant time.
+    pub fn has_fingerprint(&self, fingerprint: &[u8; 32]) -> bool {
+        self.0.borrow().iter().fold(false, |found, key| found | (key.has_fingerprint(fingerprint) & !key.is_empty()))
     }
 }
 

@@ -1,19 +1,23 @@
-//! Serving HTTP/1.1 with bounds: connections, header time, body time, and a drain at the end.
+//! Serving HTTP/1.1, in clear or over TLS, with bounds: connections, handshake and header time, and a
+//! drain at the end.
 
 use crate::Stop;
+use crate::tls::TlsFiles;
 use axum::Router;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::service::{Service as HttpService, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 /// Bounds of one listener.
@@ -33,6 +37,9 @@ impl Default for HttpLimits {
     }
 }
 
+/// Longest time of a TLS handshake; the connection counts against the bound meanwhile.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The client's address, as a request extension.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
@@ -48,7 +55,13 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Serves a router; each request carries its [`Peer`] as an extension. See [`serve_with`].
-pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, stop: Stop) -> bool {
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<TlsFiles>>,
+    router: Router,
+    limits: HttpLimits,
+    stop: Stop,
+) -> bool {
     let service = |peer| {
         let router = router.clone();
         service_fn(move |mut request: Request<Incoming>| {
@@ -56,13 +69,15 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, st
             router.clone().oneshot(request)
         })
     };
-    serve_with(listener, service, limits, stop).await
+    serve_with(listener, tls, service, limits, stop).await
 }
 
 /// Serves until stopped, then lets open requests end within `limits.drain`. Returns whether all did.
-/// `service` makes what answers the requests of one connection.
+/// `service` makes what answers the requests of one connection. With `tls`, nothing is answered in
+/// clear.
 pub async fn serve_with<S, B>(
     listener: TcpListener,
+    tls: Option<Arc<TlsFiles>>,
     service: impl Fn(SocketAddr) -> S,
     limits: HttpLimits,
     stop: Stop,
@@ -94,17 +109,23 @@ where
             },
         };
         let _ = stream.set_nodelay(true);
-        let mut server = hyper::server::conn::http1::Builder::new();
-        server
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_timeout)
-            .max_headers(64)
-            .keep_alive(true)
-            .writev(false);
-        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service(peer)));
+        let (watcher, service) = (graceful.watcher(), service(peer));
+        let tls = tls.as_ref().map(|files| TlsAcceptor::from(files.current()));
+        let stop = stop.clone();
         connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::trace!(%error, "connection ended early");
+            match tls {
+                None => answer(stream, service, limits, watcher).await,
+                Some(acceptor) => {
+                    let shaken = tokio::select! {
+                        shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => shaken,
+                        () = stop.requested() => return,
+                    };
+                    match shaken {
+                        Ok(Ok(stream)) => answer(stream, service, limits, watcher).await,
+                        Ok(Err(error)) => tracing::debug!(%error, peer.address = %peer, "a TLS handshake failed"),
+                        Err(_) => tracing::debug!(peer.address = %peer, "a TLS handshake took too long"),
+                    }
+                }
             }
             drop(slot);
         });
@@ -114,4 +135,24 @@ where
     connections.abort_all();
     while connections.join_next().await.is_some() {}
     clean
+}
+
+/// Answers the requests of one connection.
+async fn answer<I, S, B>(stream: I, service: S, limits: HttpLimits, watcher: Watcher)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: HttpService<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_headers(64)
+        .keep_alive(true)
+        .writev(false);
+    if let Err(error) = watcher.watch(server.serve_connection(TokioIo::new(stream), service)).await {
+        tracing::trace!(%error, "connection ended early");
+    }
 }

@@ -42,8 +42,17 @@ impl Secret {
 
     /// Compares any bytes with the secret in a time that depends on neither's content nor length.
     pub fn matches(&self, candidate: &[u8]) -> bool {
-        let candidate: [u8; 32] = Sha256::digest(candidate).into();
-        self.fingerprint.ct_eq(&candidate).into()
+        self.has_fingerprint(&Self::fingerprint_of(candidate))
+    }
+
+    /// SHA-256 of any bytes, to look for a secret by its [`Self::fingerprint`].
+    pub fn fingerprint_of(candidate: &[u8]) -> [u8; 32] {
+        Sha256::digest(candidate).into()
+    }
+
+    /// Whether the secret has this fingerprint; in constant time.
+    pub fn has_fingerprint(&self, fingerprint: &[u8; 32]) -> bool {
+        self.fingerprint.ct_eq(fingerprint).into()
     }
 
     /// SHA-256 of the secret: what may be kept to compare with later.

@@ -1,9 +1,12 @@
 //! TLS by rustls with the `ring` provider: 1.3 only unless a legacy peer is configured.
 
+use crate::Stop;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 /// Certificate or key files that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +86,141 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, Tls
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+/// How often it is looked whether the files have changed.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Certificate and key of an HTTP listener. They are read again when the files change or somebody
+/// says so; files that cannot be used leave the old ones in force. Connections that are open stay.
+#[derive(Debug)]
+pub struct TlsFiles {
+    cert: PathBuf,
+    key: PathBuf,
+    minimum: MinimumTls,
+    current: RwLock<Arc<rustls::ServerConfig>>,
+    /// What the files looked like when they were read last, well or not.
+    seen: Mutex<[Stamp; 2]>,
+}
+
+/// What tells one version of a file from another.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+impl TlsFiles {
+    /// Reads both files; fails where they cannot be used.
+    pub fn open(cert: &Path, key: &Path, minimum: MinimumTls) -> Result<Arc<Self>, TlsError> {
+        let seen = Mutex::new([stamp(cert), stamp(key)]);
+        let current = RwLock::new(http_config(cert, key, minimum)?);
+        Ok(Arc::new(Self { cert: cert.to_owned(), key: key.to_owned(), minimum, current, seen }))
+    }
+
+    /// What the next handshake uses.
+    pub fn current(&self) -> Arc<rustls::ServerConfig> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the files again now; after an error the old ones stay.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = [stamp(&self.cert), stamp(&self.key)];
+        let read = http_config(&self.cert, &self.key, self.minimum);
+        match read {
+            Ok(config) => {
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+                tracing::info!(file = %self.cert.display(), "the certificate was read again");
+                Ok(())
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::error!(
+                    %error,
+                    cause,
+                    file = %self.cert.display(),
+                    "the new certificate or key cannot be used; the old ones stay in force"
+                );
+                Err(error)
+            }
+        }
+    }
+
+    /// Reads the files again whenever they have changed. They are small, and looked at seldom.
+    pub async fn watch(self: Arc<Self>, stop: Stop) {
+        while stop.sleep(LOOK_EVERY).await {
+            let now = [stamp(&self.cert), stamp(&self.key)];
+            if *self.seen.lock().unwrap_or_else(PoisonError::into_inner) != now {
+                // It has logged what is wrong; a file that is half written is read again when it is whole.
+                let _ = self.reload();
+            }
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
+
+fn http_config(cert: &Path, key: &Path, minimum: MinimumTls) -> Result<Arc<rustls::ServerConfig>, TlsError> {
+    let mut config = rustls::ServerConfig::clone(&*server_config(cert, key, minimum)?);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Client side, for a server of this machine whose certificate file we can read: believes exactly that
+/// certificate, whatever name it has, and no other.
+pub fn client_of_own_server(cert: &Path) -> Result<rustls::ClientConfig, TlsError> {
+    let own = certificates(cert)?.swap_remove(0);
+    let verifier = Arc::new(OwnCertificate { own, provider: provider() });
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+#[derive(Debug)]
+struct OwnCertificate {
+    own: CertificateDer<'static>,
+    provider: Arc<rustls::crypto::CryptoProvider>,
+}
+
+impl ServerCertVerifier for OwnCertificate {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if *end_entity == self.own {
+            return Ok(ServerCertVerified::assertion());
+        }
+        Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// The crypto provider that every TLS use of ours names explicitly.

@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         Command::Queue(args) => commands::queue::run(&cli.global, args),
         Command::Trace(args) => commands::trace::run(&cli.global, &args),
         Command::Rules(args) => commands::rules::run(&cli.global, args),
+        Command::Admin(args) => commands::admin::run(&cli.global, args),
+        Command::Openapi => commands::openapi::run(),
         Command::Doctor(args) => commands::doctor::run(&cli.global, &args),
         Command::Backup(args) => commands::backup::run(&cli.global, args),
         Command::Restore(args) => commands::backup::restore(&cli.global, &args),

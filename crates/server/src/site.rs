@@ -4,6 +4,8 @@ use crate::ingest_http::IngestSite;
 use axum::Router;
 use runtime::Stop;
 use runtime::http::HttpLimits;
+use runtime::tls::TlsFiles;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// The pages of a role, or the ingest with its short way for events.
@@ -21,9 +23,15 @@ impl From<Router> for Site {
 
 impl Site {
     /// See [`runtime::http::serve`].
-    pub async fn serve(self, listener: TcpListener, limits: HttpLimits, stop: Stop) -> bool {
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        tls: Option<Arc<TlsFiles>>,
+        limits: HttpLimits,
+        stop: Stop,
+    ) -> bool {
         match self {
-            Self::Pages(router) => runtime::http::serve(listener, router, limits, stop).await,
+            Self::Pages(router) => runtime::http::serve(listener, tls, router, limits, stop).await,
             Self::Ingest(site) => {
                 let service = |peer| {
                     let site = site.clone();
@@ -32,7 +40,7 @@ impl Site {
                         async move { Ok(site.answer(request, peer).await) }
                     })
                 };
-                runtime::http::serve_with(listener, service, limits, stop).await
+                runtime::http::serve_with(listener, tls, service, limits, stop).await
             }
         }
     }

@@ -108,7 +108,9 @@ fn help_teaches_every_command() {
     let help = muttd(dir.path(), &["--help"], &[]);
     assert!(help.status.success());
     let help = text(&help.stdout);
-    for command in ["serve", "check-config", "queue", "trace", "rules", "doctor", "backup", "restore", "demo"] {
+    for command in
+        ["serve", "check-config", "queue", "trace", "rules", "admin", "openapi", "doctor", "backup", "restore", "demo"]
+    {
         assert!(help.contains(command), "{command}");
         let of = muttd(dir.path(), &[command, "--help"], &[]);
         assert!(of.status.success() && !of.stdout.is_empty(), "{command}");
@@ -184,6 +186,52 @@ fn commands_answer_alike_while_the_server_runs_and_when_it_does_not() {
     let unknown = muttd(path, &["trace", "evt_00000000000000000000000000"], &[]);
     assert_eq!(unknown.status.code(), Some(1));
     assert_eq!(muttd(path, &["trace", "nonsense"], &[]).status.code(), Some(1));
+}
+
+/// Users by command, through a running server that speaks TLS and on the stores of one that does not run.
+#[test]
+fn users_are_managed_by_command_and_their_keys_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let certs = testkit::servers::TestCerts::write(path);
+    let tls = format!("tls_cert = \"{}\"\ntls_key = \"{}\"\n", certs.cert.display(), certs.key.display());
+    let config = CONFIG.replace("[webui]\n", &format!("[webui]\n{tls}"));
+    assert_ne!(config, CONFIG);
+    std::fs::write(path.join("c.toml"), config).unwrap();
+    let mut served = Served::start(path);
+    let added = muttd(path, &["admin", "user", "add", "bob", "--role", "operator", "--reason", "new here"], &[]);
+    assert!(added.status.success(), "{}", text(&added.stderr));
+    let said = text(&added.stdout);
+    let key = said.lines().find(|line| line.starts_with("muk_")).unwrap_or_else(|| panic!("no key: {said}")).to_owned();
+    let more = muttd(path, &["admin", "user", "key", "add", "bob", "--label", "laptop"], &[]);
+    assert!(more.status.success(), "{}", text(&more.stderr));
+    let listed = text(&muttd(path, &["admin", "user", "list"], &[]).stdout);
+    assert!(listed.contains("bob") && listed.contains("laptop") && !listed.contains(&key[4..]), "{listed}");
+    served.signal("-TERM");
+    assert!(served.0.wait().unwrap().success());
+
+    for (args, says) in [
+        (&["admin", "user", "key", "revoke", "bob", "2"][..], "revoked key 2 of bob"),
+        (&["admin", "user", "role", "bob", "viewer"][..], "bob is viewer now"),
+        (&["admin", "user", "key", "list", "bob"][..], "revoked"),
+        (&["admin", "user", "remove", "bob"][..], "deleted bob"),
+    ] {
+        let done = muttd(path, args, &[]);
+        assert!(done.status.success() && text(&done.stdout).contains(says), "{args:?}: {}", text(&done.stderr));
+    }
+    let gone = muttd(path, &["admin", "user", "remove", "bob"], &[]);
+    assert!(gone.status.code() == Some(1) && text(&gone.stderr).contains("User not found"), "{}", text(&gone.stderr));
+    let kept = std::fs::read(path.join("data/catalog.db")).unwrap();
+    assert!(!kept.windows(16).any(|bytes| bytes == &key.as_bytes()[4..20]), "only the fingerprint was ever kept");
+}
+
+#[test]
+fn the_openapi_document_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let printed = muttd(dir.path(), &["openapi"], &[]);
+    let document: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["paths"]["/api/v2/ingest"]["post"].is_object() && document["paths"]["/api/v2/users"].is_object());
 }
 
 #[test]

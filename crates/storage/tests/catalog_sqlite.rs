@@ -27,7 +27,7 @@ async fn a_file_of_a_newer_version_is_refused_in_words() {
     let dir = tempfile::tempdir().unwrap();
     drop(catalog(dir.path()).await.unwrap());
     let connection = rusqlite::Connection::open(dir.path().join("catalog.db")).unwrap();
-    connection.pragma_update(None, "user_version", 2).unwrap();
+    connection.pragma_update(None, "user_version", 3).unwrap();
     let error = catalog(dir.path()).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("newer version of this program"), "{error}");
@@ -50,6 +50,7 @@ async fn a_file_of_version_one_still_loads() {
     assert_eq!(catalog.alert(&org, pending[0].id).await.unwrap().state, AlertState::Pending);
     catalog.add_dev_host(&org, "another", &admin()).await.unwrap();
     assert_eq!(catalog.revision().await.unwrap(), 8);
+    assert!(catalog.users(&org).await.unwrap().is_empty(), "what came later is there");
 }
 
 #[tokio::test]

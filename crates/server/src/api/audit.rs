@@ -1,7 +1,7 @@
 //! The two audit logs: changes of the configuration, and events that a rule took.
 
 use super::Api;
-use super::auth::Caller;
+use super::auth::Viewer;
 use super::error::{ApiError, ApiResult};
 use super::params::{Params, pagination};
 use axum::Json;
@@ -10,17 +10,18 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use storage::catalog::{AuditFilter, AuditRow, ConfigChange, ConfigChangeFilter, PageRequest};
 
-const OPERATIONS: [&str; 3] = ["CREATE", "UPDATE", "DELETE"];
+/// What can be done to a row.
+pub const OPERATIONS: [&str; 3] = ["CREATE", "UPDATE", "DELETE"];
 
 /// `/audit`: with old and new values.
-pub async fn logs(_: Caller, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn logs(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let (page, rows, total) = config_changes(&api, &params).await?;
     let logs: Vec<Value> = rows.iter().map(with_values).collect();
     Ok(Json(json!({ "logs": logs, "pagination": pagination(page, total) })))
 }
 
 /// `/config-audit`: without them.
-pub async fn changes(_: Caller, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn changes(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let (page, rows, total) = config_changes(&api, &params).await?;
     let changes: Vec<Value> = rows.iter().map(without_values).collect();
     Ok(Json(json!({ "changes": changes, "pagination": pagination(page, total) })))
@@ -86,7 +87,7 @@ pub fn values(text: Option<&str>) -> Value {
 }
 
 /// `/audit-logs`: events that a rule took.
-pub async fn events(_: Caller, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn events(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let filter = AuditFilter {
         hostname: params.bounded("hostname")?,
         rule_id: params.id("rule_id")?,

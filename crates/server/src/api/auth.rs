@@ -1,18 +1,25 @@
 //! Who calls, and what every response carries: correlation id, version headers, a measurement.
 
-use super::Api;
 use super::error::ApiError;
+use super::keyring::Identity;
 use super::params::Params;
+use super::{Api, pages};
 use crate::worker_http::{is_deprecated, version_headers};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use connectors::inputs::http::correlation_id;
+use model::Timestamp;
 use pipeline::metrics::labels;
+use runtime::Secret;
+use runtime::http::Peer;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
+use storage::catalog::users::Role;
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 const CORRELATION: HeaderName = HeaderName::from_static("x-correlation-id");
@@ -22,23 +29,65 @@ const USER_CHARS_MAX: usize = 64;
 /// Written where the caller gives no name: never a key or a part of one.
 const UNNAMED: &str = "api_key:***";
 
-/// Somebody with a key. First argument of a handler that only such may call.
+/// On every response that does not say otherwise.
+const SAFETY: [(HeaderName, &str); 5] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::CACHE_CONTROL, "no-store"),
+    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    // Not `no-referrer`: with it browsers hide the origin of a form.
+    (header::REFERRER_POLICY, "same-origin"),
+];
+
+/// Somebody who may call.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// What they call themselves, for audit rows.
+    /// Their name for audit rows: the user's, or what the holder of a configured key says.
     pub name: String,
+    pub role: Role,
     pub correlation_id: Arc<str>,
 }
 
+/// Somebody who may read. First argument of a handler that only such may call.
+#[derive(Debug, Clone)]
+pub struct Viewer(pub Caller);
+/// Somebody who may also change rules, hosts and teams, and replay dead letters.
+#[derive(Debug, Clone)]
+pub struct Operator(pub Caller);
+/// Somebody who may do everything.
+#[derive(Debug, Clone)]
+pub struct Admin(pub Caller);
 /// Whoever asks. First argument of a public handler.
 #[derive(Debug, Clone, Copy)]
 pub struct Anyone;
 
-impl<S: Send + Sync> FromRequestParts<S> for Caller {
-    type Rejection = ApiError;
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(ApiError::unauthorized)
-    }
+/// What an argument of a handler asks of whoever calls it; `None`: nothing.
+pub trait Rights {
+    const NEEDS: Option<Role>;
+}
+
+macro_rules! callers {
+    ($($name:ident)*) => { $(
+        impl Rights for $name {
+            const NEEDS: Option<Role> = Some(Role::$name);
+        }
+
+        impl<S: Send + Sync> FromRequestParts<S> for $name {
+            type Rejection = ApiError;
+            async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+                let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(ApiError::unauthorized)?;
+                if caller.role >= Role::$name {
+                    return Ok(Self(caller));
+                }
+                Err(ApiError::forbidden(Role::$name, &caller.name, caller.role))
+            }
+        }
+    )* };
+}
+callers! { Viewer Operator Admin }
+
+impl Rights for Anyone {
+    const NEEDS: Option<Role> = None;
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Anyone {
@@ -48,15 +97,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Anyone {
     }
 }
 
-/// A handler whose first argument is [`Caller`].
-pub trait NamesCaller {}
-/// A handler whose first argument is [`Anyone`].
-pub trait NamesAnyone {}
+/// A handler whose first argument says who may call it.
+pub trait NamesCaller {
+    const NEEDS: Option<Role>;
+}
 
 macro_rules! first_argument {
     ($( ($($rest:ident),*) )*) => { $(
-        impl<M, $($rest),*> NamesCaller for (M, Caller, $($rest,)*) {}
-        impl<M, $($rest),*> NamesAnyone for (M, Anyone, $($rest,)*) {}
+        impl<M, Who: Rights, $($rest),*> NamesCaller for (M, Who, $($rest,)*) {
+            const NEEDS: Option<Role> = Who::NEEDS;
+        }
     )* };
 }
 first_argument! { () (A) (A, B) (A, B, C) (A, B, C, D) }
@@ -65,35 +115,76 @@ first_argument! { () (A) (A, B) (A, B, C) (A, B, C, D) }
 #[derive(Clone)]
 struct Correlation(Arc<str>);
 
-/// Lets requests with a key through, as their [`Caller`]. Runs before routing is acted upon.
+/// Lets requests with a key through, as their [`Caller`]; pages also with a session. Runs before
+/// routing is acted upon.
 pub async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    if !authentic(&api, request.headers(), request.uri()) {
+    let now = api.deps.clock.now();
+    let given = given_key(&api, request.headers(), request.uri());
+    let identity = match &given {
+        Some(key) => api.admit(key, peer(request.extensions()), now).await?,
+        None => match pages::session_of(&api, &request) {
+            Some(key) => api.keyring.of_fingerprint(key, now).await?,
+            None => None,
+        },
+    };
+    let Some(identity) = identity else {
+        if given.is_none() && pages::wants_page(&request) {
+            return Ok(pages::to_login(request.uri()));
+        }
         return Err(ApiError::unauthorized());
-    }
+    };
     let correlation_id = match request.extensions().get::<Correlation>() {
         Some(Correlation(id)) => Arc::clone(id),
         None => correlation_id(request.headers()),
     };
-    let name = user(request.headers()).unwrap_or_else(|| UNNAMED.to_owned());
-    request.extensions_mut().insert(Caller { name, correlation_id });
+    // A configured key says nothing about who uses it: there the name is a claim, else a fact.
+    let name = identity.user.or_else(|| user(request.headers())).unwrap_or_else(|| UNNAMED.to_owned());
+    request.extensions_mut().insert(Caller { name, role: identity.role, correlation_id });
     Ok(next.run(request).await)
 }
 
-/// Compares with every key, each in constant time, whatever bytes are given.
-fn authentic(api: &Api, headers: &HeaderMap, uri: &Uri) -> bool {
-    let from_url;
-    let given = match headers.get(API_KEY) {
-        Some(value) => value.as_bytes(),
-        None if api.deps.options.key_in_url => {
-            from_url = Params::of(uri);
-            match from_url.text("api_key") {
-                Some(key) => key.as_bytes(),
-                None => return false,
-            }
+/// The client's address, where the request came over a socket.
+pub fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    extensions.get::<Peer>().map(|Peer(address)| address.ip().to_canonical())
+}
+
+fn given_key(api: &Api, headers: &HeaderMap, uri: &Uri) -> Option<Vec<u8>> {
+    match headers.get(API_KEY) {
+        Some(value) => Some(value.as_bytes().to_vec()),
+        None if api.deps.options.key_in_url => Params::of(uri).text("api_key").map(|key| key.as_bytes().to_vec()),
+        None => None,
+    }
+}
+
+impl Api {
+    /// Whose key it is; wrong ones are counted, and too many make their address wait.
+    pub async fn admit(
+        &self,
+        key: &[u8],
+        address: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Option<Identity>, ApiError> {
+        let failed = |result| {
+            self.deps.metrics.webui_login_failures.get_or_create(&labels([("result", result)])).inc();
+        };
+        let fingerprint = Secret::fingerprint_of(key);
+        if let Some(wait) = address.and_then(|address| self.failures.wait(address, &fingerprint, Instant::now())) {
+            failed("limited");
+            return Err(ApiError::too_many_failures(wait));
         }
-        None => return false,
-    };
-    api.deps.keys.matches(given)
+        let identity = self.keyring.of_fingerprint(fingerprint, now).await?;
+        match (&identity, address) {
+            (Some(_), Some(address)) => self.failures.right(address, &fingerprint, Instant::now()),
+            (Some(_), None) => {}
+            (None, Some(address)) => {
+                failed("wrong_key");
+                let failures = self.failures.wrong(address, Instant::now());
+                tracing::warn!(peer.address = %address, failures, "a wrong key for the Web API");
+            }
+            (None, None) => failed("wrong_key"),
+        }
+        Ok(identity)
+    }
 }
 
 /// `X-User`, when it is a printable name.
@@ -136,8 +227,9 @@ pub async fn seal(State(api): State<Arc<Api>>, mut request: Request, next: Next)
     if let Ok(value) = HeaderValue::from_str(&correlation) {
         headers.insert(CORRELATION, value);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for (name, value) in SAFETY {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
     let (status, seconds) = (response.status(), started.elapsed().as_secs_f64());
     api.deps.metrics.count_request(&method, route.into(), status.as_u16(), seconds);
     if let Some(endpoint) = endpoint {

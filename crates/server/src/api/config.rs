@@ -2,13 +2,13 @@
 
 use super::Api;
 use super::audit::{config_page, values};
-use super::auth::Caller;
+use super::auth::{Admin, Caller, Viewer};
 use super::error::{ApiError, ApiResult};
-use super::params::{Fields, Object, Params, Segment, pagination};
+use super::params::{Fields, MaybeObject, Object, Params, Segment, pagination};
+use super::settings::{self, Effect, Refusal};
 use axum::Json;
 use axum::extract::State;
 use model::ErrorKind;
-use pipeline::LiveSettings;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use storage::catalog::{ConfigChange, ConfigChangeFilter};
@@ -19,7 +19,7 @@ const KEY_CHARS_MAX: usize = 100;
 const VALUE_CHARS_MAX: usize = 1_024;
 const UNAVAILABLE: &str = "Dynamic config is not available";
 
-pub async fn list(_: Caller, State(api): State<Arc<Api>>) -> ApiResult {
+pub async fn list(_: Viewer, State(api): State<Arc<Api>>) -> ApiResult {
     let settings = api
         .ask("settings", api.deps.coordination.settings())
         .await
@@ -27,7 +27,7 @@ pub async fn list(_: Caller, State(api): State<Arc<Api>>) -> ApiResult {
     Ok(Json(json!({ "config": settings })))
 }
 
-pub async fn set(caller: Caller, State(api): State<Arc<Api>>, key: Segment, body: Object) -> ApiResult {
+pub async fn set(caller: Admin, State(api): State<Arc<Api>>, key: Segment, body: Object) -> ApiResult {
     let key = checked_key(key.0)?;
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
@@ -35,31 +35,64 @@ pub async fn set(caller: Caller, State(api): State<Arc<Api>>, key: Segment, body
         return Err(ApiError::invalid("Missing 'value' in request body"));
     };
     let value = text_of(value);
+    let mut effect = Effect::Acts;
     match &value {
         None => fields.problem("value", "it must be a text, a number, true or false"),
         Some(text) if text.chars().count() > VALUE_CHARS_MAX || text.contains('\0') => {
             fields.problem("value", format!("it must be at most {VALUE_CHARS_MAX} characters, none of them NUL"));
         }
-        Some(text) => {
-            if let Err(problem) = LiveSettings::clone(&api.deps.live.get()).set(&key, text) {
-                fields.problem("value", problem);
-            }
-        }
+        Some(text) => match settings::check(&key, text, &api.deps.live.get()) {
+            Ok(found) => effect = found,
+            Err(Refusal::Key(problem)) => return Err(ApiError::invalid(problem).with("allowed", settings::keys())),
+            Err(Refusal::Value(problem)) => fields.problem("value", problem),
+        },
     }
     fields.done("Invalid setting")?;
     let value = value.unwrap_or_default();
+    let old = change(&api, &caller.0, &key, Some(&value), reason).await?;
+    let mut answer = json!({ "key": key, "old_value": old, "new_value": value });
+    if effect == Effect::Kept {
+        answer["warning"] = format!("`{key}` is kept, but nothing reads it").into();
+    }
+    Ok(Json(answer))
+}
 
+/// Removes a setting: the configured value counts again.
+pub async fn unset(caller: Admin, State(api): State<Arc<Api>>, key: Segment, body: MaybeObject) -> ApiResult {
+    let key = checked_key(key.0)?;
+    let mut fields = Fields::new(&body.0);
+    let reason = fields.reason();
+    fields.done("Invalid request")?;
+    let old = change(&api, &caller.0, &key, None, reason).await?;
+    Ok(Json(json!({ "key": key, "old_value": old, "new_value": null })))
+}
+
+/// Records and makes a change; returns the value before. `None` for the new value removes it.
+async fn change(
+    api: &Api,
+    caller: &Caller,
+    key: &str,
+    new: Option<&str>,
+    reason: Option<String>,
+) -> ApiResult<Option<String>> {
     let coordination = &api.deps.coordination;
     let not_now = |error: ApiError| error.named(ErrorKind::Unavailable, UNAVAILABLE);
-    let old = api.ask("settings", coordination.settings()).await.map_err(not_now)?.remove(&key);
+    let old = api.ask("settings", coordination.settings()).await.map_err(not_now)?.remove(key);
+    if new.is_none() && old.is_none() {
+        return Err(ApiError::not_found("this setting is not set"));
+    }
     // Recorded first: a change that cannot be recorded is not made.
-    let change = change(&api, &caller, (&key, old.as_deref(), Some(&value)), reason);
-    api.ask("settings_audit", api.deps.catalog.record_config_change(&api.deps.org, change)).await?;
-    if let Err(error) = api.ask("settings_set", coordination.set_setting(&key, &value)).await {
+    let row = row(api, caller, (key, old.as_deref(), new), reason);
+    api.ask("settings_audit", api.deps.catalog.record_config_change(&api.deps.org, row)).await?;
+    let made = match new {
+        Some(value) => api.ask("settings_set", coordination.set_setting(key, value)).await,
+        None => api.ask("settings_delete", coordination.delete_setting(key)).await,
+    };
+    if let Err(error) = made {
         if !error.may_have_happened() {
             let undone = Some("the setting could not be changed; it is as it was".to_owned());
-            let change = self::change(&api, &caller, (&key, Some(&value), old.as_deref()), undone);
-            let work = api.deps.catalog.record_config_change(&api.deps.org, change);
+            let row = self::row(api, caller, (key, new, old.as_deref()), undone);
+            let work = api.deps.catalog.record_config_change(&api.deps.org, row);
             if let Err(error) = api.ask("settings_audit", work).await {
                 tracing::error!(
                     error = error.message(),
@@ -76,15 +109,10 @@ pub async fn set(caller: Caller, State(api): State<Arc<Api>>, key: Segment, body
             tracing::warn!(problem, "a live setting cannot be used");
         }
     }
-    let mut answer = json!({ "key": key, "old_value": old, "new_value": value });
-    if !LiveSettings::KEYS.contains(&key.as_str()) {
-        answer["warning"] =
-            format!("`{key}` is kept, but is none of the settings that act: {}", LiveSettings::KEYS.join(", ")).into();
-    }
-    Ok(Json(answer))
+    Ok(old)
 }
 
-pub async fn history(_: Caller, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn history(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let filter = ConfigChangeFilter { table_name: Some(TABLE.to_owned()), ..ConfigChangeFilter::default() };
     let (page, rows, total) = config_page(&api, &params, &filter).await?;
     let history: Vec<Value> = rows.iter().map(history_row).collect();
@@ -107,7 +135,7 @@ fn history_row(change: &ConfigChange) -> Value {
     })
 }
 
-fn change(
+fn row(
     api: &Api,
     caller: &Caller,
     (key, old, new): (&str, Option<&str>, Option<&str>),

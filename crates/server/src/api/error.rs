@@ -12,12 +12,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageError;
+use storage::catalog::users::Role;
 
 /// What kind of failure it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Kind(ErrorKind),
     Unauthorized,
+    TooManyFailures,
     MethodNotAllowed,
     BodyTooLarge,
     BodyTooSlow,
@@ -34,6 +36,7 @@ impl Class {
             Self::Kind(ErrorKind::Denied) => StatusCode::FORBIDDEN,
             Self::Kind(ErrorKind::Internal) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -83,6 +86,26 @@ impl ApiError {
 
     pub fn unauthorized() -> Self {
         Self::new(Class::Unauthorized, "Unauthorized")
+    }
+
+    /// The caller's role is not enough.
+    pub fn forbidden(needed: Role, name: &str, role: Role) -> Self {
+        let message = format!("This needs the role {}; {name} has {}", needed.as_str(), role.as_str());
+        Self::new(Class::Kind(ErrorKind::Denied), message)
+    }
+
+    /// Too many wrong keys came from this address.
+    pub fn too_many_failures(wait: Duration) -> Self {
+        let mut error = Self::new(Class::TooManyFailures, "Too many wrong keys from this address; wait");
+        error.retry_after = Some(wait);
+        error
+    }
+
+    /// Something that is needed does not work now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        let mut error = Self::new(Class::Kind(ErrorKind::Unavailable), message);
+        error.retry_after = Some(RETRY_AFTER);
+        error
     }
 
     pub fn body_too_large(bytes_max: usize) -> Self {
@@ -139,6 +162,7 @@ impl ApiError {
                 }
                 Class::Kind(ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Invalid | ErrorKind::Denied)
                 | Class::Unauthorized
+                | Class::TooManyFailures
                 | Class::MethodNotAllowed
                 | Class::BodyTooLarge
                 | Class::BodyTooSlow => tracing::debug!(error = %source, "a request was refused"),

@@ -1,7 +1,7 @@
 //! Events as they were stored, and the alerts they caused.
 
 use super::Api;
-use super::auth::Caller;
+use super::auth::Viewer;
 use super::error::{ApiError, ApiResult};
 use super::params::{Params, Segment, pagination};
 use super::queues::readable;
@@ -17,7 +17,7 @@ use storage::events::{EventQuery, StoredEvent};
 const SEVERITY: &str = "a syslog severity, 0 to 7 or a word such as err";
 
 /// Newest first; `next` is what to pass as `before` for older ones.
-pub async fn search(_: Caller, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn search(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let limit = params.limit(100, 1_000)?;
     let query = EventQuery {
         from: params.from("from")?,
@@ -34,7 +34,7 @@ pub async fn search(_: Caller, State(api): State<Arc<Api>>, params: Params) -> A
     Ok(Json(json!({ "events": found.iter().map(event_shown).collect::<Vec<_>>(), "next": next })))
 }
 
-pub async fn one(_: Caller, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
+pub async fn one(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
     let id: EventId = id.0.parse().map_err(|error| ApiError::invalid(format!("id: {error}")))?;
     let found = api.ask("events_get", api.deps.events.get(&api.deps.org, id)).await?;
     match found {
@@ -57,7 +57,7 @@ pub fn event_shown(event: &StoredEvent) -> Value {
     })
 }
 
-pub async fn alerts(_: Caller, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn alerts(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let filter = AlertFilter {
         event_id: params.read("event_id", "an event id, evt_…", |text| text.parse().ok())?,
         hostname: params.bounded("host")?,
@@ -71,7 +71,7 @@ pub async fn alerts(_: Caller, State(api): State<Arc<Api>>, params: Params) -> A
     Ok(Json(json!({ "alerts": alerts, "pagination": pagination(page, found.total) })))
 }
 
-pub async fn alert(_: Caller, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
+pub async fn alert(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
     let id: AlertId = id.0.parse().map_err(|error| ApiError::invalid(format!("id: {error}")))?;
     Ok(Json(alert_shown(&find_alert(&api, id).await?)))
 }

@@ -1,7 +1,7 @@
 //! Development hosts, and the teams of devices.
 
 use super::Api;
-use super::auth::Caller;
+use super::auth::{Operator, Viewer};
 use super::error::{ApiError, ApiResult};
 use super::params::{Fields, MaybeObject, Object, Segment};
 use axum::Json;
@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 const NO_SUCH_HOST: &str = "Hostname not found";
 
-pub async fn dev_hosts(_: Caller, State(api): State<Arc<Api>>) -> ApiResult {
+pub async fn dev_hosts(_: Viewer, State(api): State<Arc<Api>>) -> ApiResult {
     let hosts = api.ask("dev_hosts_list", api.deps.catalog.dev_hosts(&api.deps.org)).await?;
     Ok(Json(json!({ "hosts": hosts.iter().map(|host| json!({ "hostname": host })).collect::<Vec<_>>() })))
 }
 
 pub async fn add_dev_host(
-    caller: Caller,
+    caller: Operator,
     State(api): State<Arc<Api>>,
     body: Object,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
@@ -27,7 +27,7 @@ pub async fn add_dev_host(
     let (host, reason) = (name(&mut fields, "hostname"), fields.reason());
     fields.done("Invalid dev host")?;
     let Some(host) = host else { return Err(ApiError::invalid("hostname is required")) };
-    let actor = api.actor(&caller, reason);
+    let actor = api.actor(&caller.0, reason);
     api.ask("dev_hosts_add", api.deps.catalog.add_dev_host(&api.deps.org, &host, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::Conflict, "Hostname already exists"))?;
@@ -35,7 +35,7 @@ pub async fn add_dev_host(
 }
 
 pub async fn remove_dev_host(
-    caller: Caller,
+    caller: Operator,
     State(api): State<Arc<Api>>,
     host: Segment,
     body: MaybeObject,
@@ -43,14 +43,14 @@ pub async fn remove_dev_host(
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
     fields.done("Invalid request")?;
-    let actor = api.actor(&caller, reason);
+    let actor = api.actor(&caller.0, reason);
     api.ask("dev_hosts_remove", api.deps.catalog.remove_dev_host(&api.deps.org, &host.0, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::NotFound, NO_SUCH_HOST))?;
     Ok(Json(json!({ "message": "Dev host deleted successfully" })))
 }
 
-pub async fn teams(_: Caller, State(api): State<Arc<Api>>) -> ApiResult {
+pub async fn teams(_: Viewer, State(api): State<Arc<Api>>) -> ApiResult {
     let teams = api.ask("teams_list", api.deps.catalog.teams(&api.deps.org)).await?;
     let teams: Vec<Value> =
         teams.iter().map(|(host, team)| json!({ "hostname": host, "team_assignment": team })).collect();
@@ -58,7 +58,7 @@ pub async fn teams(_: Caller, State(api): State<Arc<Api>>) -> ApiResult {
 }
 
 pub async fn add_team(
-    caller: Caller,
+    caller: Operator,
     State(api): State<Arc<Api>>,
     body: Object,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
@@ -69,7 +69,7 @@ pub async fn add_team(
     let (Some(host), Some(team)) = (host, team) else {
         return Err(ApiError::invalid("hostname and team_assignment are required"));
     };
-    let actor = api.actor(&caller, reason);
+    let actor = api.actor(&caller.0, reason);
     api.ask("teams_add", api.deps.catalog.add_team(&api.deps.org, &host, &team, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::Conflict, "Hostname already has a team assignment"))?;
@@ -79,23 +79,23 @@ pub async fn add_team(
     ))
 }
 
-pub async fn update_team(caller: Caller, State(api): State<Arc<Api>>, host: Segment, body: Object) -> ApiResult {
+pub async fn update_team(caller: Operator, State(api): State<Arc<Api>>, host: Segment, body: Object) -> ApiResult {
     let mut fields = Fields::new(&body.0);
     let (team, reason) = (name(&mut fields, "team_assignment"), fields.reason());
     fields.done("Invalid team mapping")?;
     let Some(team) = team else { return Err(ApiError::invalid("team_assignment is required")) };
-    let actor = api.actor(&caller, reason);
+    let actor = api.actor(&caller.0, reason);
     api.ask("teams_update", api.deps.catalog.update_team(&api.deps.org, &host.0, &team, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::NotFound, NO_SUCH_HOST))?;
     Ok(Json(json!({ "message": "Team mapping updated successfully" })))
 }
 
-pub async fn remove_team(caller: Caller, State(api): State<Arc<Api>>, host: Segment, body: MaybeObject) -> ApiResult {
+pub async fn remove_team(caller: Operator, State(api): State<Arc<Api>>, host: Segment, body: MaybeObject) -> ApiResult {
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
     fields.done("Invalid request")?;
-    let actor = api.actor(&caller, reason);
+    let actor = api.actor(&caller.0, reason);
     api.ask("teams_remove", api.deps.catalog.remove_team(&api.deps.org, &host.0, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::NotFound, NO_SUCH_HOST))?;

@@ -5,7 +5,7 @@
 //! event or alert by its id, and changes nothing. What is done is in the audit log before it is done.
 
 use super::Api;
-use super::auth::Caller;
+use super::auth::{Admin, Caller, Operator};
 use super::error::{ApiError, ApiResult};
 use super::params::{Fields, MaybeObject, Object, Segment};
 use super::queues::{holds_letters, letter_shown, queue, readable};
@@ -27,7 +27,7 @@ const LOOKED_AT_MAX: usize = 50_000;
 
 /// Puts letters back into the queues they came from: those at `positions`, or the oldest that pass
 /// the `filter`, at most `limit`.
-pub async fn replay(caller: Caller, State(api): State<Arc<Api>>, name: Segment, body: MaybeObject) -> ApiResult {
+pub async fn replay(caller: Operator, State(api): State<Arc<Api>>, name: Segment, body: MaybeObject) -> ApiResult {
     let from = letter_queue(&name)?;
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
@@ -45,7 +45,7 @@ pub async fn replay(caller: Caller, State(api): State<Arc<Api>>, name: Segment, 
     if !letters.is_empty() {
         let positions: Vec<u64> = letters.iter().map(|(position, _)| *position).collect();
         let new = json!({ "queue": from.as_str(), "action": "replay", "positions": positions });
-        record(&api, &caller, from, (None, Some(new)), reason).await?;
+        record(&api, &caller.0, from, (None, Some(new)), reason).await?;
     }
     let (mut replayed, mut stopped) = (Vec::new(), None);
     for (position, letter) in letters {
@@ -75,7 +75,7 @@ async fn replay_one(api: &Api, from: QueueName, position: u64, letter: &DeadLett
 }
 
 /// Removes the letters at `positions` for good; the audit row keeps what they were.
-pub async fn remove(caller: Caller, State(api): State<Arc<Api>>, name: Segment, body: Object) -> ApiResult {
+pub async fn remove(caller: Admin, State(api): State<Arc<Api>>, name: Segment, body: Object) -> ApiResult {
     let from = letter_queue(&name)?;
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
@@ -90,7 +90,7 @@ pub async fn remove(caller: Caller, State(api): State<Arc<Api>>, name: Segment, 
     let mut removed = 0;
     if !free.is_empty() {
         let old = json!({ "queue": from.as_str(), "records": free.iter().map(for_the_record).collect::<Vec<_>>() });
-        record(&api, &caller, from, (Some(old), None), reason).await?;
+        record(&api, &caller.0, from, (Some(old), None), reason).await?;
         let free: Vec<u64> = free.iter().map(|record| record.position).collect();
         removed = api.ask("queue_take", api.deps.queues.get(from).take(&free)).await?.len();
     }

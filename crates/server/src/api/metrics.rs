@@ -1,7 +1,7 @@
 //! How things are: health, the metrics for Prometheus, and the rates that the dashboard shows.
 
 use super::Api;
-use super::auth::{Anyone, Cached, Caller};
+use super::auth::{Anyone, Cached, Viewer};
 use super::error::ApiResult;
 use crate::worker_http::metrics_response;
 use axum::extract::State;
@@ -63,11 +63,17 @@ pub async fn exposition(_: Anyone, State(api): State<Arc<Api>>) -> Response {
 }
 
 /// Rates of accepted events, and 24 hours of them.
-pub async fn summary(_: Caller, State(api): State<Arc<Api>>) -> ApiResult<Response> {
+pub async fn summary(_: Viewer, State(api): State<Arc<Api>>) -> ApiResult<Response> {
+    let (body, cached) = rates(&api).await?;
+    Ok(if cached { (Extension(Cached), Json(body)).into_response() } else { Json(body).into_response() })
+}
+
+/// The rates, and whether they were made before.
+pub async fn rates(api: &Api) -> ApiResult<(Value, bool)> {
     // Held while asking, so that many dashboards cost one question.
     let mut kept = api.summary.lock().await;
     if let Some((_, body)) = kept.as_ref().filter(|(at, _)| at.elapsed() < api.deps.options.metrics_cache) {
-        return Ok((Extension(Cached), Json(body.clone())).into_response());
+        return Ok((body.clone(), true));
     }
     let now = api.deps.clock.now();
     let coordination = &api.deps.coordination;
@@ -94,7 +100,7 @@ pub async fn summary(_: Caller, State(api): State<Arc<Api>>) -> ApiResult<Respon
         "chart_24h": chart(&hours, now),
     });
     *kept = Some((Instant::now(), body.clone()));
-    Ok(Json(body).into_response())
+    Ok((body, false))
 }
 
 type Counts = [(Timestamp, u64)];

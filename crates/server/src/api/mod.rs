@@ -3,9 +3,9 @@
 //!
 //! Always true here:
 //! * A request is authenticated before it is routed: an unknown path without a key is 401, with one
-//!   404. What is public is in [`public`] and nowhere else.
-//! * A handler names who may call it as its first argument ([`auth::Caller`] or [`auth::Anyone`]);
-//!   the route helpers below take no other.
+//!   404.
+//! * A handler names who may call it as its first argument ([`auth::Viewer`], [`auth::Operator`],
+//!   [`auth::Admin`], [`auth::Anyone`]); the helpers of `route.rs` take no other.
 //! * Statuses are assigned in `error.rs` only; every body is JSON; no text of a database or a
 //!   library reaches a client.
 //! * A change is recorded before it is answered, with who, why and the correlation id.
@@ -22,37 +22,57 @@
 //! | `/queues`, `/rejects` | `queues.rs`, replay and removal in `letters.rs` |
 //! | `/events`, `/alerts` | `events.rs` |
 //! | `/trace` | `trace.rs` |
+//! | `/users` | `users.rs` |
+//! | `/openapi.json` | `openapi/` |
+//! | `/`, `/audit`, `/login`, `/logout`, `/assets` | `pages/` |
 //!
-//! To add an endpoint: a handler in the file of its noun, a line in [`contract`] or [`own`], a test
-//! in `tests/it/api/` under the same noun.
+//! To add an endpoint: a handler in the file of its noun, a line in [`contract`] or [`own`] with the
+//! schemas of what it takes and gives (`openapi/schemas.rs`), a test in `tests/it/api/` under the same
+//! noun.
 
 mod audit;
 mod auth;
 mod config;
 mod error;
 mod events;
+mod failures;
 mod hosts;
+mod keyring;
 mod letters;
 mod metrics;
+mod openapi;
+mod pages;
 mod params;
 mod queues;
+mod route;
 mod rules;
+mod sessions;
+mod settings;
 mod slo;
 mod trace;
+mod users;
 mod version;
 
-use auth::{NamesAnyone, NamesCaller};
+pub use openapi::openapi;
+pub use pages::in_path;
+pub use slo::Prometheus;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::handler::Handler;
-use axum::routing::MethodRouter;
 use error::ApiError;
+use failures::Failures;
+use keyring::Keyring;
 use model::OrgId;
 use pipeline::Live;
 use pipeline::metrics::{Metrics, labels};
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
+use route::{
+    ALERTS, AUDIT_PAGE, CHANGES, EVENT_AUDIT, EVENTS, Endpoint, LOGIN, PAGED, PEEK, PERIOD, TO_1000, VERSIONED,
+};
+use route::{delete, get, post, put};
 use runtime::{Clock, Health, KeyRing};
+use sessions::Sessions;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,8 +97,12 @@ pub struct ApiState {
     pub metrics: Arc<Metrics>,
     pub health: Health,
     pub clock: Arc<dyn Clock>,
-    /// Any of these may do everything; none, and nobody may do anything.
+    /// Whoever has one of these may do everything; users in the catalog have keys of their own.
     pub keys: KeyRing,
+    /// Asked for the service level objectives.
+    pub prometheus: Option<Prometheus>,
+    /// Names of the alert channels, whose breakers the dashboard shows.
+    pub channels: Vec<String>,
     pub org: OrgId,
     pub options: ApiOptions,
 }
@@ -92,11 +116,13 @@ pub struct ApiOptions {
     pub key_in_url: bool,
     /// How long a summary of the rates is shown again.
     pub metrics_cache: Duration,
+    /// The listener speaks TLS, so that a session's cookie may be bound to it.
+    pub tls: bool,
 }
 
 impl Default for ApiOptions {
     fn default() -> Self {
-        Self { version_prefix: true, key_in_url: false, metrics_cache: Duration::from_secs(5) }
+        Self { version_prefix: true, key_in_url: false, metrics_cache: Duration::from_secs(5), tls: false }
     }
 }
 
@@ -107,94 +133,163 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The API over these parts.
 pub fn router(state: ApiState) -> Router {
-    let api = Arc::new(Api { deps: state, summary: Mutex::new(None), tried_revision: Mutex::new(None) });
-    let guarded = Router::new()
-        .route("/", get(version::index))
-        .nest("/api/v1", contract())
-        .nest("/api/v2", contract().merge(own()))
+    let keyring = Keyring::new(Arc::clone(&state.catalog), state.org.clone(), state.keys.clone());
+    let api = Arc::new(Api {
+        deps: state,
+        keyring,
+        failures: Failures::default(),
+        sessions: Sessions::default(),
+        summary: Mutex::new(None),
+        sight: Mutex::new(None),
+        tried_revision: Mutex::new(None),
+    });
+    let (mut guarded, mut public) = (Router::new(), Router::new());
+    for endpoint in endpoints() {
+        let routes = if endpoint.needs.is_some() { &mut guarded } else { &mut public };
+        *routes = std::mem::take(routes).route(&endpoint.path, endpoint.handler);
+    }
+    guarded
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method)
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), auth::authenticate));
-    guarded
-        .merge(public())
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), auth::authenticate))
+        .merge(public.method_not_allowed_fallback(error::no_such_method))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&api), auth::seal))
         .with_state(api)
 }
 
-type Routes = Router<Arc<Api>>;
+/// Everything that answers. A handler's first argument says who may call it.
+fn endpoints() -> Vec<Endpoint> {
+    let mut all = pages();
+    for prefix in ["/api/v1", "/api/v2"] {
+        all.extend(contract().into_iter().map(|endpoint| endpoint.below(prefix)));
+    }
+    all.extend(own().into_iter().map(|endpoint| endpoint.below("/api/v2")));
+    all
+}
 
-/// The only routes that need no key.
-fn public() -> Routes {
-    Router::new()
-        .route("/health", open(metrics::health))
-        .route("/metrics", open(metrics::exposition))
-        .route("/api/v1/version", open(version::version))
-        .route("/api/v2/version", open(version::version))
-        .method_not_allowed_fallback(error::no_such_method)
+/// Whether a path is one of our own additions.
+fn is_own(path: &str) -> bool {
+    own().iter().any(|endpoint| path.strip_prefix("/api/v2") == Some(&endpoint.path))
+}
+
+/// For browsers and probes.
+fn pages() -> Vec<Endpoint> {
+    const HTML: &str = "text/html";
+    vec![
+        get("/health", metrics::health).about("Whether the API and its stores work").gives("Health"),
+        get("/metrics", metrics::exposition).about("All metrics").gives_other("application/openmetrics-text"),
+        get("/", pages::dashboard).about("The dashboard").gives_other(HTML),
+        get("/audit", pages::audit).about("Changes of the configuration").query(&[AUDIT_PAGE]).gives_other(HTML),
+        get("/login", pages::login_form).about("The form to log in").query(&[LOGIN]).gives_other(HTML),
+        post("/login", pages::login).about("Logs in by key").takes("LoginForm").redirects(),
+        post("/logout", pages::logout).about("Ends the session").redirects(),
+        get("/assets/style.css", pages::style).about("Style of the pages").gives_other("text/css"),
+        get("/assets/refresh.js", pages::script).about("Script of the pages").gives_other("text/javascript"),
+        get("/assets/icon.svg", pages::icon).about("Icon of the pages").gives_other("image/svg+xml"),
+    ]
 }
 
 /// What the original has, the same in both versions.
-fn contract() -> Routes {
-    Router::new()
-        .route("/metrics", get(metrics::summary))
-        .route("/slo", get(slo::slo))
-        .route("/config", get(config::list))
-        .route("/config/{key}", put(config::set))
-        .route("/config/history", get(config::history))
-        .route("/rules", get(rules::list).merge(post(rules::create)))
-        .route("/rules/{id}", get(rules::one).merge(put(rules::update)).merge(delete(rules::remove)))
-        .route("/audit", get(audit::logs))
-        .route("/config-audit", get(audit::changes))
-        .route("/audit-logs", get(audit::events))
-        .route("/dev-hosts", get(hosts::dev_hosts).merge(post(hosts::add_dev_host)))
-        .route("/dev-hosts/{hostname}", delete(hosts::remove_dev_host))
-        .route("/teams", get(hosts::teams).merge(post(hosts::add_team)))
-        .route("/teams/{hostname}", put(hosts::update_team).merge(delete(hosts::remove_team)))
+fn contract() -> Vec<Endpoint> {
+    vec![
+        get("/version", version::version).about("Versions of the API").query(&[VERSIONED]).gives("Version"),
+        get("/metrics", metrics::summary).about("Rates of accepted events, events a minute").gives("Rates"),
+        get("/slo", slo::slo).about("Service level objectives").gives("Objectives"),
+        get("/config", config::list).about("Live settings that are set").gives("Settings"),
+        get("/config/history", config::history)
+            .about("Changes of live settings")
+            .query(&[PAGED])
+            .gives("SettingHistory"),
+        put("/config/{key}", config::set).about("Sets a live setting").takes("SettingValue").gives("SettingChanged"),
+        delete("/config/{key}", config::unset)
+            .about("Removes a live setting; the configured value counts again")
+            .may_take("Reason")
+            .gives("SettingChanged"),
+        get("/rules", rules::list).about("All rules by priority, then id").gives("RuleList"),
+        post("/rules", rules::create).about("Creates a rule").takes("RuleDraft").created().gives("RuleCreated"),
+        get("/rules/{id}", rules::one).about("A rule").gives("Rule"),
+        put("/rules/{id}", rules::update).about("Changes a rule").takes("RulePatch").gives("RuleUpdated"),
+        delete("/rules/{id}", rules::remove).about("Deletes a rule; history stays").may_take("Reason"),
+        get("/audit", audit::logs)
+            .about("Changes with old and new values")
+            .query(&[CHANGES, PERIOD, PAGED])
+            .gives("Audit"),
+        get("/config-audit", audit::changes)
+            .about("Changes without values")
+            .query(&[CHANGES, PERIOD, PAGED])
+            .gives("ConfigAudit"),
+        get("/audit-logs", audit::events)
+            .about("Events that a rule took")
+            .query(&[EVENT_AUDIT, PERIOD, PAGED])
+            .gives("EventAudit"),
+        get("/dev-hosts", hosts::dev_hosts).about("Development hosts").gives("Hosts"),
+        post("/dev-hosts", hosts::add_dev_host).about("Adds one").takes("HostDraft").created().gives("HostAdded"),
+        delete("/dev-hosts/{hostname}", hosts::remove_dev_host).about("Removes one").may_take("Reason"),
+        get("/teams", hosts::teams).about("Teams of devices").gives("Teams"),
+        post("/teams", hosts::add_team).about("Gives a device a team").takes("TeamDraft").created().gives("TeamAdded"),
+        put("/teams/{hostname}", hosts::update_team).about("Gives it another").takes("TeamPatch"),
+        delete("/teams/{hostname}", hosts::remove_team).about("Takes it away").may_take("Reason"),
+        get("/users", users::list).about("Users with their keys").gives("UserList"),
+        post("/users", users::create).about("Creates a user").takes("UserDraft").created().gives("UserCreated"),
+        get("/users/{name}", users::one).about("A user").gives("User"),
+        put("/users/{name}", users::update).about("Changes the role").takes("UserPatch").gives("UserUpdated"),
+        delete("/users/{name}", users::remove).about("Deletes a user and the keys").may_take("Reason"),
+        get("/users/{name}/keys", users::keys).about("Keys without what they are").gives("KeyList"),
+        post("/users/{name}/keys", users::add_key)
+            .about("Makes a key, which is shown this once")
+            .may_take("KeyDraft")
+            .created()
+            .gives("KeyCreated"),
+        delete("/users/{name}/keys/{id}", users::revoke_key).about("Revokes a key").may_take("Reason"),
+    ]
 }
 
 /// What is ours.
-fn own() -> Routes {
-    Router::new()
-        .route("/rules/test", post(rules::test))
-        .route("/rules/import", post(rules::import))
-        .route("/events", get(events::search))
-        .route("/events/{id}", get(events::one))
-        .route("/alerts", get(events::alerts))
-        .route("/alerts/{id}", get(events::alert))
-        .route("/trace/{id}", get(trace::trace))
-        .route("/rejects", get(queues::rejects))
-        .route("/queues", get(queues::list))
-        .route("/queues/{name}", get(queues::peek))
-        .route("/queues/{name}/replay", post(letters::replay))
-        .route("/queues/{name}/records", delete(letters::remove))
-}
-
-fn get<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(handler: H) -> MethodRouter<Arc<Api>> {
-    axum::routing::get(handler)
-}
-
-fn post<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(handler: H) -> MethodRouter<Arc<Api>> {
-    axum::routing::post(handler)
-}
-
-fn put<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(handler: H) -> MethodRouter<Arc<Api>> {
-    axum::routing::put(handler)
-}
-
-fn delete<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(handler: H) -> MethodRouter<Arc<Api>> {
-    axum::routing::delete(handler)
-}
-
-fn open<H: Handler<T, Arc<Api>>, T: NamesAnyone + 'static>(handler: H) -> MethodRouter<Arc<Api>> {
-    axum::routing::get(handler)
+fn own() -> Vec<Endpoint> {
+    vec![
+        get("/openapi.json", openapi::document).about("This document").gives("OpenApi"),
+        post("/rules/test", rules::test)
+            .about("Which rule takes an event, and why")
+            .takes("RuleTest")
+            .gives("RuleVerdict"),
+        post("/rules/import", rules::import)
+            .about("Creates many rules, all or none")
+            .takes("RuleImport")
+            .created()
+            .gives("RulesImported"),
+        get("/events", events::search)
+            .about("Stored events, newest first")
+            .query(&[EVENTS, TO_1000])
+            .gives("EventList"),
+        get("/events/{id}", events::one).about("A stored event").gives("StoredEvent"),
+        get("/alerts", events::alerts).about("Alerts, newest first").query(&[ALERTS, PAGED]).gives("AlertList"),
+        get("/alerts/{id}", events::alert).about("An alert").gives("Alert"),
+        get("/trace/{id}", trace::trace).about("What happened to an event or alert").gives("Trace"),
+        get("/rejects", queues::rejects).about("What was refused at the doors last").query(&[TO_1000]).gives("Rejects"),
+        get("/queues", queues::list).about("Queues and their depths").gives("QueueList"),
+        get("/queues/{name}", queues::peek).about("Records without taking them").query(&[PEEK]).gives("QueueRecords"),
+        post("/queues/{name}/replay", letters::replay)
+            .about("Puts dead letters back where they came from")
+            .may_take("Replay")
+            .gives("Replayed"),
+        delete("/queues/{name}/records", letters::remove)
+            .about("Removes dead letters for good")
+            .takes("Removal")
+            .gives("Removed"),
+    ]
 }
 
 /// The parts, and what the API itself remembers.
 struct Api {
     deps: ApiState,
+    keyring: Keyring,
+    failures: Failures,
+    sessions: Sessions,
     /// The last summary of the rates, and when it was made.
     summary: Mutex<Option<(Instant, serde_json::Value)>>,
+    /// What Prometheus said last, and when.
+    sight: Mutex<Option<(Instant, slo::Sight)>>,
     /// The catalog's revision that the rulebook was last brought to before a rule was tried.
     tried_revision: Mutex<Option<u64>>,
 }

@@ -147,6 +147,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Segment {
     }
 }
 
+/// Two segments of the path, in order.
+pub struct Segments(pub [String; 2]);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segments {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> ApiResult<Self> {
+        match Path::<[String; 2]>::from_request_parts(parts, state).await {
+            Ok(Path(segments)) => Ok(Self(segments)),
+            Err(_) => Err(ApiError::invalid("the path is not UTF-8")),
+        }
+    }
+}
+
 /// A JSON object, which has to be there.
 pub struct Object(pub Map<String, Value>);
 /// A JSON object, or no body at all, which is as an empty one.
@@ -177,7 +190,8 @@ impl<S: Send + Sync> FromRequest<S> for MaybeObject {
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-async fn read<S: Send + Sync>(request: Request, state: &S) -> ApiResult<Bytes> {
+/// The whole body, bounded in size and time.
+pub async fn read<S: Send + Sync>(request: Request, state: &S) -> ApiResult<Bytes> {
     match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {

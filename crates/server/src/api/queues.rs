@@ -2,7 +2,7 @@
 //! see `letters.rs` for replaying and removing.
 
 use super::Api;
-use super::auth::Caller;
+use super::auth::Viewer;
 use super::error::{ApiError, ApiResult};
 use super::params::{Params, Segment};
 use axum::Json;
@@ -16,7 +16,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use storage::queue::{Peeked, QueueName, QueueStats, decode_dead_letter};
 
-pub async fn list(_: Caller, State(api): State<Arc<Api>>) -> ApiResult {
+pub async fn list(_: Viewer, State(api): State<Arc<Api>>) -> ApiResult {
     let mut queues = Vec::with_capacity(QueueName::ALL.len());
     for name in QueueName::ALL {
         let stats = api.ask("queue_stats", api.deps.queues.get(name).stats()).await?;
@@ -40,7 +40,7 @@ fn figures(name: QueueName, stats: &QueueStats, live: &LiveSettings) -> Value {
 }
 
 /// Records of a queue after a position, oldest first.
-pub async fn peek(_: Caller, State(api): State<Arc<Api>>, name: Segment, params: Params) -> ApiResult {
+pub async fn peek(_: Viewer, State(api): State<Arc<Api>>, name: Segment, params: Params) -> ApiResult {
     let name = queue(&name)?;
     let after = params.id::<u64>("after")?;
     let limit = params.limit(50, 200)?;
@@ -54,7 +54,7 @@ pub async fn peek(_: Caller, State(api): State<Arc<Api>>, name: Segment, params:
     Ok(Json(answer))
 }
 
-pub async fn rejects(_: Caller, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn rejects(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let limit = params.limit(100, 1_000)?;
     let rejects: Vec<Value> = api.deps.rejects.newest(limit).iter().map(reject).collect();
     Ok(Json(json!({ "rejects": rejects })))

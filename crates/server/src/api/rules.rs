@@ -1,7 +1,7 @@
 //! Rules: the rows of `alert_rules`, trying one on an event, taking over many.
 
 use super::Api;
-use super::auth::Caller;
+use super::auth::{Operator, Viewer};
 use super::error::{ApiError, ApiResult};
 use super::params::{Fields, MaybeObject, Object, Segment};
 use axum::Json;
@@ -47,26 +47,30 @@ fn row(rule: &Rule) -> Value {
     })
 }
 
-pub async fn list(_: Caller, State(api): State<Arc<Api>>) -> ApiResult {
+pub async fn list(_: Viewer, State(api): State<Arc<Api>>) -> ApiResult {
     let rules = api.ask("rules_list", api.deps.catalog.rules(&api.deps.org)).await?;
     Ok(Json(json!({ "rules": rules.iter().map(row).collect::<Vec<_>>() })))
 }
 
-pub async fn one(_: Caller, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
+pub async fn one(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
     Ok(Json(row(&find(&api, &id).await?)))
 }
 
-pub async fn create(caller: Caller, State(api): State<Arc<Api>>, body: Object) -> ApiResult<(StatusCode, Json<Value>)> {
+pub async fn create(
+    caller: Operator,
+    State(api): State<Arc<Api>>,
+    body: Object,
+) -> ApiResult<(StatusCode, Json<Value>)> {
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
     let draft = new_draft(fields)?;
     let warnings = warnings(&body.0, &draft);
-    let actor = api.actor(&caller, reason);
+    let actor = api.actor(&caller.0, reason);
     let id = api.ask("rules_create", api.deps.catalog.create_rule(&api.deps.org, draft, &actor)).await?;
     Ok((StatusCode::CREATED, Json(json!({ "id": id, "message": "Rule created successfully", "warnings": warnings }))))
 }
 
-pub async fn update(caller: Caller, State(api): State<Arc<Api>>, id: Segment, body: Object) -> ApiResult {
+pub async fn update(caller: Operator, State(api): State<Arc<Api>>, id: Segment, body: Object) -> ApiResult {
     let rule = find(&api, &id).await?;
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
@@ -77,7 +81,7 @@ pub async fn update(caller: Caller, State(api): State<Arc<Api>>, id: Segment, bo
     apply(&mut fields, &mut draft);
     validate(fields, &draft)?;
     let warnings = warnings(&body.0, &draft);
-    let actor = api.actor(&caller, reason);
+    let actor = api.actor(&caller.0, reason);
     let work = api.deps.catalog.update_rule(&api.deps.org, rule.id, &rule.draft, draft, &actor);
     api.ask("rules_update", work).await.map_err(|error| {
         error
@@ -87,12 +91,12 @@ pub async fn update(caller: Caller, State(api): State<Arc<Api>>, id: Segment, bo
     Ok(Json(json!({ "message": "Rule updated successfully", "warnings": warnings })))
 }
 
-pub async fn remove(caller: Caller, State(api): State<Arc<Api>>, id: Segment, body: MaybeObject) -> ApiResult {
+pub async fn remove(caller: Operator, State(api): State<Arc<Api>>, id: Segment, body: MaybeObject) -> ApiResult {
     let id = rule_id(&id)?;
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
     fields.done("Invalid request")?;
-    let actor = api.actor(&caller, reason);
+    let actor = api.actor(&caller.0, reason);
     api.ask("rules_delete", api.deps.catalog.delete_rule(&api.deps.org, id, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::NotFound, NO_SUCH_RULE))?;
@@ -103,7 +107,11 @@ pub async fn remove(caller: Caller, State(api): State<Arc<Api>>, id: Segment, bo
 const IMPORT_MAX: usize = 10_000;
 
 /// All of the rules, or none and what is wrong with each.
-pub async fn import(caller: Caller, State(api): State<Arc<Api>>, body: Object) -> ApiResult<(StatusCode, Json<Value>)> {
+pub async fn import(
+    caller: Operator,
+    State(api): State<Arc<Api>>,
+    body: Object,
+) -> ApiResult<(StatusCode, Json<Value>)> {
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
     fields.done("Invalid request")?;
@@ -131,13 +139,13 @@ pub async fn import(caller: Caller, State(api): State<Arc<Api>>, body: Object) -
         let message = format!("{} of {} rules cannot be used; none was created", problems.len(), rules.len());
         return Err(ApiError::invalid(message).with("problems", problems));
     }
-    let actor = api.actor(&caller, reason);
+    let actor = api.actor(&caller.0, reason);
     let ids = api.ask("rules_import", api.deps.catalog.create_rules(&api.deps.org, drafts, &actor)).await?;
     Ok((StatusCode::CREATED, Json(json!({ "created": ids.len(), "ids": ids, "warnings": remarks }))))
 }
 
 /// Which rule takes an event, and why: of the rules in force, or of one that is only proposed.
-pub async fn test(_: Caller, State(api): State<Arc<Api>>, body: Object) -> ApiResult {
+pub async fn test(_: Viewer, State(api): State<Arc<Api>>, body: Object) -> ApiResult {
     let event = event_to_try(&api, body.0.get("event"))?;
     if let Some(proposed) = body.0.get("rule") {
         let Value::Object(object) = proposed else {

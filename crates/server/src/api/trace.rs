@@ -3,7 +3,7 @@
 
 use super::Api;
 use super::audit::event_row;
-use super::auth::Caller;
+use super::auth::Viewer;
 use super::error::{ApiError, ApiResult};
 use super::events::{alert_shown, event_shown, find_alert};
 use super::params::Segment;
@@ -25,7 +25,7 @@ const LOOKED_AT_MAX: usize = 20_000;
 /// Rows of a kind that belong to one event; more are not told.
 const ROWS: PageRequest = PageRequest { page: 1, limit: 100 };
 
-pub async fn trace(_: Caller, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
+pub async fn trace(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
     let asked = id.0;
     let event_id = event_of(&api, &asked).await?;
     let (deps, org) = (&api.deps, &api.deps.org);

@@ -1,6 +1,6 @@
 //! Versions of the API: the headers on every response, and what `/version` says.
 
-use super::auth::{Anyone, Caller};
+use super::auth::Anyone;
 use super::params::Params;
 use axum::Json;
 use axum::http::{HeaderMap, HeaderName};
@@ -37,7 +37,8 @@ pub async fn version(_: Anyone, headers: HeaderMap, params: Params) -> Json<Valu
                 "changes": [
                     "v2 paths for every endpoint; v1 paths are marked deprecated",
                     "config-audit: configuration changes without their values",
-                    "own additions under /api/v2: events, alerts, trace, queues, rejects, rules/test, rules/import",
+                    "users with roles and keys of their own",
+                    "own additions under /api/v2: events, alerts, trace, queues, rejects, rules/test, rules/import, openapi.json",
                 ],
             },
             "2.0": {
@@ -51,31 +52,6 @@ pub async fn version(_: Anyone, headers: HeaderMap, params: Params) -> Json<Valu
                 "changes": ["rules, hosts and teams", "event audit logs", "rates", "live settings"],
                 "deprecated_in": "2.5",
             },
-        },
-    }))
-}
-
-pub async fn index(_: Caller) -> Json<Value> {
-    Json(json!({
-        "service": "MUTT Security Manager",
-        "version": env!("CARGO_PKG_VERSION"),
-        "endpoints": {
-            "health": "/health",
-            "metrics": "/metrics",
-            "version": "/api/v2/version",
-            "rates": "/api/v2/metrics",
-            "slo": "/api/v2/slo",
-            "config": "/api/v2/config",
-            "rules": "/api/v2/rules",
-            "dev_hosts": "/api/v2/dev-hosts",
-            "teams": "/api/v2/teams",
-            "audit_logs": "/api/v2/audit-logs",
-            "config_audit": "/api/v2/config-audit",
-            "events": "/api/v2/events",
-            "alerts": "/api/v2/alerts",
-            "trace": "/api/v2/trace/{id}",
-            "queues": "/api/v2/queues",
-            "rejects": "/api/v2/rejects",
         },
     }))
 }

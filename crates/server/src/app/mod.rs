@@ -5,8 +5,8 @@ mod workers;
 
 pub use parts::Parts;
 
-use crate::api::{ApiOptions, ApiState};
-use crate::config::{Config, Listen, PairListen, Role};
+use crate::api::{ApiOptions, ApiState, Prometheus};
+use crate::config::{Config, Listen, PairListen, Role, TlsSettings};
 use crate::ingest_http::IngestSite;
 use crate::keys::{self, Key};
 use crate::site::Site;
@@ -19,6 +19,7 @@ use model::OrgId;
 use pipeline::accept::Acceptor;
 use runtime::http::HttpLimits;
 use runtime::secrets::{Refresher, Secrets, SecretsConfig};
+use runtime::tls::TlsFiles;
 use runtime::{Clock, Health, KeyRing, ServiceManager, Stop, Stopper, Supervisor};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -44,7 +45,7 @@ pub struct App {
     config: Config,
     parts: Parts,
     acceptor: Arc<Acceptor>,
-    http: Vec<(TcpListener, Site, HttpLimits)>,
+    http: Vec<(TcpListener, Option<Arc<TlsFiles>>, Site, HttpLimits)>,
     syslog: Option<Syslog>,
     addresses: Addresses,
     refresher: Refresher,
@@ -124,8 +125,9 @@ impl App {
             }
         }
         if let Some(listen) = config.webui_listen.as_ref().filter(|_| config.has(Role::Webui)) {
-            let router = crate::api::router(api_state(&self.parts, &config, self.webui_key.ring.clone()));
-            self.addresses.webui = Some(self.listen(listen, router.into(), HttpLimits::default())?);
+            let router = crate::api::router(api_state(&self.parts, &config, self.webui_key.ring.clone())?);
+            let tls = tls(config.webui_tls.as_ref(), "webui.tls_cert")?;
+            self.addresses.webui = Some(self.listen(listen, tls, router.into(), HttpLimits::default())?);
         }
         Ok(())
     }
@@ -154,7 +156,8 @@ impl App {
                 shown(config),
             );
             let limits = HttpLimits { connections_max: http.connections_max, ..HttpLimits::default() };
-            self.addresses.ingest = Some(self.listen(&http.listen, Site::Ingest(site), limits)?);
+            let tls = tls(http.tls.as_ref(), "ingest.http.tls_cert")?;
+            self.addresses.ingest = Some(self.listen(&http.listen, tls, Site::Ingest(site), limits)?);
         }
         let settings = &config.syslog;
         if settings.udp.is_none() && settings.tcp.is_none() && settings.tls.is_none() {
@@ -188,17 +191,23 @@ impl App {
 
     fn bind_pair(&mut self, role: &'static str, pair: &PairListen, health: RoleHealth) -> Result<()> {
         for listen in pair.metrics.iter().chain(&pair.health) {
-            let address = self.listen(listen, health.clone().router().into(), HttpLimits::default())?;
+            let address = self.listen(listen, None, health.clone().router().into(), HttpLimits::default())?;
             self.addresses.workers.push((role, address));
         }
         Ok(())
     }
 
-    fn listen(&mut self, listen: &Listen, site: Site, limits: HttpLimits) -> Result<SocketAddr> {
+    fn listen(
+        &mut self,
+        listen: &Listen,
+        tls: Option<Arc<TlsFiles>>,
+        site: Site,
+        limits: HttpLimits,
+    ) -> Result<SocketAddr> {
         let listener = runtime::http::bind(listen.address)
             .with_context(|| format!("failed to listen on {} (setting {})", listen.address, listen.setting))?;
         let address = listener.local_addr()?;
-        self.http.push((listener, site, limits));
+        self.http.push((listener, tls, site, limits));
         Ok(address)
     }
 
@@ -234,6 +243,7 @@ impl App {
             "pid": std::process::id(),
             "ingest": text(self.addresses.ingest),
             "webui": text(self.addresses.webui),
+            "webui_cert": self.config.webui_tls.as_ref().and_then(|tls| std::path::absolute(&tls.cert).ok()),
             "syslog_udp": text(self.addresses.syslog_udp),
             "syslog_tcp": text(self.addresses.syslog_tcp),
             "syslog_tls": text(self.addresses.syslog_tls),
@@ -246,7 +256,8 @@ impl App {
 
     /// A handle that can change a running server.
     pub fn handle(&self) -> AppHandle {
-        AppHandle { parts: self.parts.clone() }
+        let tls = self.http.iter().filter_map(|(_, tls, _, _)| tls.clone()).collect();
+        AppHandle { parts: self.parts.clone(), tls }
     }
 
     /// Runs until `stop`; then drains within the grace period. `true` = everything ended clean.
@@ -279,11 +290,18 @@ impl App {
             Ok(())
         });
         workers::start_chores(&mut workers, &self.config, &parts, &self.acceptor, &worker_stop);
-        for (listener, site, mut limits) in self.http {
+        for (listener, tls, site, mut limits) in self.http {
             limits.drain = grace / 2;
+            if let Some(files) = tls.clone() {
+                let stop = worker_stop.clone();
+                workers.spawn("certificates", async move {
+                    files.watch(stop).await;
+                    Ok(())
+                });
+            }
             let stop = input_stop.clone();
             inputs.spawn("http", async move {
-                if !site.serve(listener, limits, stop).await {
+                if !site.serve(listener, tls, limits, stop).await {
                     tracing::warn!("some HTTP requests did not end in time and were cut off");
                 }
                 Ok(())
@@ -385,6 +403,7 @@ fn running_file(config: &Config) -> std::path::PathBuf {
 #[derive(Clone)]
 pub struct AppHandle {
     parts: Parts,
+    tls: Vec<Arc<TlsFiles>>,
 }
 
 impl AppHandle {
@@ -392,8 +411,13 @@ impl AppHandle {
         &self.parts
     }
 
-    /// Takes over what can change while running: live settings and rule files.
+    /// Takes over what can change while running: live settings, rule files, and what the files of the
+    /// HTTP listeners' certificates hold now.
     pub async fn apply(&self, config: &Config) {
+        for files in &self.tls {
+            // What is wrong with them is logged; the old ones stay.
+            let _ = files.reload();
+        }
         self.parts.live.replace_base(config.live.clone());
         parts::load_rule_files(&self.parts.rulebook, &config.rule_paths).await;
         match self.parts.rulebook.reload().await {
@@ -460,12 +484,20 @@ pub async fn offline_api(config: Config) -> Result<(Router, String)> {
     let (secrets, _refresher) = start_secrets(&config, &health, &stop).await?;
     let parts = Parts::open(&config, &secrets, health, &clock, &stop).await?;
     let key = runtime::Secret::generate("")?;
-    let state = api_state(&parts, &config, KeyRing::fixed(key.clone()));
+    let state = api_state(&parts, &config, KeyRing::fixed(key.clone()))?;
     Ok((crate::api::router(state), key.expose().to_owned()))
 }
 
-fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> ApiState {
-    ApiState {
+fn tls(settings: Option<&TlsSettings>, setting: &str) -> Result<Option<Arc<TlsFiles>>> {
+    let Some(settings) = settings else { return Ok(None) };
+    let files = TlsFiles::open(&settings.cert, &settings.key, settings.minimum)
+        .with_context(|| format!("failed to read certificate and key (setting {setting})"))?;
+    Ok(Some(files))
+}
+
+fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> {
+    let prometheus = config.prometheus_url.as_ref().map(|url| Prometheus::open(url.expose())).transpose()?;
+    Ok(ApiState {
         catalog: Arc::clone(&parts.catalog),
         events: Arc::clone(&parts.events),
         coordination: Arc::clone(&parts.coordination),
@@ -477,11 +509,14 @@ fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> ApiState {
         health: parts.health.clone(),
         clock: Arc::clone(&parts.clock),
         keys,
+        prometheus,
+        channels: config.channels.iter().map(|channel| channel.0.name().to_owned()).collect(),
         org: OrgId::default(),
         options: ApiOptions {
             version_prefix: config.version_prefix,
             key_in_url: config.key_in_url,
             metrics_cache: config.metrics_cache,
+            tls: config.webui_tls.is_some(),
         },
-    }
+    })
 }

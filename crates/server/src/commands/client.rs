@@ -11,6 +11,7 @@ use axum::http::{Method, Request};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tower::ServiceExt;
 
@@ -39,10 +40,13 @@ impl Client {
             );
         }
         match running(&config) {
-            Some((pid, Some(address))) => {
+            Some((pid, Some(Place { address, cert }))) => {
                 let key = web_key(&config).await?;
-                let http = http_client(Duration::from_secs(60))?;
-                let base = format!("http://{address}");
+                let (http, scheme) = match cert {
+                    Some(cert) => (own_https_client(&cert, Duration::from_secs(60))?, "https"),
+                    None => (http_client(Duration::from_secs(60))?, "http"),
+                };
+                let base = format!("{scheme}://{address}");
                 tracing::debug!(pid, base, "asking the running server");
                 Ok(Self::Running { http, base, key: key.preferred().expose().to_owned() })
             }
@@ -103,6 +107,22 @@ impl Client {
     }
 }
 
+/// A client for a server of this machine that speaks TLS with this certificate.
+fn own_https_client(cert: &Path, timeout: Duration) -> Result<reqwest::Client> {
+    let tls = runtime::tls::client_of_own_server(cert)
+        .with_context(|| format!("the server's certificate `{}` cannot be read", cert.display()))?;
+    let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(timeout).build()?;
+    Ok(client)
+}
+
+/// Where the API of a running server answers.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Place {
+    pub address: SocketAddr,
+    /// Its certificate file, where it speaks TLS.
+    pub cert: Option<PathBuf>,
+}
+
 /// A client for plain HTTP on this machine, which still wants to know its TLS.
 pub fn http_client(timeout: Duration) -> Result<reqwest::Client> {
     let tls = rustls::ClientConfig::builder_with_provider(runtime::tls::provider())
@@ -120,7 +140,7 @@ async fn web_key(config: &Config) -> Result<keys::Key> {
 }
 
 /// The process that serves this data directory, and where its API answers.
-pub fn running(config: &Config) -> Option<(u64, Option<SocketAddr>)> {
+pub fn running(config: &Config) -> Option<(u64, Option<Place>)> {
     let text = std::fs::read_to_string(config.data_dir.join(RUNNING_FILE)).ok()?;
     let value: Value = serde_json::from_str(&text).ok()?;
     let pid = value.get("pid")?.as_u64()?;
@@ -133,5 +153,6 @@ pub fn running(config: &Config) -> Option<(u64, Option<SocketAddr>)> {
     if let Some(address) = address.as_mut().filter(|a| a.ip().is_unspecified()) {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
-    Some((pid, address))
+    let cert = value.get("webui_cert").and_then(Value::as_str).map(PathBuf::from);
+    Some((pid, address.map(|address| Place { address, cert })))
 }

@@ -1,11 +1,13 @@
 //! The command line. One file a command; each `run` returns the process's exit code: 0 done, 1
 //! failed, 2 wrong usage or configuration.
 
+pub mod admin;
 pub mod backup;
 pub mod check_config;
 mod client;
 pub mod demo;
 pub mod doctor;
+pub mod openapi;
 pub mod queue;
 pub mod rules;
 pub mod serve;
@@ -54,6 +56,10 @@ pub enum Command {
     Trace(trace::TraceArgs),
     /// Check, test and import rules
     Rules(rules::RulesArgs),
+    /// Users of the Web API, their roles and keys
+    Admin(admin::AdminArgs),
+    /// Print the OpenAPI document of the HTTP interfaces
+    Openapi,
     /// Check this machine and installation; say what to change
     Doctor(doctor::DoctorArgs),
     /// Copy the data of this machine while it runs, or check a copy

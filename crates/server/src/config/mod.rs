@@ -8,6 +8,7 @@ mod validate;
 pub use stores::StoreSettings;
 pub use validate::{
     ChannelSettings, Config, HttpSettings, Listen, MOOGSOFT, PairListen, RetentionSettings, Role, SyslogSettings,
+    TlsSettings,
 };
 
 use runtime::config::{Layers, Problem, Unit, lookup};
@@ -154,6 +155,8 @@ fn redacted(table: &toml::Table) -> String {
                 toml::Value::Array(items) => {
                     items.iter_mut().filter_map(toml::Value::as_table_mut).for_each(|t| walk(t, false));
                 }
+                // A password in the URL.
+                toml::Value::String(text) if key == "prometheus_url" && text.contains('@') => *text = "***".into(),
                 toml::Value::String(text)
                     if (in_keys || !matches!(key.as_str(), "ingest" | "webui"))
                         && SECRET.contains(&key.as_str())

@@ -56,6 +56,9 @@ pub struct Ingest {
 #[serde(deny_unknown_fields)]
 pub struct Http {
     pub listen: String,
+    pub tls_cert: String,
+    pub tls_key: String,
+    pub dangerous_allow_tls12: bool,
     pub durability: String,
     pub required_fields: Vec<String>,
     pub body_bytes_max: i64,
@@ -270,6 +273,10 @@ pub struct Remediation {
 #[serde(deny_unknown_fields)]
 pub struct Webui {
     pub listen: String,
+    pub tls_cert: String,
+    pub tls_key: String,
+    pub dangerous_allow_tls12: bool,
+    pub prometheus_url: String,
     pub metrics_cache_ms: i64,
     pub version_prefix: bool,
     pub dangerous_key_in_url: bool,

@@ -66,9 +66,18 @@ pub struct PairListen {
     pub health: Option<Listen>,
 }
 
+/// Certificate and key of an HTTP listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    pub minimum: MinimumTls,
+}
+
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
     pub listen: Listen,
+    pub tls: Option<TlsSettings>,
     pub durability: Durability,
     pub rules: BodyRules,
     pub body_bytes_max: usize,
@@ -132,6 +141,9 @@ pub struct Config {
     pub remediation_listen: PairListen,
     pub remediation_probe: bool,
     pub webui_listen: Option<Listen>,
+    pub webui_tls: Option<TlsSettings>,
+    /// May hold a password: never shown.
+    pub prometheus_url: Option<Secret>,
     pub metrics_cache: Duration,
     pub version_prefix: bool,
     pub key_in_url: bool,
@@ -233,6 +245,36 @@ impl Check<'_> {
         })
     }
 
+    /// Certificate and key, both or none; they have to fit.
+    fn tls(&mut self, cert: (&'static str, &str), key: (&'static str, &str), allow_tls12: bool) -> Option<TlsSettings> {
+        match (cert.1.is_empty(), key.1.is_empty()) {
+            (true, true) => return None,
+            (true, false) => self.problem(cert.0, format!("is empty, but {} is not", key.0)),
+            (false, true) => self.problem(key.0, format!("is empty, but {} is not", cert.0)),
+            (false, false) => {}
+        }
+        let minimum = if allow_tls12 { MinimumTls::Tls12 } else { MinimumTls::Tls13 };
+        let settings = TlsSettings { cert: PathBuf::from(cert.1), key: PathBuf::from(key.1), minimum };
+        if !cert.1.is_empty()
+            && !key.1.is_empty()
+            && let Err(error) = runtime::tls::server_config(&settings.cert, &settings.key, minimum)
+        {
+            let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
+            self.problem(cert.0, format!("{error}{cause}"));
+        }
+        Some(settings)
+    }
+
+    fn prometheus(&mut self, url: &str) -> Option<Secret> {
+        if url.is_empty() {
+            return None;
+        }
+        if !(url.starts_with("http://") || url.starts_with("https://")) || crate::api::Prometheus::open(url).is_err() {
+            self.problem("webui.prometheus_url", "is not a URL that begins with https:// or http://");
+        }
+        Some(Secret::new(url))
+    }
+
     /// The value, or the content of the file that `file:…` names.
     pub fn secret(&mut self, path: &str, text: &str) -> Secret {
         let Some(file) = text.strip_prefix("file:") else { return Secret::new(text.trim()) };
@@ -327,6 +369,12 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
         ),
         remediation_probe: raw.remediation.probe,
         webui_listen: check.listen("webui.listen", &raw.webui.listen),
+        webui_tls: check.tls(
+            ("webui.tls_cert", &raw.webui.tls_cert),
+            ("webui.tls_key", &raw.webui.tls_key),
+            raw.webui.dangerous_allow_tls12,
+        ),
+        prometheus_url: check.prometheus(&raw.webui.prometheus_url),
         metrics_cache: check.millis("webui.metrics_cache_ms", raw.webui.metrics_cache_ms, 0, 3_600_000),
         version_prefix: raw.webui.version_prefix,
         key_in_url: raw.webui.dangerous_key_in_url,
@@ -393,6 +441,11 @@ fn http(check: &mut Check<'_>, raw: &raw::Http) -> Option<HttpSettings> {
         body_bytes_max: check.range("ingest.http.body_bytes_max", raw.body_bytes_max, 64, 1 << 30),
         body_timeout: check.millis("ingest.http.body_timeout_ms", raw.body_timeout_ms, 100, 3_600_000),
         connections_max: check.range("ingest.http.connections_max", raw.connections_max, 1, 1_000_000),
+        tls: check.tls(
+            ("ingest.http.tls_cert", &raw.tls_cert),
+            ("ingest.http.tls_key", &raw.tls_key),
+            raw.dangerous_allow_tls12,
+        ),
         listen: Listen { address: SocketAddr::from(([127, 0, 0, 1], 0)), setting: "ingest.http.listen" },
     };
     let listen = check.listen("ingest.http.listen", &raw.listen)?;

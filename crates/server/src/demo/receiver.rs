@@ -95,7 +95,7 @@ impl Listening {
             .route("/health", get(async || axum::Json(json!({"status": "healthy", "service": "demo-receiver"}))))
             .fallback(take)
             .with_state(self.receiver);
-        runtime::http::serve(self.listener, router, HttpLimits::default(), stop).await
+        runtime::http::serve(self.listener, None, router, HttpLimits::default(), stop).await
     }
 }
 

@@ -3,9 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
 mod api;
+mod browser;
 mod delivery;
 mod detection;
 mod ingest;
 mod lifecycle;
 mod packaging;
+mod prometheus;
+mod smoke;
 mod support;
+mod tls;

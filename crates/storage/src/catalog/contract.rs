@@ -5,6 +5,7 @@
 
 mod history;
 mod settings;
+mod users;
 
 use super::{Actor, Catalog, PageRequest};
 use model::{ErrorKind, EventId, Handling, MatchType, OrgId, RuleDraft, Timestamp};
@@ -38,6 +39,11 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
     history::what_is_archived_leaves_the_log_once(&open("archive").await).await;
     history::steps_of_one_alert_in_one_batch_end_as_one_by_one(&open("steps").await).await;
     history::a_batch_of_another_organisation_is_refused_whole(&open("foreign").await).await;
+    users::users_and_keys_come_back(&open).await;
+    users::logins_follow_roles_revocation_and_removal(&open("logins").await).await;
+    users::users_of_organisations_are_apart(&open("users of orgs").await).await;
+    users::keys_are_bounded(&open("keys").await).await;
+    users::changes_of_users_and_keys_are_audited_without_secrets(&open("users audited").await).await;
     open("ping").await.ping().await.unwrap();
 }
 

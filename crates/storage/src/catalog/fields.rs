@@ -1,5 +1,6 @@
 //! What every driver asks of the fields it is given, and how audit rows and errors say them.
 
+use super::users::{KeyId, Role};
 use crate::{StorageError, StorageResult};
 use model::{AlertSeverity, AlertState, ErrorKind, EventId, OrgId, RuleDraft, RuleId, Timestamp};
 use serde::Serialize;
@@ -114,8 +115,40 @@ pub(super) fn team_values(hostname: &str, team: &str) -> StorageResult<String> {
 }
 
 /// The values of a row as the JSON object that audit rows hold.
-fn json_of(row: &impl Serialize) -> StorageResult<String> {
+pub(super) fn json_of(row: &impl Serialize) -> StorageResult<String> {
     serde_json::to_string(row).map_err(|e| StorageError::with_source(ErrorKind::Internal, "values of an audit row", e))
+}
+
+pub(super) fn user_values(name: &str, role: Role) -> StorageResult<String> {
+    #[derive(Serialize)]
+    struct Values<'a> {
+        name: &'a str,
+        role: &'static str,
+    }
+    json_of(&Values { name, role: role.as_str() })
+}
+
+/// A key in an audit row: never its fingerprint.
+pub(super) fn key_values(
+    id: KeyId,
+    user: &str,
+    label: &str,
+    expires_at: Option<Timestamp>,
+    revoked: bool,
+) -> StorageResult<String> {
+    #[derive(Serialize)]
+    struct Values<'a> {
+        id: KeyId,
+        user: &'a str,
+        label: &'a str,
+        expires_at: Option<String>,
+        revoked: bool,
+    }
+    json_of(&Values { id, user, label, expires_at: expires_at.map(Timestamp::rfc3339), revoked })
+}
+
+pub(super) fn role_of(text: &str) -> StorageResult<Role> {
+    Role::parse(text).ok_or_else(|| StorageError::new(ErrorKind::Internal, "a role in the catalog is none of ours"))
 }
 
 pub(super) fn not_found(what: &str) -> StorageError {

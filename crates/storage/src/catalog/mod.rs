@@ -1,11 +1,12 @@
-//! The catalog: rules, hosts, teams, the audit of events and of changes, alerts and their state.
+//! The catalog: rules, hosts, teams, the audit of events and of changes, alerts and their state, users
+//! of the Web API and their keys.
 //!
 //! One small trait per aggregate, business operations instead of rows, no transaction object: what
 //! must happen together is one call. [`Catalog`] is all of them.
 //!
 //! Promises of every driver (`contract.rs` checks them):
 //! * Every change of rules, hosts and teams writes its audit row in the same transaction, and moves
-//!   [`RuleStore::revision`], so that workers notice within a second.
+//!   [`RuleStore::revision`], so that workers notice within a second. Users and keys are audited too.
 //! * [`AlertStore::record`] is atomic and idempotent: audit rows by event id, alerts by alert id.
 //! * Deleting a rule never touches history.
 //! * [`AlertStore::mark_alerts`] takes steps in any order: an alert that was delivered stays so.
@@ -24,6 +25,7 @@ pub mod contract;
 mod fields;
 mod postgres;
 mod sqlite;
+pub mod users;
 
 pub use postgres::{PgTls, PostgresConfig};
 
@@ -252,7 +254,7 @@ pub trait AlertStore: Send + Sync {
 
 /// All aggregates of the catalog.
 #[async_trait]
-pub trait Catalog: RuleStore + HostStore + AuditStore + AlertStore + 'static {
+pub trait Catalog: RuleStore + HostStore + AuditStore + AlertStore + users::UserStore + 'static {
     /// A cheap question that fails when the store cannot be used.
     async fn ping(&self) -> StorageResult<()>;
 }

@@ -2,6 +2,7 @@
 //! test. `make test` installs their programs; a missing one is a panic that names it.
 
 mod certs;
+mod chromium;
 mod daemon;
 pub mod openbao;
 mod postgres;
@@ -9,6 +10,7 @@ mod prometheus;
 mod redis;
 
 pub use certs::TestCerts;
+pub use chromium::{Chromium, axe};
 pub use daemon::Daemon;
 pub use openbao::{AppRole, OpenBao, OpenBaoOptions};
 pub use postgres::{PostgresOptions, PostgresServer};

@@ -21,6 +21,11 @@ pub struct PrometheusServer {
 impl PrometheusServer {
     /// Scrapes `targets` (job, address) and works with `rule_files`.
     pub fn start(targets: &[(&str, SocketAddr)], rule_files: &[&Path]) -> Self {
+        Self::start_on(crate::free_port(), targets, rule_files)
+    }
+
+    /// As [`Self::start`], on a port that others know already.
+    pub fn start_on(port: u16, targets: &[(&str, SocketAddr)], rule_files: &[&Path]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let mut config =
             "global: {scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms}\n".to_owned();
@@ -34,7 +39,6 @@ impl PrometheusServer {
         }
         let file = dir.path().join("prometheus.yml");
         std::fs::write(&file, config).expect("a file in a temporary folder");
-        let port = crate::free_port();
         let mut command = Command::new("prometheus");
         command
             .current_dir(dir.path())

@@ -58,11 +58,51 @@ async fn values_that_cannot_be_used_are_400_and_change_nothing() {
     assert_eq!(api.get("/api/v2/audit").await.is(200)["pagination"]["total"], 0);
 }
 
+/// Defect 34 of the original: any key was taken.
 #[tokio::test]
-async fn a_setting_that_nothing_reads_is_kept_with_a_warning() {
+async fn an_unknown_setting_is_400_and_the_known_ones_are_named() {
     let api = api().await;
-    let set = api.put("/api/v2/config/moog_rate_limitt", json!({ "value": "7" })).await.is(200);
-    assert!(set["warning"].as_str().unwrap().contains("moog_rate_limit"), "{set}");
+    let refused = api.put("/api/v2/config/moog_rate_limitt", json!({ "value": "7" })).await;
+    let refused = refused.refuses(400, "there is no setting `moog_rate_limitt` (did you mean `moog_rate_limit`?)");
+    let allowed = refused["allowed"].as_array().unwrap();
+    for key in ["moog_rate_limit", "cache_reload_interval", "slo_forwarder_availability_burn_rate_warning"] {
+        assert!(allowed.contains(&json!(key)), "{key}: {allowed:?}");
+    }
+    assert_eq!(api.get("/api/v2/config").await.is(200)["config"], json!({}));
+}
+
+/// The original's seeding scripts set these.
+#[tokio::test]
+async fn a_setting_of_the_contract_that_nothing_reads_is_kept_with_a_warning() {
+    let api = api().await;
+    let set = api.put("/api/v2/config/cache_reload_interval", json!({ "value": "300" })).await.is(200);
+    assert!(set["warning"].as_str().unwrap().contains("nothing reads it"), "{set}");
+    api.put("/api/v2/config/cache_reload_interval", json!({ "value": "often" })).await.refuses(400, "whole number");
+    api.put("/api/v2/config/retention_enforcement_enabled", json!({ "value": "x" }))
+        .await
+        .refuses(400, "true or false");
+    api.put("/api/v2/config/unhandled_default_team", json!({ "value": "" })).await.refuses(400, "printable");
+    let acts = api.put("/api/v2/config/slo_window_hours", json!({ "value": 6 })).await.is(200);
+    assert_eq!(acts.get("warning"), None);
+    assert_eq!(api.get("/api/v2/slo").await.is(200)["window_hours"], 6);
+}
+
+#[tokio::test]
+async fn a_removed_setting_gives_the_configured_value_back() {
+    let api = api().await;
+    api.put("/api/v2/config/moog_rate_limit", json!({ "value": 9 })).await.is(200);
+    assert_eq!(api.state.live.get().delivery_limit.max, 9);
+    let removed = api.delete("/api/v1/config/moog_rate_limit").await.is(200);
+    assert_eq!(removed, json!({ "key": "moog_rate_limit", "old_value": "9", "new_value": null }));
+    assert_eq!(api.state.live.get().delivery_limit.max, 50);
+    assert_eq!(api.get("/api/v2/config").await.is(200)["config"], json!({}));
+    let newest = &api.get("/api/v2/config/history").await.is(200)["history"][0];
+    assert_eq!(
+        (&newest["operation"], &newest["old_value"], &newest["new_value"]),
+        (&json!("DELETE"), &json!("9"), &json!(null))
+    );
+    assert_eq!(newest["key"], "moog_rate_limit");
+    api.delete("/api/v2/config/moog_rate_limit").await.refuses(404, "not set");
 }
 
 /// Defect 22 of the original: the history was always 500.

@@ -11,11 +11,15 @@ mod events;
 mod health;
 mod hosts;
 mod metrics;
+mod openapi;
+mod pages;
 mod queues;
 mod rejects;
 mod rules;
+mod schema;
 mod slo;
 mod trace;
+mod users;
 mod version;
 
 use axum::Router;
@@ -72,6 +76,8 @@ async fn state_at(dir: &Path, clock: Arc<dyn Clock>) -> ApiState {
         health: Health::default(),
         clock,
         keys: vec![Secret::new("another-key"), Secret::new(KEY)].into(),
+        prometheus: None,
+        channels: vec!["moog".into()],
         org: OrgId::default(),
         options: ApiOptions { metrics_cache: Duration::ZERO, ..ApiOptions::default() },
     }

@@ -63,10 +63,3 @@ async fn a_client_may_ask_for_a_version_and_gets_the_same_payloads() {
     let old = with_key("GET", "/api/v2/rules").header("Accept-Version", "1.0").body(Body::empty()).unwrap();
     assert_eq!(api.send(old).await.is(200), api.get("/api/v2/rules").await.is(200));
 }
-
-#[tokio::test]
-async fn the_root_names_the_service_and_its_endpoints() {
-    let root = api().await.get("/").await.is(200);
-    assert_eq!(root["service"], "MUTT Security Manager");
-    assert_eq!(root["endpoints"]["rules"], "/api/v2/rules");
-}

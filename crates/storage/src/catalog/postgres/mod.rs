@@ -18,6 +18,7 @@ mod hosts;
 mod migrate;
 mod pool;
 mod rules;
+mod users;
 mod values;
 
 use super::fields::{PAGE_ROWS_MAX, operation_of};

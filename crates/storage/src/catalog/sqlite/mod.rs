@@ -7,6 +7,7 @@ mod alerts;
 mod audit;
 mod hosts;
 mod rules;
+mod users;
 
 use super::fields::{PAGE_ROWS_MAX, operation_of};
 use super::{Actor, Catalog, PageRequest};
@@ -18,7 +19,10 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Value, ValueRef};
 use rusqlite::{Connection, Transaction, params};
 use std::path::Path;
 
-const STEPS: [&str; 1] = [include_str!("../../../migrations/sqlite/catalog/0001.sql")];
+const STEPS: [&str; 2] = [
+    include_str!("../../../migrations/sqlite/catalog/0001.sql"),
+    include_str!("../../../migrations/sqlite/catalog/0002.sql"),
+];
 
 /// Audit rows touch a few indexes each: checkpoints that come seldom write a page of those once for
 /// many rows.

@@ -1,0 +1,216 @@
+use super::{Answer, Api, KEY, api, api_with, with_key};
+use axum::body::Body;
+use axum::http::Request;
+use serde_json::json;
+
+fn browser(method: &str, path: &str) -> axum::http::request::Builder {
+    Request::builder().method(method).uri(path).header("accept", "text/html,*/*").header("host", "mutt.example:8090")
+}
+
+impl Api {
+    async fn log_in(&self, key: &str, next: &str) -> Answer {
+        let request = browser("POST", "/login")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("origin", "http://mutt.example:8090")
+            .body(Body::from(format!("key={key}&next={next}")))
+            .unwrap();
+        self.send(request).await
+    }
+
+    async fn page(&self, cookie: &str, path: &str) -> Answer {
+        self.send(browser("GET", path).header("cookie", cookie).body(Body::empty()).unwrap()).await
+    }
+}
+
+fn cookie_of(answer: &Answer) -> String {
+    answer.header("set-cookie").split(';').next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_browser_is_led_to_the_form_and_back_and_never_sends_the_key_again() {
+    let api = api().await;
+    let away = api.page("", "/audit?user=a%20b").await;
+    assert_eq!((away.status, away.header("location")), (303, "/login?next=%2Faudit%3Fuser%3Da%2520b"));
+    let form = api.send(browser("GET", away.header("location")).body(Body::empty()).unwrap()).await;
+    assert!(
+        form.text.contains("value=\"/audit?user=a%20b\"") && form.text.contains("type=\"password\""),
+        "{}",
+        form.text
+    );
+    let logged_in = api.log_in(KEY, "%2Faudit%3Fuser%3Da%2520b").await;
+    assert_eq!((logged_in.status, logged_in.header("location")), (303, "/audit?user=a%20b"));
+    let set = logged_in.header("set-cookie");
+    for attribute in ["mutt_session=", "HttpOnly", "SameSite=Strict", "Path=/", "Max-Age=43200"] {
+        assert!(set.contains(attribute), "{set}");
+    }
+    assert!(!set.contains("Secure") && !set.contains(KEY), "{set}");
+    let cookie = cookie_of(&logged_in);
+    assert_eq!(cookie.len(), "mutt_session=".len() + 64);
+    let dashboard = api.page(&cookie, "/").await;
+    assert_eq!(dashboard.status, 200);
+    assert!(dashboard.header("content-type").starts_with("text/html"));
+    assert!(!dashboard.text.contains(KEY));
+    // A cookie is not a key: no other site can call the API with it.
+    api.page(&cookie, "/api/v2/rules").await.refuses(401, "Unauthorized");
+    let out = api.send(browser("POST", "/logout").header("cookie", &cookie).body(Body::empty()).unwrap()).await;
+    assert_eq!((out.status, out.header("location")), (303, "/login"));
+    assert!(out.header("set-cookie").contains("Max-Age=0"));
+    assert_eq!(api.page(&cookie, "/").await.status, 303, "the session is over, whatever the browser keeps");
+}
+
+#[tokio::test]
+async fn over_tls_the_cookie_is_bound_to_it() {
+    let api = api_with(|state| state.options.tls = true).await;
+    assert!(api.log_in(KEY, "").await.header("set-cookie").ends_with("; Secure"));
+}
+
+#[tokio::test]
+async fn programs_get_what_the_contract_says() {
+    let api = api().await;
+    let request = Request::builder().uri("/").body(Body::empty()).unwrap();
+    api.send(request).await.refuses(401, "Unauthorized");
+    let page = api.get("/").await;
+    assert!(page.status == 200 && page.text.starts_with("<!doctype html>"), "a key in the header will do too");
+    let request = browser("GET", "/").header("x-api-key", "wrong").body(Body::empty()).unwrap();
+    api.send(request).await.refuses(401, "Unauthorized");
+}
+
+#[tokio::test]
+async fn a_wrong_key_or_a_foreign_form_opens_nothing() {
+    let api = api().await;
+    let wrong = api.log_in("guess", "").await;
+    assert_eq!(wrong.status, 401);
+    assert!(wrong.text.contains("role=\"alert\"") && wrong.headers.get("set-cookie").is_none(), "{}", wrong.text);
+    for (name, value) in [("origin", "https://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+        for path in ["/login", "/logout"] {
+            let request = browser("POST", path).header(name, value).body(Body::from(format!("key={KEY}"))).unwrap();
+            let answer = api.send(request).await;
+            assert_eq!(answer.status, 403, "{path} {name}: {value}");
+            assert!(answer.headers.get("set-cookie").is_none());
+        }
+    }
+    let large = browser("POST", "/login").body(Body::from(format!("key={}", "x".repeat(20_000)))).unwrap();
+    assert_eq!(api.send(large).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_key() {
+    let api = api().await;
+    let key = api.user("bob", "viewer").await;
+    let cookie = cookie_of(&api.log_in(&key, "").await);
+    let page = api.page(&cookie, "/").await;
+    assert!(page.status == 200 && page.text.contains("bob") && page.text.contains("viewer"), "{}", page.text);
+    api.delete("/api/v2/users/bob/keys/1").await.is(200);
+    assert_eq!(api.page(&cookie, "/").await.status, 303);
+}
+
+#[tokio::test]
+async fn nothing_foreign_or_inline_is_on_a_page() {
+    let api = api().await;
+    for path in ["/", "/audit", "/login"] {
+        let page = api.get(path).await;
+        let policy = page.header("content-security-policy");
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert!(policy.contains("frame-ancestors 'none'") && policy.contains("form-action 'self'"));
+        assert_eq!((page.header("x-content-type-options"), page.header("cache-control")), ("nosniff", "no-store"));
+        for foreign in
+            ["http://", "https://", "//cdn", " style=", " onclick", " onload", "javascript:", "<script>", "<style"]
+        {
+            assert!(!page.text.contains(foreign), "{path}: {foreign}");
+        }
+        for asset in page.text.split('"').filter(|text| text.starts_with("/assets/")) {
+            let answer = api.send(Request::builder().uri(asset).body(Body::empty()).unwrap()).await;
+            assert_eq!(answer.status, 200, "{asset} needs no key");
+        }
+    }
+    assert!(api.get("/").await.text.contains("<noscript><meta http-equiv=\"refresh\" content=\"10\"></noscript>"));
+}
+
+#[tokio::test]
+async fn the_dashboard_shows_rates_queues_alerts_breakers_and_health() {
+    let api = api().await;
+    api.state.health.ok("queue");
+    api.state.health.failed("channel", "refused <b>");
+    let text = api.get("/").await.text;
+    for part in [
+        "Current rate",
+        "15-minute average",
+        "1-hour average",
+        "events/min",
+        "dlq-moog",
+        "Delivered",
+        "Dead",
+        "closed: delivering",
+        "not working",
+        "refused &lt;b&gt;",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(text.matches("<circle").count(), 24);
+}
+
+#[tokio::test]
+async fn the_dashboard_says_what_it_cannot_show() {
+    let api = api_with(|state| state.coordination = std::sync::Arc::new(super::metrics::Down)).await;
+    let page = api.get("/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.text.contains("The rates cannot be read now") && page.text.contains("cannot be read now</span>"));
+    assert!(page.text.contains("dlq-moog") && !page.text.contains("s3cret"));
+}
+
+#[tokio::test]
+async fn the_audit_viewer_filters_pages_and_shows_old_and_new() {
+    let api = api().await;
+    let rule = json!({
+        "match_string": "<script>alert(1)</script>", "prod_handling": "Ignore", "dev_handling": "Ignore",
+        "team_assignment": "NETO",
+    });
+    api.post("/api/v2/rules", rule).await.is(201);
+    api.put("/api/v2/rules/1", json!({ "priority": 5, "reason": "before <others>" })).await.is(200);
+    for n in 0..45 {
+        api.post("/api/v2/dev-hosts", json!({ "hostname": format!("lab-{n}") })).await.is(201);
+    }
+    let first = api.get("/audit").await.text;
+    assert!(first.contains("Page 1 of 3, 47 changes") && first.matches("<time").count() == 20, "{first}");
+    assert!(first.contains("href=\"/audit?page=2\""));
+    let rules = api.get("/audit?table=alert_rules&operation=update&record_id=1").await.text;
+    assert!(rules.contains("Page 1 of 1, 1 change<"), "{rules}");
+    assert!(rules.contains("<b>priority</b> <del>100</del>") && rules.contains("<ins>5</ins>"), "{rules}");
+    assert!(rules.contains("before &lt;others&gt;") && rules.contains("<option selected>UPDATE"), "{rules}");
+    let created = api.get("/audit?table=alert_rules&operation=CREATE").await.text;
+    assert!(created.contains("&lt;script&gt;alert(1)") && !created.contains("<script>alert"), "{created}");
+    let named = api.get("/audit?user=api%5Fkey&from=2026-01-01&to=2026-01-01+12:30&page=3").await.text;
+    assert!(named.contains("Page 3 of 3") && named.contains("user=api_key&amp;from=2026-01-01"), "{named}");
+    assert!(api.get("/audit?user=nobody").await.text.contains("No change matches"));
+    for (query, says) in [
+        ("from=yesterday", "from: `yesterday`"),
+        ("page=0", "page"),
+        ("record_id=%22%3E", "record_id"),
+        ("from=2026-02-01&to=2026-01-01", "to: it is before from"),
+    ] {
+        let answer = api.get(&format!("/audit?{query}")).await;
+        assert!(
+            answer.status == 400 && answer.text.contains(says) && answer.text.contains("<form"),
+            "{query}: {}",
+            answer.text
+        );
+    }
+}
+
+#[tokio::test]
+async fn many_wrong_keys_in_the_form_have_to_wait_too() {
+    let api = api().await;
+    let peer: std::net::SocketAddr = "192.0.2.9:1".parse().unwrap();
+    let attempt = async || {
+        let request =
+            browser("POST", "/login").extension(runtime::http::Peer(peer)).body(Body::from("key=guess")).unwrap();
+        api.send(request).await
+    };
+    for _ in 0..20 {
+        assert_eq!(attempt().await.status, 401);
+    }
+    let limited = attempt().await;
+    assert!(limited.status == 429 && limited.headers.contains_key("retry-after"), "{}", limited.text);
+    let request = with_key("GET", "/").body(Body::empty()).unwrap();
+    assert_eq!(api.send(request).await.status, 200);
+}

@@ -1,0 +1,162 @@
+//! The pages in a real browser: logging in, what scripts of others can do (nothing), the refresh,
+//! keyboard, contrast and labels, narrow and dark screens.
+
+use crate::support::{TestServer, event};
+use serde_json::{Value, json};
+use testkit::servers::{Chromium, axe};
+
+const ATTACK: &str = "<img src=x onerror=\"document.title='owned'\">";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_work_in_a_browser() {
+    let server = TestServer::start(&[]).await;
+    for n in 0..30 {
+        server.send(&event(&format!("sw{n}"), "link down")).await;
+    }
+    let rule = json!({
+        "match_string": ATTACK, "prod_handling": "Ignore", "dev_handling": "Ignore", "team_assignment": ATTACK,
+    });
+    let id = server.rule_with(rule).await;
+    let change = json!({ "priority": 5, "reason": ATTACK });
+    assert_eq!(server.api("PUT", &format!("/api/v2/rules/{id}"), Some(change)).await.0, 200);
+    for n in 0..25 {
+        server.api("POST", "/api/v2/dev-hosts", Some(json!({ "hostname": format!("{ATTACK}{n}") }))).await;
+    }
+    server.parts.health.failed("channel", ATTACK);
+    let base = format!("http://{}", server.addresses.webui.unwrap());
+    let key = server.web_key.clone();
+    tokio::task::spawn_blocking(move || look_around(&base, &key)).await.unwrap();
+    server.stop().await;
+}
+
+fn look_around(base: &str, key: &str) {
+    let axe = axe();
+    let mut browser = Chromium::start();
+    log_in(&mut browser, base, key, &axe);
+    the_dashboard(&mut browser, &axe);
+    the_audit_viewer(&mut browser, base, &axe);
+    let complaints = browser.complaints();
+    // Chromium itself calls the answer to the wrong key an error.
+    let own: Vec<&String> = complaints.iter().filter(|text| !text.contains("401")).collect();
+    assert!(own.is_empty(), "{own:?}");
+    without_scripts(&mut browser, base);
+    log_out(&mut browser, base);
+}
+
+fn log_in(browser: &mut Chromium, base: &str, key: &str, axe: &str) {
+    browser.open(&format!("{base}/audit?table=alert_rules"));
+    assert_eq!(browser.eval("location.pathname"), "/login");
+    assert_eq!(browser.eval("document.activeElement.id"), "key", "one can type at once");
+    browser.type_text("guess");
+    browser.press("Enter", 13);
+    browser.until("document.querySelector('[role=alert]') !== null && document.readyState === 'complete'");
+    is_accessible(browser, axe, "login");
+    browser.shot("login");
+    browser.type_text(key);
+    browser.press("Enter", 13);
+    browser.until("location.pathname === '/audit' && document.readyState === 'complete'");
+    assert_eq!(browser.eval("location.search"), "?table=alert_rules", "one gets where one wanted to go");
+    assert_eq!(browser.eval("document.cookie"), "", "no script can read the session");
+    assert!(!browser.eval("document.documentElement.outerHTML").as_str().unwrap().contains(key));
+    browser.open(&format!("{base}/"));
+}
+
+fn the_dashboard(browser: &mut Chromium, axe: &str) {
+    assert_eq!(browser.eval("document.querySelectorAll('.card').length"), 3);
+    assert_eq!(browser.eval("document.querySelectorAll('svg circle').length"), 24);
+    assert_eq!(browser.eval("document.querySelectorAll('#live img').length"), 0, "no text became markup");
+    for (name, dark, width) in [("light", false, 1_280), ("dark", true, 1_280), ("narrow", false, 360)] {
+        look(browser, dark, width);
+        is_accessible(browser, axe, name);
+        browser.shot(&format!("dashboard-{name}"));
+    }
+    look(browser, false, 1_280);
+    // The refresh exchanges the figures in place: the page, open details and the focus stay.
+    browser.eval(
+        "window.mark = 1; document.getElementById('live').dataset.old = '1'; \
+         document.querySelector('#figures').open = true; document.querySelector('#figures summary').focus(); \
+         document.dispatchEvent(new Event('visibilitychange'))",
+    );
+    browser.until("document.getElementById('live').dataset.old === undefined");
+    assert_eq!(browser.eval("window.mark"), 1);
+    assert_eq!(browser.eval("document.querySelector('#figures').open"), true);
+    assert_eq!(browser.eval("document.activeElement.tagName"), "SUMMARY");
+    // A server that does not answer is said, once, and the figures stay.
+    browser.call(
+        "Network.emulateNetworkConditions",
+        json!({ "offline": true, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 }),
+    );
+    browser.eval("document.dispatchEvent(new Event('visibilitychange'))");
+    browser.until("document.getElementById('state').textContent.includes('does not answer')");
+    browser.call(
+        "Network.emulateNetworkConditions",
+        json!({ "offline": false, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1 }),
+    );
+    browser.eval("document.dispatchEvent(new Event('visibilitychange'))");
+    browser.until("document.getElementById('state').textContent === ''");
+    // By keyboard alone: the first stop skips the navigation, and every stop can be seen.
+    browser.eval("document.activeElement.blur(); window.scrollTo(0, 0)");
+    browser.press("Tab", 9);
+    for _ in 0..4 {
+        assert_eq!(browser.eval("getComputedStyle(document.activeElement).outlineStyle"), "solid");
+        browser.press("Tab", 9);
+    }
+}
+
+fn the_audit_viewer(browser: &mut Chromium, base: &str, axe: &str) {
+    browser.open(&format!("{base}/audit"));
+    assert_eq!(browser.eval("document.querySelectorAll('tbody tr').length"), 20);
+    for (name, dark, width) in [("light", false, 1_280), ("dark", true, 1_280), ("narrow", false, 360)] {
+        look(browser, dark, width);
+        is_accessible(browser, axe, name);
+        browser.shot(&format!("audit-{name}"));
+    }
+    look(browser, false, 1_280);
+    browser.eval("document.querySelector('[rel=next]').click()");
+    browser.until("location.search === '?page=2' && document.readyState === 'complete'");
+    browser.eval(
+        "document.getElementById('table').value = 'alert_rules'; document.querySelector('.filters button').click()",
+    );
+    browser.until("location.search.includes('table=alert_rules') && document.readyState === 'complete'");
+    let text = browser.eval("document.querySelector('.audit').innerText");
+    let text = text.as_str().unwrap();
+    assert!(text.contains("priority") && text.contains("100") && text.contains(ATTACK), "{text}");
+    assert_eq!(browser.eval("document.querySelectorAll('.audit img').length"), 0);
+    assert!(!browser.eval("document.title").as_str().unwrap().contains("owned"));
+    browser.shot("audit-change");
+}
+
+fn without_scripts(browser: &mut Chromium, base: &str) {
+    browser.call("Emulation.setScriptExecutionDisabled", json!({ "value": true }));
+    browser.open(&format!("{base}/"));
+    assert_eq!(browser.eval("document.querySelectorAll('.card').length"), 3);
+    browser.call("Emulation.setScriptExecutionDisabled", json!({ "value": false }));
+}
+
+fn log_out(browser: &mut Chromium, base: &str) {
+    browser.open(&format!("{base}/"));
+    browser.eval("document.querySelector('.who button').click()");
+    browser.until("location.pathname === '/login'");
+    browser.open(&format!("{base}/"));
+    assert_eq!(browser.eval("location.pathname"), "/login");
+}
+
+fn look(browser: &mut Chromium, dark: bool, width: u32) {
+    let scheme = if dark { "dark" } else { "light" };
+    let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+    browser.call("Emulation.setEmulatedMedia", json!({ "features": features }));
+    let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
+    browser.call("Emulation.setDeviceMetricsOverride", size);
+    let wide = browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+    assert_eq!(wide, 0, "nothing sticks out at {width}");
+}
+
+/// axe finds nothing: labels, contrast, roles, headings, focus.
+fn is_accessible(browser: &mut Chromium, axe: &str, name: &str) {
+    browser.eval(&format!("{axe}; 1"));
+    let found = browser.eval(
+        "axe.run(document, { resultTypes: ['violations'] }).then(r => r.violations.map(v => \
+         v.id + ': ' + v.nodes.map(n => n.html + ' ' + n.failureSummary).join(' | ')))",
+    );
+    assert_eq!(found, Value::Array(Vec::new()), "{name}");
+}
