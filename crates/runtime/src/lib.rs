@@ -6,8 +6,8 @@
 
 pub mod backoff;
 mod clock;
-mod credentials;
 pub mod config;
+mod credentials;
 mod health;
 pub mod http;
 pub mod logging;
