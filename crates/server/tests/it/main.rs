@@ -7,4 +7,5 @@ mod delivery;
 mod detection;
 mod ingest;
 mod lifecycle;
+mod routes;
 mod support;

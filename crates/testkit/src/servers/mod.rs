@@ -4,7 +4,11 @@
 mod certs;
 mod daemon;
 mod redis;
+mod rsyslog;
+mod snmptrapd;
 
 pub use certs::TestCerts;
 pub use daemon::Daemon;
 pub use redis::{RedisOptions, RedisServer};
+pub use rsyslog::Rsyslog;
+pub use snmptrapd::Snmptrapd;
