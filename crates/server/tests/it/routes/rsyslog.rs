@@ -8,6 +8,8 @@ use testkit::servers::{Rsyslog, TestCerts};
 use testkit::{Behaviour, Receiver, wait_until};
 
 const RETRY: (&str, &str) = ("action.resumeInterval=\"5\"", "action.resumeInterval=\"1\"");
+/// Unhandled messages become an event of their own only beyond what these tests send.
+const MANY: (&str, &str) = ("UNHANDLED_THRESHOLD", "100000");
 const QUOTES: &str = "say \"hi\" \\ back {\"json\": [1]} %s $HOME";
 const LINES: &str = "first\nsecond\tindented";
 const UTF8: &str = "größer €uro 日本 🦀";
@@ -49,7 +51,7 @@ async fn arrived(server: &TestServer, n: usize, binary: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_arrive_by_tcp() {
-    let server = TestServer::start(&[]).await;
+    let server = TestServer::start(&[MANY]).await;
     let port = server.addresses.syslog_tcp.unwrap().port().to_string();
     let rsyslog = Rsyslog::start(&with("rsyslog/99-mutt-syslog.conf", &[("\"5514\"", &format!("\"{port}\""))]), &[]);
     send(&rsyslog, 500);
@@ -63,6 +65,7 @@ async fn messages_arrive_by_tls_and_only_from_whom_the_name_says() {
     let dir = tempfile::tempdir().unwrap();
     let certs = TestCerts::write(dir.path());
     let server = TestServer::start(&[
+        MANY,
         ("MUTT_SYSLOG_TLS", "127.0.0.1:0"),
         ("MUTT_SYSLOG_TLS_CERT", certs.cert.to_str().unwrap()),
         ("MUTT_SYSLOG_TLS_KEY", certs.key.to_str().unwrap()),
@@ -100,7 +103,7 @@ async fn messages_wait_for_a_listener_that_is_away() {
     let rsyslog = Rsyslog::start(&sample, &[]);
     send(&rsyslog, 200);
     let log = || rsyslog.daemon().output();
-    let server = TestServer::start(&[("MUTT_SYSLOG_TCP", &address)]).await;
+    let server = TestServer::start(&[MANY, ("MUTT_SYSLOG_TCP", &address)]).await;
     arrived(&server, 200, "binary \u{fffd}\u{fffd}\u{1} end").await;
     assert!(!log().contains("lost"), "{}", log());
     drop(rsyslog);
@@ -124,7 +127,7 @@ fn omprog(url: &str, key: &str, refused: &std::path::Path) -> Rsyslog {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_arrive_by_http_without_omhttp() {
-    let server = TestServer::start(&[]).await;
+    let server = TestServer::start(&[MANY]).await;
     let dir = tempfile::tempdir().unwrap();
     let rsyslog = omprog(&server.ingest_url("/ingest"), &server.ingest_key, &dir.path().join("refused"));
     send(&rsyslog, 60);

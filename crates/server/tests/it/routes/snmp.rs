@@ -4,7 +4,7 @@ use super::stored;
 use crate::support::TestServer;
 use connectors::inputs::snmp::{SnmpConfig, bind};
 use model::Outcome;
-use pipeline::Acceptor;
+use pipeline::accept::Acceptor;
 use runtime::{Secret, Stopper};
 use serde_json::json;
 use std::net::SocketAddr;

@@ -13,7 +13,7 @@ const COLD_START: &str = ".1.3.6.1.6.3.1.1.5.1";
 const V2: [&str; 3] = ["-v2c", "-c", "c0mmunity"];
 
 /// The shipped snmptrapd.conf with a community and a user.
-fn snmptrapd(env: &[(&str, &str)]) -> Snmptrapd {
+fn snmptrapd(env: &[(&str, &str)], spool: &Path) -> Snmptrapd {
     let handler = packaged("snmptrapd/snmptrap_to_mutt.sh");
     let config = with(
         "snmptrapd/snmptrapd.conf",
@@ -26,7 +26,11 @@ fn snmptrapd(env: &[(&str, &str)]) -> Snmptrapd {
             ("/opt/mutt/scripts/snmptrap_to_mutt.sh", handler.to_str().unwrap()),
         ],
     );
-    let env = [&[("MUTT_ENV_FILE", "/nonexistent"), ("NO_PROXY", "127.0.0.1")], env].concat();
+    let env = [
+        &[("MUTT_ENV_FILE", "/nonexistent"), ("NO_PROXY", "127.0.0.1"), ("MUTT_SPOOL_DIR", spool.to_str().unwrap())],
+        env,
+    ]
+    .concat();
     Snmptrapd::start(&config, &env)
 }
 
@@ -39,9 +43,10 @@ fn files(folder: &Path, ending: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn traps_of_every_version_arrive_as_events_of_their_device() {
+    let spool = tempfile::tempdir().unwrap();
     let server = TestServer::start(&[]).await;
     let (url, key) = (server.ingest_url("/ingest"), server.ingest_key.clone());
-    let trapd = snmptrapd(&[("MUTT_INGEST_URL", &url), ("MUTT_INGEST_API_KEY", &key)]);
+    let trapd = snmptrapd(&[("MUTT_INGEST_URL", &url), ("MUTT_INGEST_API_KEY", &key)], spool.path());
     let value = "zwei\nZeilen\t\"quoted\" \\ end";
     let name = "1.3.6.1.2.1.1.5.0";
     trapd.trap(&V2, &["5", COLD_START, name, "s", value, "1.3.6.1.2.1.1.6.0", "x", "001bff"]);
@@ -64,8 +69,10 @@ async fn traps_of_every_version_arrive_as_events_of_their_device() {
         assert_eq!(event["source_ip"], "127.0.0.1");
     }
     drop(trapd);
-    let trusting =
-        snmptrapd(&[("MUTT_INGEST_URL", &url), ("MUTT_INGEST_API_KEY", &key), ("MUTT_TRUST_AGENT_ADDRESS", "yes")]);
+    let trusting = snmptrapd(
+        &[("MUTT_INGEST_URL", &url), ("MUTT_INGEST_API_KEY", &key), ("MUTT_TRUST_AGENT_ADDRESS", "yes")],
+        spool.path(),
+    );
     trusting.trap(&v1, &[".1.3.6.1.4.1.9.9.43.2", "10.9.8.7", "6", "17", "4200"]);
     assert_eq!(stored(&server, "10.9.8.7", 1).await[0]["source_ip"], "127.0.0.1");
     server.stop().await;
@@ -73,12 +80,13 @@ async fn traps_of_every_version_arrive_as_events_of_their_device() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_on_an_oid_matches_traps_below_it_and_no_near_ones() {
+    let spool = tempfile::tempdir().unwrap();
     let server = TestServer::start(&[]).await;
     server
         .rule_with(json!({"trap_oid": ".1.3.6.1.4.1.9.9", "match_type": "oid_prefix", "prod_handling": "Page_only", "dev_handling": "Ignore", "team_assignment": "NET"}))
         .await;
     let url = server.ingest_url("/ingest");
-    let trapd = snmptrapd(&[("MUTT_INGEST_URL", &url), ("MUTT_INGEST_API_KEY", &server.ingest_key)]);
+    let trapd = snmptrapd(&[("MUTT_INGEST_URL", &url), ("MUTT_INGEST_API_KEY", &server.ingest_key)], spool.path());
     for oid in [".1.3.6.1.4.1.9.99.1", ".1.3.6.1.4.1.9.9.43.2.0.1", ".1.3.6.1.4.1.9"] {
         trapd.trap(&V2, &["5", oid]);
     }
@@ -97,12 +105,10 @@ async fn a_trap_that_is_not_taken_waits_in_the_spool_and_goes_with_the_next() {
     let receiver = Receiver::start().await;
     let spool = tempfile::tempdir().unwrap();
     let url = receiver.url();
-    let trapd = snmptrapd(&[
-        ("MUTT_INGEST_URL", &url),
-        ("MUTT_INGEST_API_KEY", "key \"with\" \\ quotes"),
-        ("MUTT_SPOOL_DIR", spool.path().to_str().unwrap()),
-        ("MUTT_TRIES", "2"),
-    ]);
+    let trapd = snmptrapd(
+        &[("MUTT_INGEST_URL", &url), ("MUTT_INGEST_API_KEY", "key \"with\" \\ quotes"), ("MUTT_TRIES", "2")],
+        spool.path(),
+    );
     receiver.set(Behaviour::status(503));
     trapd.trap(&V2, &["5", COLD_START, "1.3.1.1", "s", "first"]);
     assert!(wait_until(SOON, || files(spool.path(), ".json").len() == 1).await, "it is kept");
@@ -124,11 +130,14 @@ async fn a_trap_that_is_not_taken_waits_in_the_spool_and_goes_with_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_key_is_in_no_command_line() {
+    let spool = tempfile::tempdir().unwrap();
     let receiver = Receiver::start().await;
     receiver.set(Behaviour::Hang);
     let url = receiver.url();
-    let trapd =
-        snmptrapd(&[("MUTT_INGEST_URL", &url), ("MUTT_INGEST_API_KEY", "very-secret-key"), ("MUTT_TRIES", "1")]);
+    let trapd = snmptrapd(
+        &[("MUTT_INGEST_URL", &url), ("MUTT_INGEST_API_KEY", "very-secret-key"), ("MUTT_TRIES", "1")],
+        spool.path(),
+    );
     trapd.trap(&V2, &["5", COLD_START]);
     receiver.wait_for(1, SOON).await;
     let mut curls = 0;
