@@ -102,10 +102,18 @@ async fn messages_wait_for_a_listener_that_is_away() {
     let sample = with("rsyslog/99-mutt-syslog.conf", &[("\"5514\"", &format!("\"{port}\"")), RETRY]);
     let rsyslog = Rsyslog::start(&sample, &[]);
     send(&rsyslog, 200);
-    let log = || rsyslog.daemon().output();
     let server = TestServer::start(&[MANY, ("MUTT_SYSLOG_TCP", &address)]).await;
-    arrived(&server, 200, "binary \u{fffd}\u{fffd}\u{1} end").await;
-    assert!(!log().contains("lost"), "{}", log());
+    // rsyslog may send the message again that it was at when the connection came back.
+    let mut found = BTreeSet::new();
+    server
+        .until(async || {
+            let (_, page) = server.api("GET", "/api/v2/events?host=host1&limit=1000", None).await;
+            found = page["events"].as_array().unwrap().iter().map(|e| e["event"]["message"].to_string()).collect();
+            found.len() >= 204
+        })
+        .await;
+    assert_eq!(found.len(), 204, "all, and no others");
+    assert!((0..200).all(|i| found.contains(&format!("\"number {i:05}\""))));
     drop(rsyslog);
     server.stop().await;
 }
@@ -221,8 +229,9 @@ fn the_samples_for_omhttp_use_what_is_documented_and_what_is_tested() {
             .output()
             .expect("rsyslogd; `make test` installs it");
         let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-        for line in complaints.lines().filter(|l| l.contains("error") || l.contains("warning")) {
-            assert!(line.contains("omhttp") || line.contains("config validation run"), "{file}: {line}");
+        for line in complaints.lines() {
+            let told = ["omhttp", "error during parsing file", "config validation run"];
+            assert!(told.iter().any(|t| line.contains(t)), "{file}: {line}");
         }
     }
 }
