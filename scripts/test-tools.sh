@@ -30,3 +30,9 @@ if [ ! -s "$axe" ]; then
   mv "$axe.new" "$axe"
   rm -rf "$wheel"
 fi
+need snmptrap "the tests of the SNMP listener" snmp
+need snmptrapd "the tests of the snmptrapd route" snmptrapd
+need rsyslogd "the tests of the rsyslog samples" rsyslog
+[ -e "$(ls /usr/lib/*/rsyslog/lmnsd_ossl.so 2>/dev/null | tail -1)" ] ||
+  need rsyslog-openssl "the tests of the rsyslog samples with TLS" rsyslog-openssl
+need curl "the tests of the snmptrapd and rsyslog routes" curl

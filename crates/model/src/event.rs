@@ -10,12 +10,15 @@ pub enum InputKind {
     SyslogUdp,
     SyslogTcp,
     SyslogTls,
+    /// SNMP notifications of our own listener.
+    Snmp,
     /// Made by the product itself or replayed by an operator.
     Internal,
 }
 
 impl InputKind {
-    pub const ALL: [Self; 5] = [Self::Http, Self::SyslogUdp, Self::SyslogTcp, Self::SyslogTls, Self::Internal];
+    pub const ALL: [Self; 6] =
+        [Self::Http, Self::SyslogUdp, Self::SyslogTcp, Self::SyslogTls, Self::Snmp, Self::Internal];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -23,6 +26,7 @@ impl InputKind {
             Self::SyslogUdp => "syslog_udp",
             Self::SyslogTcp => "syslog_tcp",
             Self::SyslogTls => "syslog_tls",
+            Self::Snmp => "snmp",
             Self::Internal => "internal",
         }
     }

@@ -40,6 +40,18 @@ pub enum RejectReason {
     TooDeep,
     /// Wrong or missing credentials.
     Unauthorized,
+    /// An SNMP community that is not configured.
+    UnknownCommunity,
+    /// An SNMPv3 user that is not configured, or not at this engine.
+    UnknownUser,
+    /// An SNMPv3 message whose digest is not its user's: a wrong password, or a forgery.
+    WrongDigest,
+    /// An SNMPv3 message that its user's key does not decrypt.
+    DecryptionFailed,
+    /// An authentic SNMPv3 message of another time: a replay, or a sender that forgot its clock.
+    NotInTimeWindow,
+    /// Sound, but of a version or kind that is not taken here.
+    Unsupported,
     /// Over the site-wide limit.
     RateLimited,
     /// The queue is at its bound.
@@ -49,12 +61,18 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::Malformed,
         Self::MissingField,
         Self::TooLarge,
         Self::TooDeep,
         Self::Unauthorized,
+        Self::UnknownCommunity,
+        Self::UnknownUser,
+        Self::WrongDigest,
+        Self::DecryptionFailed,
+        Self::NotInTimeWindow,
+        Self::Unsupported,
         Self::RateLimited,
         Self::QueueFull,
         Self::StorageFailed,
@@ -67,6 +85,12 @@ impl RejectReason {
             Self::TooLarge => "too_large",
             Self::TooDeep => "too_deep",
             Self::Unauthorized => "unauthorized",
+            Self::UnknownCommunity => "unknown_community",
+            Self::UnknownUser => "unknown_user",
+            Self::WrongDigest => "wrong_digest",
+            Self::DecryptionFailed => "decryption_failed",
+            Self::NotInTimeWindow => "not_in_time_window",
+            Self::Unsupported => "unsupported",
             Self::RateLimited => "rate_limited",
             Self::QueueFull => "queue_full",
             Self::StorageFailed => "storage_failed",

@@ -187,7 +187,9 @@ impl Metrics {
         for input in InputKind::ALL {
             drop(metrics.events_accepted.get_or_create(&labels([("input", input.as_str())])));
         }
-        drop(metrics.events_lost_in_kernel.get_or_create(&labels([("input", InputKind::SyslogUdp.as_str())])));
+        for input in [InputKind::SyslogUdp, InputKind::Snmp] {
+            drop(metrics.events_lost_in_kernel.get_or_create(&labels([("input", input.as_str())])));
+        }
         Arc::new(metrics)
     }
 

@@ -9,12 +9,19 @@
 //! * Memory per connection and in total is bounded; `run` ends soon after its stop is requested,
 //!   having handed over what it had read.
 //!
+//! `datagrams.rs` receives for the inputs that speak UDP, `deliver.rs` hands batches to the sink for
+//! those whose senders do not wait for an answer.
+//!
 //! To add one: a folder beside these with `parse.rs` (pure), `listen.rs` and `mod.rs`. The
 //! one to imitate is `http/`.
 
+mod batch;
 #[cfg(feature = "contract")]
 pub mod contract;
+mod datagrams;
+mod deliver;
 pub mod http;
+pub mod snmp;
 pub mod syslog;
 
 use async_trait::async_trait;

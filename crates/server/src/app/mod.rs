@@ -14,6 +14,7 @@ use crate::worker_http::RoleHealth;
 use anyhow::{Context, Result};
 use axum::Router;
 use connectors::inputs::http::{HttpIngest, HttpIngestConfig, IngestKey};
+use connectors::inputs::snmp::{self, Snmp};
 use connectors::inputs::syslog::{self, Syslog, SyslogConfig, TlsListen};
 use model::OrgId;
 use pipeline::accept::Acceptor;
@@ -35,6 +36,7 @@ pub struct Addresses {
     pub syslog_udp: Option<SocketAddr>,
     pub syslog_tcp: Option<SocketAddr>,
     pub syslog_tls: Option<SocketAddr>,
+    pub snmp: Option<SocketAddr>,
     pub webui: Option<SocketAddr>,
     /// `/health` and `/metrics` of workers: (role, address).
     pub workers: Vec<(&'static str, SocketAddr)>,
@@ -47,6 +49,7 @@ pub struct App {
     acceptor: Arc<Acceptor>,
     http: Vec<(TcpListener, Option<Arc<TlsFiles>>, Site, HttpLimits)>,
     syslog: Option<Syslog>,
+    snmp: Option<Snmp>,
     addresses: Addresses,
     refresher: Refresher,
     pub ingest_key: Key,
@@ -82,6 +85,7 @@ impl App {
             acceptor,
             http: Vec::new(),
             syslog: None,
+            snmp: None,
             addresses: Addresses::default(),
             refresher,
             ingest_key,
@@ -158,6 +162,12 @@ impl App {
             let limits = HttpLimits { connections_max: http.connections_max, ..HttpLimits::default() };
             let tls = tls(http.tls.as_ref(), "ingest.http.tls_cert")?;
             self.addresses.ingest = Some(self.listen(&http.listen, tls, Site::Ingest(site), limits)?);
+        }
+        if let Some((listen, snmp)) = &config.snmp {
+            let bound = snmp::bind(snmp.clone())
+                .with_context(|| format!("failed to open the SNMP listener (setting {})", listen.setting))?;
+            self.addresses.snmp = Some(bound.address());
+            self.snmp = Some(bound);
         }
         let settings = &config.syslog;
         if settings.udp.is_none() && settings.tcp.is_none() && settings.tls.is_none() {
@@ -247,6 +257,7 @@ impl App {
             "syslog_udp": text(self.addresses.syslog_udp),
             "syslog_tcp": text(self.addresses.syslog_tcp),
             "syslog_tls": text(self.addresses.syslog_tls),
+            "snmp": text(self.addresses.snmp),
         });
         let file = running_file(&self.config);
         std::fs::write(&file, format!("{running}\n"))

@@ -84,6 +84,7 @@ fn announce(app: &App) {
         ("syslog UDP", addresses.syslog_udp),
         ("syslog TCP", addresses.syslog_tcp),
         ("syslog TLS", addresses.syslog_tls),
+        ("SNMP", addresses.snmp),
         ("web API", addresses.webui),
     ] {
         if let Some(address) = address {

@@ -49,6 +49,8 @@ pub const BINDINGS: &[Binding] = &[
     plain("MUTT_SYSLOG_TLS_CERT", "ingest.syslog.tls_cert"),
     plain("MUTT_SYSLOG_TLS_KEY", "ingest.syslog.tls_key"),
     plain("MUTT_SYSLOG_DURABILITY", "ingest.syslog.durability"),
+    plain("MUTT_SNMP_UDP", "ingest.snmp.udp"),
+    list("MUTT_SNMP_COMMUNITIES", "ingest.snmp.communities"),
     plain("REDIS_HOST", "redis.host"),
     plain("REDIS_PORT", "redis.port"),
     plain("REDIS_DB", "redis.db"),

@@ -2,6 +2,7 @@
 
 mod env;
 mod raw;
+mod snmp;
 mod stores;
 mod validate;
 
@@ -19,7 +20,7 @@ use std::path::Path;
 pub const DEFAULTS: &str = include_str!("default.toml");
 
 /// Settings whose content the defaults do not list.
-const FREE: &[&str] = &["channel"];
+const FREE: &[&str] = &["channel", "ingest.snmp.users", "ingest.snmp.hostnames"];
 
 /// Every environment variable that sets a setting.
 pub fn variables() -> impl Iterator<Item = &'static str> {
@@ -89,10 +90,11 @@ pub fn load(
 }
 
 /// Settings that hold an address to listen on.
-const LISTENERS: [&str; 10] = [
+const LISTENERS: [&str; 11] = [
     "ingest.http.listen",
     "ingest.syslog.udp",
     "ingest.syslog.tcp",
+    "ingest.snmp.udp",
     "alerter.metrics_listen",
     "alerter.health_listen",
     "forwarder.metrics_listen",
@@ -152,6 +154,9 @@ fn redacted(table: &toml::Table) -> String {
         for (key, value) in table.iter_mut() {
             match value {
                 toml::Value::Table(inner) => walk(inner, key == "keys"),
+                toml::Value::Array(items) if key == "communities" => {
+                    items.iter_mut().for_each(|community| *community = "***".into());
+                }
                 toml::Value::Array(items) => {
                     items.iter_mut().filter_map(toml::Value::as_table_mut).for_each(|t| walk(t, false));
                 }

@@ -50,6 +50,37 @@ pub struct Ingest {
     pub http: Http,
     pub limit: Limit,
     pub syslog: Syslog,
+    pub snmp: Snmp,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snmp {
+    pub udp: String,
+    pub communities: Vec<String>,
+    /// Read one by one, so that a mistake in one says which.
+    pub users: Vec<toml::Table>,
+    pub trust_agent_address: bool,
+    pub oid_names: String,
+    pub durability: String,
+    pub receive_buffer_bytes: i64,
+    pub hostnames: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnmpUser {
+    pub name: String,
+    #[serde(default)]
+    pub auth: String,
+    #[serde(default)]
+    pub auth_passphrase: String,
+    #[serde(default)]
+    pub privacy: String,
+    #[serde(default)]
+    pub privacy_passphrase: String,
+    #[serde(default)]
+    pub engine_id: String,
 }
 
 #[derive(Debug, Deserialize)]

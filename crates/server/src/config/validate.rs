@@ -1,9 +1,11 @@
 //! From what is written to what can be used; every problem with its path.
 
 use super::raw::{self, Raw};
+use super::snmp;
 use super::stores::{self, StoreSettings};
 use connectors::channels::{ChannelConfig, HttpTarget};
 use connectors::inputs::http::BodyRules;
+use connectors::inputs::snmp::SnmpConfig;
 use model::Durability;
 use pipeline::{LiveSettings, ShedMode};
 use runtime::config::{Problem, nearest};
@@ -126,6 +128,8 @@ pub struct Config {
     pub webui_key: Secret,
     pub http: Option<HttpSettings>,
     pub syslog: SyslogSettings,
+    /// The SNMP listener, where it is on.
+    pub snmp: Option<(Listen, SnmpConfig)>,
     pub stores: StoreSettings,
     pub alerter_listen: PairListen,
     pub alerter_workers: usize,
@@ -221,7 +225,7 @@ impl Check<'_> {
         Duration::from_millis(self.range(path, value, least, most))
     }
 
-    fn listen(&mut self, path: &'static str, text: &str) -> Option<Listen> {
+    pub fn listen(&mut self, path: &'static str, text: &str) -> Option<Listen> {
         if text.is_empty() {
             return None;
         }
@@ -238,7 +242,7 @@ impl Check<'_> {
         PairListen { metrics: self.listen(metrics.0, metrics.1), health: self.listen(health.0, health.1) }
     }
 
-    fn durability(&mut self, path: &str, text: &str) -> Durability {
+    pub fn durability(&mut self, path: &str, text: &str) -> Durability {
         Durability::parse(text).unwrap_or_else(|| {
             self.problem(path, format!("`{text}` is not one of strict, batched, memory"));
             Durability::Strict
@@ -345,6 +349,7 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
         webui_key: check.secret("keys.webui", &raw.keys.webui),
         http: http(&mut check, &raw.ingest.http),
         syslog: syslog(&mut check, &raw.ingest.syslog),
+        snmp: snmp::snmp(&mut check, &raw.ingest.snmp, &raw.data_dir),
         stores,
         alerter_listen: check.pair(
             ("alerter.metrics_listen", &raw.alerter.metrics_listen),

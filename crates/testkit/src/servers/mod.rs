@@ -8,6 +8,8 @@ pub mod openbao;
 mod postgres;
 mod prometheus;
 mod redis;
+mod rsyslog;
+mod snmptrapd;
 
 pub use certs::TestCerts;
 pub use chromium::{Chromium, axe};
@@ -16,3 +18,5 @@ pub use openbao::{AppRole, OpenBao, OpenBaoOptions};
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use prometheus::PrometheusServer;
 pub use redis::{RedisOptions, RedisServer};
+pub use rsyslog::Rsyslog;
+pub use snmptrapd::Snmptrapd;

@@ -248,6 +248,12 @@ impl Refusal {
             | RejectReason::MissingField
             | RejectReason::TooDeep
             | RejectReason::Unauthorized
+            | RejectReason::UnknownCommunity
+            | RejectReason::UnknownUser
+            | RejectReason::WrongDigest
+            | RejectReason::DecryptionFailed
+            | RejectReason::NotInTimeWindow
+            | RejectReason::Unsupported
             | RejectReason::StorageFailed => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "redis",

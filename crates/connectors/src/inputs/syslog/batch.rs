@@ -1,77 +1,13 @@
-//! Events on their way to the sink: encoded one behind the other in one buffer.
+//! Syslog messages on their way into a batch.
 
-use super::encode::encode;
-use super::parse::{ParseContext, parse, trim_end};
-use bytes::Bytes;
-use model::{InputKind, OrgId};
+use super::parse::{ParseContext, encode, parse, trim_end};
+use crate::inputs::batch::Batch;
 
-use crate::inputs::NewEvent;
-
-/// A batch is handed over at the latest with this many bytes…
-pub(super) const FULL_BYTES: usize = 1 << 20;
-/// …or this many events.
-pub(super) const FULL_EVENTS: usize = 4_096;
-
-/// A growing batch.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    bytes: Vec<u8>,
-    ends: Vec<u32>,
-}
-
-impl Batch {
-    pub(super) fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+/// Parses one message and appends its event. `false` for a message of trailers only.
+pub(super) fn push(batch: &mut Batch, message: &[u8], truncated: bool, ctx: &ParseContext<'_>) -> bool {
+    if trim_end(message).is_empty() {
+        return false;
     }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.bytes.len() >= FULL_BYTES || self.ends.len() >= FULL_EVENTS
-    }
-
-    /// Parses one message and appends its event. `false` for a message of trailers only.
-    pub(super) fn push(&mut self, message: &[u8], truncated: bool, ctx: &ParseContext<'_>) -> bool {
-        if trim_end(message).is_empty() {
-            return false;
-        }
-        encode(&parse(message, ctx), truncated, &mut self.bytes);
-        // A batch is handed over once it passes 1 MiB, and one message adds a few MiB at most.
-        self.ends.push(u32::try_from(self.bytes.len()).expect("a batch stays far below 4 GiB"));
-        true
-    }
-
-    pub(super) fn seal(self) -> Sealed {
-        Sealed { bytes: Bytes::from(self.bytes), ends: self.ends }
-    }
-}
-
-/// A batch that is being delivered; makes its events anew for every attempt.
-#[derive(Debug)]
-pub(super) struct Sealed {
-    bytes: Bytes,
-    ends: Vec<u32>,
-}
-
-impl Sealed {
-    pub(super) fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Memory that the batch holds while it is in flight.
-    pub(super) fn weight(&self) -> usize {
-        self.bytes.len() + self.ends.len() * (size_of::<u32>() + size_of::<NewEvent>())
-    }
-
-    pub(super) fn objects(&self) -> impl Iterator<Item = Bytes> + '_ {
-        let mut start = 0;
-        self.ends.iter().map(move |end| {
-            let end = *end as usize;
-            let object = self.bytes.slice(start..end);
-            start = end;
-            object
-        })
-    }
-
-    pub(super) fn events(&self, org: &OrgId, input: InputKind) -> Vec<NewEvent> {
-        self.objects().map(|object| NewEvent { org: org.clone(), input, correlation_id: None, object }).collect()
-    }
+    batch.append(|out| encode(&parse(message, ctx), truncated, out));
+    true
 }

@@ -1,11 +1,12 @@
 //! Sockets: bound first (so that problems show at start-up and ports are known), run later.
 
-use super::deliver::Shared;
 use super::{BindError, SyslogConfig, tcp, udp};
 use crate::inputs::Sink;
+use crate::inputs::datagrams::udp_socket;
+use crate::inputs::deliver::Shared;
 use jiff::tz::TimeZone;
 use runtime::{Clock, Stop};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Protocol, SockAddr, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
@@ -14,8 +15,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-/// Bytes of events that may wait for the sink, over all listeners and connections.
-const IN_FLIGHT_KIB: u32 = 64 << 10;
 /// A sink that has not answered this long after the stop is given up.
 const STOP_MAX: Duration = Duration::from_secs(10);
 const BACKLOG: i32 = 1_024;
@@ -78,17 +77,10 @@ impl Syslog {
     /// accepted by the sink or counted as rejected or lost, at the latest ten seconds after the
     /// stop.
     pub async fn run(self, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>, stop: Stop) {
-        let shared = Arc::new(Shared {
-            sink,
-            clock,
-            stop: stop.clone(),
-            org: self.config.org.clone(),
-            durability: self.config.durability,
-            timezone: self.timezone,
-            in_flight_kib: Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize)),
-            in_flight_kib_max: IN_FLIGHT_KIB,
-        });
+        let (org, durability) = (self.config.org.clone(), self.config.durability);
+        let shared = Arc::new(Shared::new(sink, clock, stop.clone(), org, durability));
         let limits = Arc::new(tcp::Limits {
+            timezone: self.timezone.clone(),
             max_message_bytes: self.config.max_message_bytes,
             idle_timeout: self.config.idle_timeout,
             connections: Arc::new(Semaphore::new(self.config.max_connections.min(Semaphore::MAX_PERMITS))),
@@ -97,7 +89,7 @@ impl Syslog {
         let mut listeners = JoinSet::new();
         if let Some(socket) = self.udp {
             let (max, buffer) = (self.config.max_message_bytes, self.config.receive_buffer_bytes);
-            listeners.spawn(udp::serve(socket, max, buffer, Arc::clone(&shared)));
+            listeners.spawn(udp::serve(socket, max, buffer, self.timezone, Arc::clone(&shared)));
         }
         let plain = self.tcp.map(|listener| (listener, None));
         let secure = self.tls.map(|(listener, config)| (listener, Some(TlsAcceptor::from(config))));
@@ -130,26 +122,8 @@ impl Syslog {
     }
 }
 
-fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    if address.is_ipv6() {
-        // `[::]` takes IPv4 too, whatever the machine's default is.
-        socket.set_only_v6(!address.ip().is_unspecified())?;
-    }
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
-
-fn udp_socket(address: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSocket> {
-    let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
-    // The kernel gives at most net.core.rmem_max; the arenas bridge what is missing.
-    let _ = socket.set_recv_buffer_size(buffer_bytes);
-    socket.bind(&SockAddr::from(address))?;
-    Ok(socket.into())
-}
-
 fn tcp_listener(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket(address, Type::STREAM, Protocol::TCP)?;
+    let socket = crate::inputs::datagrams::socket(address, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;

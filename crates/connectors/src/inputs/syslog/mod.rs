@@ -5,11 +5,10 @@
 //!   refused for its syntax.
 //! * What comes in is accepted by the sink, or counted: as rejected with its reason, or as lost in
 //!   the kernel. TCP and TLS wait for a sink that refuses; UDP cannot.
-//! * `parse` and `frame` are pure; `udp` and `tcp` own sockets; `deliver` talks to the sink.
+//! * `parse` and `frame` are pure; `udp` and `tcp` own sockets; `inputs/deliver.rs` talks to the sink.
 
 mod batch;
 mod calendar;
-mod deliver;
 mod encode;
 pub mod frame;
 mod legacy;
@@ -98,7 +97,7 @@ pub enum BindError {
     },
 }
 
-fn hint(error: &io::Error) -> &'static str {
+pub(super) fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrInUse => ": another process has it",

@@ -4,10 +4,12 @@
 //! read until its batches are accepted. Buffers grow with what a connection really sends, so a
 //! thousand quiet devices cost 8 KiB each.
 
-use super::batch::Batch;
-use super::deliver::{Delivery, Shared};
+use super::batch;
 use super::frame::{Cut, Frame, Framer};
 use super::parse::ParseContext;
+use crate::inputs::batch::Batch;
+use crate::inputs::deliver::{Delivery, Shared};
+use jiff::tz::TimeZone;
 use model::{InputKind, RejectReason};
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +44,7 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Bounds of connections, shared by the TCP and the TLS listener.
 pub(super) struct Limits {
+    pub timezone: TimeZone,
     pub max_message_bytes: usize,
     pub idle_timeout: Duration,
     pub connections: Arc<Semaphore>,
@@ -219,7 +222,7 @@ impl Connection {
     }
 
     fn context<'a>(&'a self, peer_ip: &'a str) -> ParseContext<'a> {
-        ParseContext { received_at: self.shared.clock.now(), peer_ip: Some(peer_ip), timezone: &self.shared.timezone }
+        ParseContext { received_at: self.shared.clock.now(), peer_ip: Some(peer_ip), timezone: &self.limits.timezone }
     }
 
     fn frame(&self, frame: Frame<'_>, batch: &mut Batch, ctx: &ParseContext<'_>) {
@@ -230,7 +233,7 @@ impl Connection {
                 if cut == Some(Cut::TooLarge) {
                     reject(RejectReason::TooLarge, "larger than the configured bound; its beginning is kept", bytes);
                 }
-                batch.push(bytes, cut.is_some(), ctx);
+                batch::push(batch, bytes, cut.is_some(), ctx);
             }
             Frame::BadCount { sample } => {
                 reject(RejectReason::Malformed, "an octet count that no message can have; its line is skipped", sample);

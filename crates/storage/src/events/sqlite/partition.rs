@@ -233,6 +233,7 @@ pub(super) fn input_code(input: InputKind) -> i64 {
         InputKind::SyslogTcp => 2,
         InputKind::SyslogTls => 3,
         InputKind::Internal => 4,
+        InputKind::Snmp => 5,
     }
 }
 

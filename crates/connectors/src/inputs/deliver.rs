@@ -1,7 +1,7 @@
 //! From a listener to the sink: a few batches at a time, in order, retried while the sink refuses.
 
 use super::batch::{Batch, Sealed};
-use crate::inputs::{Refused, Reject, Sink};
+use super::{Refused, Reject, Sink};
 use model::{Durability, InputKind, OrgId};
 use runtime::{Clock, Stop};
 use std::future::{Future, poll_fn};
@@ -20,20 +20,33 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 /// After a stop, refused batches are offered this much longer; then they are rejected and counted.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// What all listeners share.
+/// What all listeners of an input share.
 pub(super) struct Shared {
     pub sink: Arc<dyn Sink>,
     pub clock: Arc<dyn Clock>,
     pub stop: Stop,
     pub org: OrgId,
     pub durability: Durability,
-    pub timezone: jiff::tz::TimeZone,
     /// Bytes of batches in flight, in KiB, over all listeners and connections.
     pub in_flight_kib: Arc<Semaphore>,
     pub in_flight_kib_max: u32,
 }
 
+/// Bytes of events that may wait for the sink, over all listeners and connections of an input.
+const IN_FLIGHT_KIB: u32 = 64 << 10;
+
 impl Shared {
+    pub(super) fn new(
+        sink: Arc<dyn Sink>,
+        clock: Arc<dyn Clock>,
+        stop: Stop,
+        org: OrgId,
+        durability: Durability,
+    ) -> Self {
+        let in_flight_kib = Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize));
+        Self { sink, clock, stop, org, durability, in_flight_kib, in_flight_kib_max: IN_FLIGHT_KIB }
+    }
+
     pub(super) fn reject(
         &self,
         input: InputKind,

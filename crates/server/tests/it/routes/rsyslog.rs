@@ -1,0 +1,237 @@
+//! rsyslogd with the shipped samples.
+
+use super::{packaged, stored, with};
+use crate::support::{SOON, TestServer};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use testkit::servers::{Rsyslog, TestCerts};
+use testkit::{Behaviour, Receiver, wait_until};
+
+const RETRY: (&str, &str) = ("action.resumeInterval=\"5\"", "action.resumeInterval=\"1\"");
+/// Unhandled messages become an event of their own only beyond what these tests send.
+const MANY: (&str, &str) = ("UNHANDLED_THRESHOLD", "100000");
+const QUOTES: &str = "say \"hi\" \\ back {\"json\": [1]} %s $HOME";
+const LINES: &str = "first\nsecond\tindented";
+const UTF8: &str = "größer €uro 日本 🦀";
+const TRAP: &str = "UDP: [10.1.1.1]:5123->[10.0.0.5]:162: .1.3.6.1.2.1.1.3.0 = Timeticks: (5) 0:00:00.05\t.1.3.6.1.6.3.1.1.4.1.0 = OID: .1.3.6.1.4.1.9.9.43.2.0.1";
+
+/// Sends messages of every kind, and `n` numbered ones.
+fn send(rsyslog: &Rsyslog, n: usize) {
+    let line = |text: &str| format!("<11>1 2026-11-22T10:00:00.5Z host1 app 42 - - {text}").into_bytes();
+    let mut messages = vec![line(QUOTES), line(LINES), line(UTF8)];
+    messages.push([line("binary "), vec![0xff, 0xfe, 0x01], b" end".to_vec()].concat());
+    messages.push(format!("<173>Nov 22 10:00:00 collector snmptrapd[7]: {TRAP}").into_bytes());
+    messages.extend((0..n).map(|i| line(&format!("number {i:05}"))));
+    rsyslog.send(&messages);
+}
+
+fn messages(events: &[Value]) -> BTreeSet<String> {
+    events.iter().map(|e| e["message"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Checks what [`send`] sent.
+async fn arrived(server: &TestServer, n: usize, binary: &str) {
+    let events = stored(server, "host1", 4 + n).await;
+    let found = messages(&events);
+    assert_eq!(found.len(), 4 + n, "each once");
+    for expected in [QUOTES, LINES, UTF8, binary] {
+        assert!(found.contains(expected), "{expected:?} in {:?}", found.iter().take(4).collect::<Vec<_>>());
+    }
+    assert!((0..n).all(|i| found.contains(&format!("number {i:05}"))));
+    for event in &events {
+        let told =
+            json!([event["syslog_severity"], event["severity"], event["facility"], event["program"], event["source"]]);
+        assert_eq!(told, json!([3, "err", "user", "app", "syslog"]));
+        assert!(event["timestamp"].as_str().unwrap().starts_with("2026-11-22T10:00:00.5"), "{event}");
+    }
+    let trap = &stored(server, "10.1.1.1", 1).await[0];
+    assert_eq!((&trap["trap_oid"], &trap["message"]), (&json!("1.3.6.1.4.1.9.9.43.2.0.1"), &json!(TRAP)));
+    assert_eq!(trap["facility"], "local5");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_arrive_by_tcp() {
+    let server = TestServer::start(&[MANY]).await;
+    let port = server.addresses.syslog_tcp.unwrap().port().to_string();
+    let rsyslog = Rsyslog::start(&with("rsyslog/99-mutt-syslog.conf", &[("\"5514\"", &format!("\"{port}\""))]), &[]);
+    send(&rsyslog, 500);
+    arrived(&server, 500, "binary \u{fffd}\u{fffd}\u{1} end").await;
+    drop(rsyslog);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_arrive_by_tls_and_only_from_whom_the_name_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = TestCerts::write(dir.path());
+    let server = TestServer::start(&[
+        MANY,
+        ("MUTT_SYSLOG_TLS", "127.0.0.1:0"),
+        ("MUTT_SYSLOG_TLS_CERT", certs.cert.to_str().unwrap()),
+        ("MUTT_SYSLOG_TLS_KEY", certs.key.to_str().unwrap()),
+    ])
+    .await;
+    let port = format!("\"{}\"", server.addresses.syslog_tls.unwrap().port());
+    let sample = |peer: &str| {
+        let peer = format!("streamDriverPermittedPeers=\"{peer}\"");
+        with(
+            "rsyslog/99-mutt-syslog-tls.conf",
+            &[
+                ("streamDriverPermittedPeers=\"mutt.example.com\"", &peer),
+                ("target=\"mutt.example.com\"", "target=\"127.0.0.1\""),
+                ("\"6514\"", &port),
+                ("/etc/mutt/certs/ca.pem", certs.ca.to_str().unwrap()),
+                RETRY,
+            ],
+        )
+    };
+    let stranger = Rsyslog::start(&sample("mutt.example.com"), &[]);
+    stranger.send(&["<11>1 - stranger app - - - to a server of another name"]);
+    let rsyslog = Rsyslog::start(&sample("localhost"), &[]);
+    send(&rsyslog, 100);
+    arrived(&server, 100, "binary \u{fffd}\u{fffd}\u{1} end").await;
+    assert!(stored(&server, "stranger", 0).await.is_empty());
+    drop((rsyslog, stranger));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_wait_for_a_listener_that_is_away() {
+    let port = testkit::free_port();
+    let address = format!("127.0.0.1:{port}");
+    let sample = with("rsyslog/99-mutt-syslog.conf", &[("\"5514\"", &format!("\"{port}\"")), RETRY]);
+    let rsyslog = Rsyslog::start(&sample, &[]);
+    send(&rsyslog, 200);
+    let server = TestServer::start(&[MANY, ("MUTT_SYSLOG_TCP", &address)]).await;
+    // rsyslog may send the message again that it was at when the connection came back.
+    let mut found = BTreeSet::new();
+    server
+        .until(async || {
+            let (_, page) = server.api("GET", "/api/v2/events?host=host1&limit=1000", None).await;
+            found = page["events"].as_array().unwrap().iter().map(|e| e["event"]["message"].to_string()).collect();
+            found.len() >= 204
+        })
+        .await;
+    assert_eq!(found.len(), 204, "all, and no others");
+    assert!((0..200).all(|i| found.contains(&format!("\"number {i:05}\""))));
+    drop(rsyslog);
+    server.stop().await;
+}
+
+/// The omprog sample and its environment.
+fn omprog(url: &str, key: &str, refused: &std::path::Path) -> Rsyslog {
+    let program = packaged("rsyslog/rsyslog_to_mutt.sh");
+    let replacements = [("/opt/mutt/scripts/rsyslog_to_mutt.sh", program.to_str().unwrap()), RETRY];
+    let sample = with("rsyslog/99-mutt-omprog.conf", &replacements);
+    let env = [
+        ("MUTT_ENV_FILE", "/nonexistent"),
+        ("NO_PROXY", "127.0.0.1"),
+        ("MUTT_INGEST_URL", url),
+        ("MUTT_INGEST_API_KEY", key),
+        ("MUTT_REFUSED_FILE", refused.to_str().unwrap()),
+    ];
+    Rsyslog::start(&sample, &env)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_arrive_by_http_without_omhttp() {
+    let server = TestServer::start(&[MANY]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let rsyslog = omprog(&server.ingest_url("/ingest"), &server.ingest_key, &dir.path().join("refused"));
+    send(&rsyslog, 60);
+    arrived(&server, 60, "binary   \u{1} end").await;
+    drop(rsyslog);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_http_does_not_take_is_sent_again_and_what_it_refuses_is_kept() {
+    let receiver = Receiver::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let refused = dir.path().join("refused");
+    receiver.script([Behaviour::status(503), Behaviour::status(503), Behaviour::status(400)]);
+    let rsyslog = omprog(&receiver.url(), "k", &refused);
+    let texts: Vec<String> = (0..20).map(|i| format!("<11>1 - host1 app - - - number {i:05}")).collect();
+    rsyslog.send(&texts);
+    let accepted = || {
+        let deliveries = receiver.deliveries();
+        let taken = deliveries.iter().filter(|r| r.answered == Some(200));
+        taken.map(|r| r.json()["message"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(wait_until(SOON, || accepted().len() >= 19).await, "{:?} {}", accepted(), rsyslog.daemon().output());
+    let kept = std::fs::read_to_string(&refused).unwrap();
+    let kept: Value = serde_json::from_str(kept.trim()).unwrap();
+    let mut all = accepted();
+    all.push(kept["message"].as_str().unwrap().to_owned());
+    all.sort();
+    let expected: Vec<String> = (0..20).map(|i| format!("number {i:05}")).collect();
+    assert_eq!(all, expected, "each taken once, or kept");
+    drop(rsyslog);
+    receiver.stop().await;
+}
+
+/// omhttp is in no package of Debian's, so its samples are held against its documentation (rsyslog
+/// 8.2302, modules/omhttp, and actions, queue parameters), and what they share with the omprog
+/// sample, which runs, is the same text.
+#[test]
+fn the_samples_for_omhttp_use_what_is_documented_and_what_is_tested() {
+    const KNOWN: &[&str] = &[
+        "name",
+        "type",
+        "server",
+        "serverport",
+        "restpath",
+        "useHttps",
+        "tls.cacert",
+        "httpheaders",
+        "httpcontenttype",
+        "template",
+        "batch",
+        "batch.format",
+        "batch.maxsize",
+        "batch.maxbytes",
+        "retry",
+        "retry.ruleset",
+        "ratelimit.interval",
+        "errorfile",
+        "action.resumeRetryCount",
+        "action.resumeInterval",
+        "queue.type",
+        "queue.filename",
+        "queue.saveOnShutdown",
+        "queue.maxDiskSpace",
+        "queue.size",
+        "queue.workerThreads",
+    ];
+    let shared = |text: &str| text[text.find("# Bytes that").unwrap()..text.find("# Every value").unwrap()].to_owned();
+    let template =
+        |text: &str| text[text.find("template(name=\"mutt_json\"").unwrap()..text.find("}\n\n").unwrap()].to_owned();
+    let tested = with("rsyslog/99-mutt-omprog.conf", &[]);
+    for file in ["99-mutt.conf", "99-mutt-tls.conf", "99-mutt-batch.conf"] {
+        let text = with(&format!("rsyslog/{file}"), &[]);
+        assert_eq!(shared(&text), shared(&tested), "{file}");
+        assert_eq!(template(&text).lines().count(), 11, "{file}");
+        assert!(tested.contains(&template(&text)), "{file}");
+        let mut actions = 0;
+        for action in text.split("action(").skip(1).filter(|a| a.contains("type=\"omhttp\"")) {
+            actions += 1;
+            let action = &action[..action.find(")\n").unwrap()];
+            let mut words = action.split_whitespace().filter_map(|word| word.split_once('='));
+            assert!(words.all(|(name, _)| KNOWN.contains(&name) || name.starts_with('"')), "{file}: {action}");
+            assert!(action.contains("X-API-KEY: ") && action.contains("restpath=\"ingest\""), "{file}");
+        }
+        assert_eq!(actions, if file.contains("batch") { 2 } else { 1 }, "{file}");
+        // Everything but the module that is not there is understood by the real rsyslogd.
+        let output = std::process::Command::new("rsyslogd")
+            .arg("-N1")
+            .arg("-f")
+            .arg(packaged(&format!("rsyslog/{file}")))
+            .output()
+            .expect("rsyslogd; `make test` installs it");
+        let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+        for line in complaints.lines() {
+            let told = ["omhttp", "error during parsing file", "config validation run"];
+            assert!(told.iter().any(|t| line.contains(t)), "{file}: {line}");
+        }
+    }
+}
