@@ -46,6 +46,10 @@ const HOLD: Duration = Duration::from_secs(10);
 /// How long an alert that cannot be judged (a store is away) waits.
 const LATER: Duration = Duration::from_secs(1);
 
+/// How long an alert is this process's: longer than one try with its wait for the limit may take. What
+/// a killed process had claimed waits for the rest of it.
+const CLAIM: Duration = Duration::from_secs(30);
+
 /// How the work on one record ended.
 struct Worked {
     settlement: Settlement,
@@ -208,6 +212,16 @@ impl Deliverer {
             Ok(_) => self.health.ok("catalog"),
             Err(error) => {
                 self.health.failed("catalog", error.to_string());
+                return Worked { settlement: delivery.defer(LATER), progress: None, held: None };
+            }
+        }
+        // The outbox of another server may have published a copy, and another forwarder may hold it:
+        // one of them delivers, the other looks again.
+        match self.coordination.claim(&alert.id.to_string(), CLAIM).await {
+            Ok(true) => self.health.ok("coordination"),
+            Ok(false) => return Worked { settlement: delivery.defer(LATER), progress: None, held: None },
+            Err(error) => {
+                self.health.failed("coordination", error.to_string());
                 return Worked { settlement: delivery.defer(LATER), progress: None, held: None };
             }
         }

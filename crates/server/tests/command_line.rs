@@ -108,9 +108,20 @@ fn help_teaches_every_command() {
     let help = muttd(dir.path(), &["--help"], &[]);
     assert!(help.status.success());
     let help = text(&help.stdout);
-    for command in
-        ["serve", "check-config", "queue", "trace", "rules", "admin", "openapi", "doctor", "backup", "restore", "demo"]
-    {
+    for command in [
+        "serve",
+        "check-config",
+        "queue",
+        "trace",
+        "rules",
+        "admin",
+        "openapi",
+        "migrate",
+        "doctor",
+        "backup",
+        "restore",
+        "demo",
+    ] {
         assert!(help.contains(command), "{command}");
         let of = muttd(dir.path(), &[command, "--help"], &[]);
         assert!(of.status.success() && !of.stdout.is_empty(), "{command}");

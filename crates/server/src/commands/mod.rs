@@ -7,6 +7,7 @@ pub mod check_config;
 mod client;
 pub mod demo;
 pub mod doctor;
+pub mod migrate;
 pub mod openapi;
 pub mod queue;
 pub mod rules;
@@ -60,6 +61,8 @@ pub enum Command {
     Admin(admin::AdminArgs),
     /// Print the OpenAPI document of the HTTP interfaces
     Openapi,
+    /// Bring the catalog's schema up to date, with the rights of the login that is configured
+    Migrate(migrate::MigrateArgs),
     /// Check this machine and installation; say what to change
     Doctor(doctor::DoctorArgs),
     /// Copy the data of this machine while it runs, or check a copy

@@ -113,3 +113,31 @@ async fn processes_that_start_before_their_stores_wait_and_say_for_what() {
     }
     site.drained();
 }
+
+#[test]
+fn the_schema_can_be_made_before_anything_runs() {
+    let postgres = testkit::servers::PostgresServer::start();
+    let dir = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_muttd"))
+            .arg("migrate")
+            .args(arguments)
+            .env_clear()
+            .env("MUTT_DATA_DIR", dir.path())
+            .env("DB_HOST", "localhost")
+            .env("DB_PORT", postgres.port().to_string())
+            .env("DB_NAME", postgres.database())
+            .env("DB_USER", postgres.user())
+            .env("DB_TLS_ENABLED", "false")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(run(&["--dry-run"]).contains("PostgreSQL, database"));
+    assert_eq!(postgres.psql("SELECT to_regclass('alert_rules') IS NULL").trim(), "t");
+    for _ in 0..2 {
+        assert!(run(&[]).contains("up to date"));
+    }
+    assert_eq!(postgres.psql("SELECT count(*) FROM alert_rules").trim(), "0");
+}

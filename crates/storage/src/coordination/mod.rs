@@ -103,6 +103,10 @@ pub trait Coordination: Send + Sync + 'static {
     /// spent.
     async fn acquire_all(&self, name: &str, want: u32, limit: RateLimit, now: Timestamp) -> StorageResult<Grant>;
 
+    /// Whether this process may work on `name`: one process at a time, until `keep` has passed since
+    /// it last claimed it. Asking again prolongs the claim.
+    async fn claim(&self, name: &str, keep: Duration) -> StorageResult<bool>;
+
     /// May a call go out through the breaker `name`? While half open, one caller at a time may.
     async fn breaker_admit(&self, name: &str, settings: BreakerSettings, now: Timestamp) -> StorageResult<Admission>;
 

@@ -171,3 +171,16 @@ async fn the_documented_rights_suffice() {
     until("it listens", async || server.cli(&["PUBSUB", "NUMSUB", "mutt:config:updates"]).ends_with('1')).await;
     assert!(!server.cli(&["ACL", "LOG"]).contains("reason"), "{}", server.cli(&["ACL", "LOG"]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_one_process_until_it_runs_out() {
+    let server = RedisServer::start();
+    let (one, two) = (driver(&server).await, driver(&server).await);
+    let keep = Duration::from_millis(300);
+    assert!(one.claim("alr_1", keep).await.unwrap());
+    assert!(!two.claim("alr_1", keep).await.unwrap(), "another process has it");
+    assert!(one.claim("alr_1", keep).await.unwrap(), "asking again prolongs it");
+    assert!(two.claim("alr_2", keep).await.unwrap(), "other work is free");
+    assert_ne!(server.cli(&["PTTL", "mutt:claim:alr_1"]), "-1", "no claim is for ever");
+    until("a claim that ran out is free", async || two.claim("alr_1", keep).await.unwrap()).await;
+}

@@ -94,6 +94,9 @@ impl Coordination for Down {
     async fn acquire_all(&self, _: &str, _: u32, _: RateLimit, _: Timestamp) -> StorageResult<Grant> {
         away()
     }
+    async fn claim(&self, _: &str, _: std::time::Duration) -> StorageResult<bool> {
+        away()
+    }
     async fn breaker_admit(&self, _: &str, _: BreakerSettings, _: Timestamp) -> StorageResult<Admission> {
         away()
     }

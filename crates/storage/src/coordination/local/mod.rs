@@ -25,6 +25,7 @@ use rusqlite::{OptionalExtension, TransactionBehavior};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 use unhandled::Unhandled;
 
 const STEPS: [&str; 1] = [include_str!("../../../migrations/sqlite/coordination/0001.sql")];
@@ -71,7 +72,7 @@ impl Drop for Local {
             if rates::flush(&self.rates, &self.database) {
                 break;
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
@@ -84,6 +85,11 @@ impl Coordination for Local {
 
     async fn acquire_all(&self, name: &str, want: u32, limit: RateLimit, now: Timestamp) -> StorageResult<Grant> {
         Ok(self.limits.acquire(name, want, want, limit, now).await)
+    }
+
+    /// There is one process.
+    async fn claim(&self, _name: &str, _keep: Duration) -> StorageResult<bool> {
+        Ok(true)
     }
 
     async fn breaker_admit(&self, name: &str, settings: BreakerSettings, now: Timestamp) -> StorageResult<Admission> {

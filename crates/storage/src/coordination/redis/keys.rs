@@ -97,6 +97,11 @@ impl RedisCoordinationConfig {
     }
 }
 
+/// Of a piece of work that one process has for itself.
+pub(super) fn claim(name: &str) -> String {
+    format!("mutt:claim:{}", spell(name, b""))
+}
+
 /// `text` with everything but letters, digits, `-_.` and `also` as `%XX`; too long, its beginning and
 /// a digest after `~`, which no other spelling holds.
 fn spell(text: &str, also: &[u8]) -> String {

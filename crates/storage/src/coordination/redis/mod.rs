@@ -23,10 +23,11 @@ use async_trait::async_trait;
 use limits::Wish;
 use model::{ErrorKind, Timestamp};
 use rates::Rates;
+use redis::Script;
 use settings::Names;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
@@ -89,6 +90,8 @@ impl RedisCoordinationConfig {
         }
     }
 }
+
+static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("claim.lua")));
 
 pub(super) struct RedisCoordination {
     client: RedisClient,
@@ -159,6 +162,12 @@ impl Coordination for RedisCoordination {
 
     async fn acquire_all(&self, name: &str, want: u32, limit: RateLimit, now: Timestamp) -> StorageResult<Grant> {
         self.take(Wish { name, want, whole: true, limit }, now).await
+    }
+
+    async fn claim(&self, name: &str, keep: Duration) -> StorageResult<bool> {
+        let mut call = CLAIM.prepare_invoke();
+        call.key(keys::claim(name)).arg(&self.id).arg(keep.as_millis().max(1) as u64);
+        self.client.script(&call).await
     }
 
     async fn breaker_admit(&self, name: &str, settings: BreakerSettings, now: Timestamp) -> StorageResult<Admission> {

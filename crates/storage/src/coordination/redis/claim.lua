@@ -1,0 +1,6 @@
+-- Claims a piece of work for one process. KEYS: claim. ARGV: owner, milliseconds.
+-- Answers 1 where it is the owner's now, else 0.
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
