@@ -288,6 +288,34 @@ mod tests {
     }
 
     #[test]
+    fn snmp_says_which_user_or_address_is_wrong_and_shows_no_secret() {
+        let on = "[ingest.snmp]\nudp = \"127.0.0.1:10162\"\n";
+        assert_eq!(problems(on, &[]), ["ingest.snmp.communities"], "nobody could send");
+        let users = format!(
+            "{on}hostnames = {{ \"router\" = \"r\" }}\n[[ingest.snmp.users]]\nname = \"a\"\nauth = \"sha3\"\n\
+             auth_passphrase = \"short\"\n[[ingest.snmp.users]]\nname = \"b\"\nprivacy = \"aes128\"\n\
+             privacy_passphrase = \"long enough\"\nengine_id = \"zz\"\n[[ingest.snmp.users]]\nnames = \"c\"\n"
+        );
+        let mut found = problems(&users, &[]);
+        found.sort();
+        assert_eq!(
+            found,
+            [
+                "ingest.snmp.hostnames.router",
+                "ingest.snmp.users[0].auth",
+                "ingest.snmp.users[0].auth_passphrase",
+                "ingest.snmp.users[1].engine_id",
+                "ingest.snmp.users[1].privacy",
+                "ingest.snmp.users[2]",
+            ]
+        );
+        let env = [("MUTT_SNMP_UDP", "127.0.0.1:10162"), ("MUTT_SNMP_COMMUNITIES", "hunter2,hunter3")];
+        let loaded = load(None, &vars(&env), &Overrides::default()).unwrap();
+        assert_eq!(loaded.config.snmp.unwrap().1.communities.len(), 2);
+        assert!(!loaded.effective.contains("hunter"));
+    }
+
+    #[test]
     fn a_store_that_is_chosen_must_be_there() {
         assert_eq!(problems("[queue]\ntype=\"redis\"", &[]), ["queue.type"]);
         assert_eq!(problems("[catalog]\ntype=\"postgres\"\n[coordination]\ntype=\"reddis\"", &[]).len(), 2);

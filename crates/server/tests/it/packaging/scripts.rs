@@ -39,7 +39,10 @@ fn nothing_shipped_holds_a_key() {
                 continue;
             }
             let text = std::fs::read_to_string(&path).unwrap();
-            for line in text.lines().filter(|l| !path.ends_with("tests/container-cases.sh") && !l.contains('$')) {
+            for line in text
+                .lines()
+                .filter(|l| !path.ends_with("tests/container-cases.sh") && !l.contains('$') && !l.starts_with('#'))
+            {
                 let Some((name, value)) = line.trim().trim_start_matches("- ").split_once(['=', ':']) else { continue };
                 let secret = ["_API_KEY", "_PASS", "_PASSWORD", "SECRET_ID"].iter().any(|end| name.ends_with(end));
                 let value = value.trim().trim_matches('"');
