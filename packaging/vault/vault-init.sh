@@ -159,7 +159,7 @@ if [ ${#written[@]} -eq 0 ]; then
 else
   # `put` replaces the whole secret, `patch` only what is named.
   verb=put
-  [ "$exists" = no ] || verb=patch
+  [ "$exists" = no ] || verb="patch"
   said=$(printf '{%s}' "$body" | "$cli" kv "$verb" "$mount/$path" - 2>&1 >/dev/null) ||
     fail "the secrets cannot be written to $mount/$path: $said"
   echo "secrets     ${written[*]} written to $mount/data/$path"
