@@ -11,7 +11,7 @@ appendfsync always
 user mutt on >redis-test-1 $rights
 user backup on >backup-test-1 resetchannels -@all +ping +psync +sync +replconf
 REDIS
-in_c systemctl start redis-server postgresql
+in_c systemctl restart redis-server; in_c systemctl start postgresql
 same "Redis syncs every write" always "$(in_c redis-cli --raw CONFIG GET appendfsync | tail -n 1)"
 in_c su postgres -c "psql -qc \"create role mutt_app login password 'pg-test-1'\" -c 'create database mutt owner mutt_app'"
 # A receiver of alerts: one line of JSON each in /var/tmp/alerts.
