@@ -9,6 +9,8 @@
 # and drops folders older than BACKUP_KEEP_DAYS (30). Settings come from /etc/mutt/mutt.env and, over it,
 # /etc/mutt/backup.env. Nothing is printed that is secret. Exit code 1: something is missing, the folder
 # is kept under the name .failed for a look, and no old backup is dropped.
+# Secrets that are in Vault only are not known here: give them in backup.env. There, too, a Redis user who
+# may make snapshots (docs/redis.md), if that of mutt.env may not.
 set -euo pipefail
 export LC_ALL=C PATH=/usr/local/bin:/opt/mutt/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umask 077
@@ -49,10 +51,20 @@ finish() {
 }
 trap finish EXIT
 
-# Embedded stores: of one process, or of each service that has some.
+# secret NAME…: the same, and what `file:/path` names.
+secret() {
+  local value; value=$(setting "$@")
+  case $value in file:*) value=$(cat "${value#file:}") ;; esac
+  printf '%s' "$value"
+}
+# Where TLS is verified without a CA of one's own.
+ROOTS=""
+for file in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do [ ! -r "$file" ] || { ROOTS=$file; break; }; done
+
+# Embedded stores: of one process, or of each service (with shared stores: its events).
 for dir in "$DATA_DIR" "$DATA_DIR"/*/; do
   dir=${dir%/}
-  [ -e "$dir/catalog.db" ] || continue
+  [ -e "$dir/catalog.db" ] || [ -d "$dir/events" ] || continue
   name=$(basename "$dir"); [ "$dir" != "$DATA_DIR" ] || name=all
   mkdir -p "$WORK/data"
   "$MUTTD" backup --data-dir "$dir" --to "$WORK/data/$name" >/dev/null
@@ -63,8 +75,8 @@ done
 host=$(setting DB_HOST POSTGRES_HOST)
 if [ -n "$host" ]; then
   # Unquoted values of a service file; the password goes by environment, never by argument.
-  PGPASSWORD=$(setting DB_PASS DB_PASSWORD POSTGRES_PASSWORD) PGSSLMODE=$([ "$(setting DB_TLS_ENABLED)" = false ] && echo prefer || echo verify-full) \
-    PGSSLROOTCERT=$(setting DB_TLS_CA_CERT_PATH) \
+  PGPASSWORD=$(secret DB_PASS_CURRENT DB_PASS DB_PASSWORD POSTGRES_PASSWORD) PGSSLMODE=$([ "$(setting DB_TLS_ENABLED)" = false ] && echo prefer || echo verify-full) \
+    PGSSLROOTCERT=$(ca=$(setting DB_TLS_CA_CERT_PATH DB_SSL_ROOT_CERT); echo "${ca:-$ROOTS}") \
     pg_dump --format=custom --no-password --host "$host" --port "$(p=$(setting DB_PORT POSTGRES_PORT); echo "${p:-5432}")" \
     --username "$(u=$(setting DB_USER POSTGRES_USER); echo "${u:-mutt_user}")" --file "$WORK/postgres.dump" \
     "$(d=$(setting DB_NAME POSTGRES_DB); echo "${d:-mutt_db}")"
@@ -77,11 +89,13 @@ if [ -n "$host" ]; then
   mkdir "$WORK/redis"
   port=$(setting REDIS_PORT)
   arguments=(-h "$host" -p "${port:-6379}")
-  if [ "$(setting REDIS_TLS_ENABLED)" = true ]; then
-    arguments+=(--tls)
-    ca=$(setting REDIS_CA_CERT_PATH REDIS_TLS_CA_CERT); [ -z "$ca" ] || arguments+=(--cacert "$ca")
+  # On unless switched off, as for muttd.
+  if [ "$(setting REDIS_TLS_ENABLED)" != false ]; then
+    ca=$(setting REDIS_CA_CERT_PATH REDIS_TLS_CA_CERT)
+    arguments+=(--tls --cacert "${ca:-$ROOTS}")
   fi
-  password=$(setting REDIS_PASSWORD REDIS_PASS)
+  user=$(setting REDIS_USER REDIS_USERNAME); [ -z "$user" ] || arguments+=(--user "$user")
+  password=$(secret REDIS_PASS_CURRENT REDIS_PASS REDIS_PASSWORD)
   [ -z "$password" ] || export REDISCLI_AUTH="$password"
   # A snapshot that Redis makes for us (as for a replica: BGSAVE, then sent); works for a remote one too.
   redis-cli "${arguments[@]}" --rdb "$WORK/redis/dump.rdb" >/dev/null 2>&1 || { say "Redis gave no snapshot" >&2; exit 1; }

@@ -45,7 +45,6 @@ Options
   --unattended      ask nothing
   --config FILE     settings for a new mutt.env (NAME=value lines, as in mutt.env)
   --topology KIND   services: five services over Redis and PostgreSQL; single: one process, embedded stores
-  --accept-notes    go on although check-config has notes on settings that have no effect
   --no-start        install only
   --no-firewall     leave the firewall alone
   --purge           with uninstall: data, logs and the user too
@@ -58,7 +57,7 @@ note() { say "note: $*"; }
 refuse() { say "refused: $*" >&2; exit 2; }
 
 COMMAND=${1:-}; [ $# -gt 0 ] && shift
-BINARY=$HERE/muttd SHA256="" VERIFY=1 UNATTENDED=0 CONFIG="" TOPOLOGY="" START=1 FIREWALL=1 PURGE=0 ACCEPT_NOTES=0
+BINARY=$HERE/muttd SHA256="" VERIFY=1 UNATTENDED=0 CONFIG="" TOPOLOGY="" START=1 FIREWALL=1 PURGE=0
 while [ $# -gt 0 ]; do
   case $1 in
     --binary) BINARY=${2:?--binary needs a file}; shift ;;
@@ -67,7 +66,6 @@ while [ $# -gt 0 ]; do
     --topology) TOPOLOGY=${2:?--topology needs services or single}; shift ;;
     --unverified) VERIFY=0 ;;
     --unattended) UNATTENDED=1 ;;
-    --accept-notes) ACCEPT_NOTES=1 ;;
     --no-start) START=0 ;;
     --no-firewall) FIREWALL=0 ;;
     --purge) PURGE=1 ;;
@@ -161,23 +159,37 @@ check_placeholders() {
   [ -z "$bad" ] || refuse "$2 still has placeholders or default secrets in: $bad"
 }
 
+# shellcheck disable=SC2016  # the inner shell expands them
+answers() { timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null; }
+
 probe() {
-  local what=$1 host=$2 port=$3
-  # shellcheck disable=SC2016  # the inner shell expands them
-  timeout 5 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$host" "$port" 2>/dev/null ||
-    refuse "$what does not answer at $host:$port"
-  say "$what answers at $host:$port"
+  answers "$2" "$3" || refuse "$1 does not answer at $2:$3"
+  say "$1 answers at $2:$3"
 }
 
 check_stores() {
-  local file=$1 host port address
-  if [ "$TOPOLOGY" = services ]; then
-    host=$(env_value "$file" REDIS_HOST); port=$(env_value "$file" REDIS_PORT)
-    [ -n "$host" ] || refuse "five services need a Redis that they share: set REDIS_HOST, or use --topology single"
-    probe Redis "$host" "${port:-6379}"
-    host=$(env_value "$file" DB_HOST POSTGRES_HOST); port=$(env_value "$file" DB_PORT POSTGRES_PORT)
-    [ -n "$host" ] || refuse "five services need a PostgreSQL that they share: set DB_HOST, or use --topology single"
-    probe PostgreSQL "$host" "${port:-5432}"
+  local file=$1 host port address sentinels
+  host=$(env_value "$file" REDIS_HOST); port=$(env_value "$file" REDIS_PORT)
+  sentinels=$(env_value "$file" REDIS_SENTINELS)
+  if [ -n "$sentinels" ]; then
+    # Where the master is, they say; one of them is enough to start.
+    local sentinel found=""
+    for sentinel in ${sentinels//,/ }; do
+      port=${sentinel##*:}; [ "$port" != "$sentinel" ] || port=26379
+      if answers "${sentinel%:*}" "$port"; then found=$sentinel; break; fi
+    done
+    [ -n "$found" ] || refuse "no Redis Sentinel of REDIS_SENTINELS answers"
+    say "the Redis Sentinel $found answers"
+  elif [ -n "$host" ]; then probe Redis "$host" "${port:-6379}"
+  elif [ "$TOPOLOGY" = services ]; then
+    refuse "five services need a Redis that they share: set REDIS_HOST, or use --topology single"
+  fi
+  host=$(env_value "$file" DB_HOST POSTGRES_HOST); port=$(env_value "$file" DB_PORT POSTGRES_PORT)
+  # A folder is PostgreSQL's socket.
+  if [[ $host == /* ]]; then [ -S "$host/.s.PGSQL.${port:-5432}" ] || refuse "PostgreSQL has no socket in $host"
+  elif [ -n "$host" ]; then probe PostgreSQL "$host" "${port:-5432}"
+  elif [ "$TOPOLOGY" = services ]; then
+    refuse "five services need a PostgreSQL that they share: set DB_HOST, or use --topology single"
   fi
   address=$(env_value "$file" VAULT_ADDR)
   if [ -n "$address" ]; then
@@ -209,9 +221,6 @@ check_settings() {
     refuse "muttd does not accept this configuration"
   fi
   sed 's/^/  /' "$out" | tee -a "$LOG"
-  if [ "$ACCEPT_NOTES" = 0 ] && [ "$TOPOLOGY" = services ] && grep -q 'not in this build' "$out"; then
-    refuse "this build cannot share its stores among five services (see the notes above); use --topology single"
-  fi
 }
 
 # Where an original's settings mean something else with muttd.
@@ -222,9 +231,14 @@ takeover_notes() {
   has METRICS_PORT_INGESTOR "$1" && note "METRICS_PORT_INGESTOR is not read: the ingestor's metrics are on its one port"
   has REMEDIATION_BATCH_SIZE "$1" && note "REMEDIATION_BATCH_SIZE is dead letters replayed a second, no longer per cycle"
   has POD_NAME "$1" && note "POD_NAME may be the same for all services of a host; instances of mutt-alerter@ get a name of their own"
-  for name in BRPOPLPUSH_TIMEOUT HEARTBEAT_INTERVAL HEARTBEAT_EXPIRY ALERTER_HEARTBEAT_INTERVAL ALERTER_JANITOR_TIMEOUT JANITOR_INTERVAL CACHE_RELOAD_INTERVAL RULE_CACHE_TTL; do
-    has "$name" "$1" && note "$name has no effect: rules act at once, and work in flight comes back by itself"
+  for name in BRPOPLPUSH_TIMEOUT HEARTBEAT_INTERVAL ALERTER_HEARTBEAT_INTERVAL JANITOR_INTERVAL CACHE_RELOAD_INTERVAL RULE_CACHE_TTL; do
+    has "$name" "$1" && note "$name has no effect: rules act at once, and the work of a dead worker comes back by itself"
   done
+  if has REDIS_HOST "$1" && ! has REDIS_TLS_ENABLED "$1"; then note "no REDIS_TLS_ENABLED: Redis is asked by TLS, as the original's default was"; fi
+  if has DB_HOST "$1"; then
+    has DB_TLS_ENABLED "$1" || note "no DB_TLS_ENABLED: PostgreSQL is asked by TLS, as the original's default was"
+    note "the first start brings the database's schema up to date: DB_USER must own its tables then, and a pg_dump before is the way back (docs/postgresql.md)"
+  fi
   has MUTT_TESTING "$1" && note "MUTT_TESTING has no effect"
   has VAULT_TOKEN "$1" && note "VAULT_TOKEN in a file does not expire with AppRole; prefer VAULT_ROLE_ID and a secret id file"
   return 0
@@ -251,6 +265,9 @@ ask_secret() {
   [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$answer" >>"$STAGE/mutt.env"
 }
 
+# muttd's default is TLS; on this host a store has none, usually.
+tls_default() { case $1 in localhost|127.*|::1|/*) echo false ;; *) echo true ;; esac; }
+
 new_key() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n'; }
 
 # The mutt.env that will be in force, staged: what is there already, else what --config and answers say.
@@ -274,15 +291,16 @@ prepare_settings() {
   choose_topology
   if [ -z "$from" ]; then
     if [ "$TOPOLOGY" = services ]; then
-      ask REDIS_HOST "Redis host" localhost
+      [ -n "$(env_value "$STAGE/mutt.env" REDIS_SENTINELS)" ] || ask REDIS_HOST "Redis host" localhost
       ask REDIS_PORT "Redis port" 6379
-      ask REDIS_TLS_ENABLED "Redis by TLS" false
-      ask_secret REDIS_PASSWORD "Redis password"
+      ask REDIS_TLS_ENABLED "Redis by TLS" "$(tls_default "$(env_value "$STAGE/mutt.env" REDIS_HOST)")"
+      ask REDIS_USER "Redis user (empty: the default user)" ""
+      ask_secret REDIS_PASS "Redis password"
       ask DB_HOST "PostgreSQL host" localhost
       ask DB_PORT "PostgreSQL port" 5432
       ask DB_NAME "Database" mutt
       ask DB_USER "Database user" mutt_app
-      ask DB_TLS_ENABLED "PostgreSQL by TLS" false
+      ask DB_TLS_ENABLED "PostgreSQL by TLS" "$(tls_default "$(env_value "$STAGE/mutt.env" DB_HOST)")"
       ask_secret DB_PASS "Database password"
     fi
     ask VAULT_ADDR "Vault address (empty: no Vault)" ""
@@ -306,7 +324,7 @@ prepare_settings() {
 
 choose_topology() {
   local answer default=single
-  [ -z "$(env_value "$STAGE/mutt.env" REDIS_HOST)" ] || default=services
+  [ -z "$(env_value "$STAGE/mutt.env" REDIS_HOST REDIS_SENTINELS)" ] || default=services
   if [ -z "$TOPOLOGY" ] && [ "$UNATTENDED" = 0 ]; then
     read -r -p "services (five, over Redis and PostgreSQL) or single (one process, embedded stores) [$default]: " answer || refuse "no answer"
     TOPOLOGY=$answer
@@ -382,7 +400,8 @@ restore() {
   while read -r unit enabled active; do
     case $unit in *.target) ;; *) unit=$unit.service ;; esac
     case $enabled in enabled) try systemctl enable "$unit" ;; esac
-    case $active in active|activating|reloading) try systemctl start "$unit" ;; esac
+    # Bounded: what was there before may wait for a store that is away.
+    case $active in active|activating|reloading) try timeout "$((HEALTH_SECONDS + 60))" systemctl start "$unit" ;; esac
   done <"$from/units"
   if [ "$PROBLEMS" -gt 0 ]; then say "rolled back with $PROBLEMS problem(s), see above and $LOG"; return 1; fi
   say "rolled back: files, units and what was enabled and running are as before"
@@ -487,42 +506,58 @@ enable_units() {
   systemctl enable --quiet mutt.target
 }
 
-# healthy SERVICE: 200 on its health port within the time.
+# healthy SERVICE: within the time its unit is active and its health port says 200. Both: the port might be
+# answered by somebody who was faster.
 healthy() {
-  local url end state
+  local url end unit=mutt-$1 state=""
+  [ "$TOPOLOGY" != single ] || unit=muttd
   url="http://127.0.0.1:$(health_port "$1" "$ENV_FILE")/health"
   end=$((SECONDS + HEALTH_SECONDS))
-  until curl -fsS -o /dev/null --max-time 5 "$url" 2>"$STAGE/curl"; do
+  until state=$(systemctl is-active "$unit.service") && fetch "$url" 2>"$STAGE/curl"; do
     if [ $SECONDS -ge $end ]; then
-      say "$1 is not healthy after $HEALTH_SECONDS s: $(tail -n 1 "$STAGE/curl"); its last lines:"
-      journalctl -u "mutt-$1" -u muttd -n 5 --no-pager -o cat 2>/dev/null | cut -c1-300 | tee -a "$LOG"
+      say "$1 is not healthy after $HEALTH_SECONDS s; its unit is $state; $(tail -n 1 "$STAGE/curl" 2>/dev/null); its last lines:"
+      journalctl -u "$unit" -n 5 --no-pager -o cat 2>/dev/null | cut -c1-300 | tee -a "$LOG"
       return 1
     fi
     sleep 0.5
   done
-  # The port must be answered by our unit, not by somebody who was faster.
-  if [ "$TOPOLOGY" = single ]; then state=$(systemctl is-active muttd.service || true)
-  else state=$(systemctl is-active "mutt-$1.service" || true); fi
-  [ "$state" = active ] || { say "$1 answers, but its unit is $state"; return 1; }
   say "$1 is healthy"
 }
 
-# One after the other, the door for events last: when it opens, everything behind it works.
+# By HTTPS where the service has a certificate: whose it is, is not the question here.
+fetch() { curl -fsS -o /dev/null --max-time 5 "$1" || curl -kfsS -o /dev/null --max-time 5 "https${1#http}"; }
+
+# One after the other, the door for events last: when it opens, everything behind it works. Not waited for by
+# systemctl: a service that waits for a store is patient, this script is not.
 start_units() {
   [ "$START" = 1 ] || { say "not started (--no-start)"; return 0; }
   local service
   if [ "$TOPOLOGY" = single ]; then
-    if [ "$CHANGED" = 1 ] || ! systemctl is-active --quiet muttd.service; then systemctl restart muttd.service; fi
+    if [ "$CHANGED" = 1 ] || ! systemctl is-active --quiet muttd.service; then systemctl restart --no-block muttd.service; await_restart muttd; fi
     for service in "${SERVICES[@]}"; do healthy "$service"; done
   else
     for service in "${SERVICES[@]}"; do
       if [ "$CHANGED" = 1 ] || ! systemctl is-active --quiet "mutt-$service.service"; then
-        systemctl restart "mutt-$service.service"
+        systemctl restart --no-block "mutt-$service.service"; await_restart "mutt-$service"
       fi
       healthy "$service"
     done
   fi
   systemctl start mutt.target
+}
+
+# Until the old process has gone: it would answer for the new one. Its drain has a bound of its own.
+await_restart() {
+  local state
+  for _ in $(seq 1200); do
+    state=$(systemctl is-active "$1.service") || true
+    case $(systemctl show -p Job --value "$1.service"):$state in
+      :*|0:*) return 0 ;;
+      *:activating) return 0 ;;
+    esac
+    sleep 0.1
+  done
+  say "$1 does not stop"; return 1
 }
 
 # The state before becomes what `rollback` goes back to.
@@ -596,7 +631,7 @@ rollback_all() {
 }
 
 status_all() {
-  local service unit
+  local service unit port
   if [ ! -x /opt/mutt/bin/muttd ]; then echo "muttd is not installed here"; return 0; fi
   [ ! -f "$KEEP/topology" ] || TOPOLOGY=$(cat "$KEEP/topology")
   /opt/mutt/bin/muttd --version
@@ -605,7 +640,8 @@ status_all() {
     printf '%-24s %-10s %s\n' "$unit" "$(systemctl is-active "$unit.service" 2>/dev/null || true)" "$(systemctl show -p StatusText --value "$unit.service")"
   done < <(unit_names)
   for service in "${SERVICES[@]}"; do
-    printf '%-24s %s\n' "$service" "$(curl -sS --max-time 5 "http://127.0.0.1:$(health_port "$service" "$ENV_FILE")/health" 2>&1 | head -c 300)"
+    port=$(health_port "$service" "$ENV_FILE")
+    printf '%-24s %s\n' "$service" "$( (curl -sS --max-time 5 "http://127.0.0.1:$port/health" || curl -ksS --max-time 5 "https://127.0.0.1:$port/health") 2>&1 | head -c 300)"
   done
 }
 
@@ -636,7 +672,7 @@ uninstall_all() {
     rm -rf /var/lib/mutt /var/log/mutt
     if id mutt >/dev/null 2>&1; then userdel mutt; fi
     if getent group mutt >/dev/null; then groupdel mutt; fi
-    echo "removed, with all data"
+    echo "removed, with all data of this host; what is in Redis and PostgreSQL stays there"
     rm -f "$LOG"; LOG=/dev/null
   else
     say "removed; the data, the settings it needs (uninstalled-etc) and its owner stay: /var/lib/mutt, user mutt (remove with --purge)"

@@ -9,6 +9,7 @@ mod scripts;
 mod units;
 
 use serde_json::Value;
+use server::config::{Config, Overrides};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -50,31 +51,9 @@ fn tool(program: &str, args: &[&str]) -> String {
     text
 }
 
-/// Variables of the contract that choose and log in to shared stores.
-const STORES: [&str; 18] = [
-    "DB_HOST",
-    "DB_NAME",
-    "DB_PASS",
-    "DB_PORT",
-    "DB_TLS_CA_CERT_PATH",
-    "DB_TLS_ENABLED",
-    "DB_USER",
-    "DYNAMIC_CONFIG_ENABLED",
-    "REDIS_CA_CERT_PATH",
-    "REDIS_DB",
-    "REDIS_HOST",
-    "REDIS_PASS",
-    "REDIS_PASSWORD",
-    "REDIS_PORT",
-    "REDIS_TLS_ENABLED",
-    "VAULT_ADDR",
-    "VAULT_ROLE_ID",
-    "VAULT_SECRET_ID_FILE",
-];
-
 /// Whether muttd reads this variable.
 fn is_known(variable: &str) -> bool {
-    server::config::variables().any(|known| known == variable) || STORES.contains(&variable)
+    server::config::variables().any(|known| known == variable)
 }
 
 /// The variables of an env file or of the `NAME=value` lines of a text.
@@ -107,28 +86,21 @@ fn default_ports() -> BTreeMap<String, u16> {
         }
     }
     assert_eq!(ports["ingest.http.listen"], 8080);
+    // Off by default; the port that the samples use.
+    ports.insert("ingest.snmp.udp".to_owned(), 1162);
     ports
 }
 
 #[test]
 fn the_shipped_configuration_opens_what_the_defaults_listen_on_and_no_more() {
-    let shipped: toml::Table = read("config/muttd.toml").parse().unwrap();
-    let defaults = default_ports();
-    for (section, table) in &shipped {
-        let mut walk = vec![(section.clone(), table.as_table().unwrap().clone())];
-        while let Some((path, table)) = walk.pop() {
-            for (key, value) in table {
-                let path = format!("{path}.{key}");
-                match value {
-                    toml::Value::Table(table) => walk.push((path, table)),
-                    toml::Value::String(text) => {
-                        let address: std::net::SocketAddr = text.parse().unwrap();
-                        assert_eq!(address.port(), defaults[&path], "{path}");
-                        assert!(address.ip().is_unspecified(), "{path}");
-                    }
-                    other => panic!("{path} = {other}"),
-                }
-            }
-        }
-    }
+    let shipped = packaging().join("config/muttd.toml");
+    let load = |file| server::config::load(file, &BTreeMap::new(), &Overrides::default()).unwrap().config;
+    let (shipped, defaults) = (load(Some(shipped.as_path())), load(None));
+    let ports = |config: &Config| config.listens().iter().map(|l| l.address.port()).collect::<Vec<_>>();
+    assert_eq!(ports(&shipped), ports(&defaults));
+    assert!(shipped.listens().iter().all(|l| l.address.ip().is_unspecified()));
+    let udp = |config: &Config| config.syslog.udp.as_ref().map(|l| l.address);
+    assert_eq!(udp(&shipped).map(|a| a.port()), udp(&defaults).map(|a| a.port()));
+    assert!(udp(&shipped).is_some_and(|a| a.ip().is_unspecified()));
+    assert!(shipped.snmp.is_none(), "nobody is believed until a community or user is named");
 }
