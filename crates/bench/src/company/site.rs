@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use testkit::servers::{Daemon, PostgresOptions, PostgresServer, RedisOptions, RedisServer};
 
 pub const INGEST_KEY: &str = "mik_bench_bench_bench_bench_bench_bench_bench";
+/// Of 16 MB.
+const WAL_SEGMENTS: usize = 20;
 const START_MAX: Duration = Duration::from_secs(20);
 
 /// A fresh Redis with an append-only file and a fresh PostgreSQL that syncs; gone with the value.
@@ -106,15 +108,25 @@ impl Site {
         cpu_with_ended_children(main) + children.map(cpu_with_ended_children).sum::<f64>()
     }
 
-    /// Puts records into the list `key`, the first one to be taken first, and leaves Redis as rested
-    /// as a server that has run for long: nothing to be written back, no rewrite due.
-    pub fn fill(&mut self, key: &str, records: &[Vec<u8>], sync: &str) -> Result<()> {
+    /// Lets PostgreSQL keep files of its log to use again, as one has that has run for long; a new one
+    /// writes zeros into each first.
+    pub fn write_ahead(&self) {
+        for n in 0..WAL_SEGMENTS {
+            self.postgres.psql(&format!("CREATE TABLE bench_{n} (); DROP TABLE bench_{n}; SELECT pg_switch_wal()"));
+        }
+        self.postgres.psql("CHECKPOINT");
+    }
+
+    /// Puts records into these lists, the first one to be taken first, and leaves Redis as rested as a
+    /// server that has run for long: nothing to be written back, no rewrite due.
+    pub fn fill(&mut self, lists: &[(&str, &[Vec<u8>])], sync: &str) -> Result<()> {
         let set = |connection: &mut Connection, name: &str, value: &str| -> Result<()> {
             redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec(connection).context("CONFIG SET")
         };
         set(&mut self.connection, "appendfsync", "no")?;
         set(&mut self.connection, "auto-aof-rewrite-percentage", "0")?;
-        for part in records.chunks(20_000) {
+        let parts = lists.iter().flat_map(|(key, records)| records.chunks(20_000).map(move |part| (key, part)));
+        for (key, part) in parts {
             let mut pipeline = redis::pipe();
             for some in part.chunks(1_000) {
                 pipeline.cmd("LPUSH").arg(key).arg(some).ignore();
