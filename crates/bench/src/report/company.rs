@@ -1,7 +1,7 @@
 //! The Redis/PostgreSQL profile.
 
 use super::{cell, number, shown, table};
-use crate::company::{CASES, SETUPS, SINGLE_CONNECTIONS, SYNCS};
+use crate::company::{CASES, SINGLE_CONNECTIONS, SYNCS};
 use crate::record::{Record, Spread};
 use std::fmt::Write as _;
 
@@ -28,7 +28,7 @@ fn cpu(record: &Record, name: &str, parts: &[&str]) -> String {
 pub fn company(record: &Record) -> String {
     let mut rows = Vec::new();
     for case in &CASES {
-        for (sync, alerters) in SETUPS {
+        for &(sync, alerters) in case.setups {
             let name = format!("company/{}/{sync}/{alerters}", case.name);
             let one = format!("company/{}/{sync}/1/rate", case.name);
             let rate = record.spread(&format!("{name}/rate"));
