@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 pub const EVENT_BYTES: usize = 272;
 pub const CONNECTIONS: [usize; 3] = [64, 256, 1_024];
 pub const NDJSON_EVENTS: usize = 1_000;
-const NDJSON_CONNECTIONS: usize = 8;
+pub const NDJSON_CONNECTIONS: usize = 8;
 
 /// One event of [`EVENT_BYTES`] bytes; `what` begins its message.
 pub fn event(host: usize, what: &str) -> String {
@@ -63,7 +63,7 @@ enum End {
 }
 
 /// Each connection sends the next request when the last is answered, for `plan.phase`.
-fn load_for(plan: &Plan, to: SocketAddr, connections: usize, request: impl Fn(usize) -> Bytes) -> Result<Load> {
+pub fn load_for(plan: &Plan, to: SocketAddr, connections: usize, request: impl Fn(usize) -> Bytes) -> Result<Load> {
     let requests: Vec<Arc<[Bytes]>> = (0..connections).map(|i| Arc::from([request(i)])).collect();
     drive(to, requests, plan.warm_up, |start| End::At(start + plan.warm_up + plan.phase))
 }
@@ -188,7 +188,8 @@ fn head_and_body(bytes: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-fn note(record: &mut Record, name: &str, mut load: Load, per_answer: usize) {
+/// Notes a load in which every good answer stands for `per_answer` events.
+pub fn note(record: &mut Record, name: &str, mut load: Load, per_answer: usize) {
     record.push(format!("{name}/rate"), load.answers as f64 * per_answer as f64 / load.seconds);
     record.push(format!("{name}/p50_ms"), percentile(&mut load.latencies, 0.50) / 1e3);
     record.push(format!("{name}/p99_ms"), percentile(&mut load.latencies, 0.99) / 1e3);

@@ -1,10 +1,11 @@
 //! `make bench`: measures the built `muttd` against peers in the same run, over sockets only, and
-//! writes `bench/RESULTS.md`. It links nothing of ours: what is measured is what is shipped.
+//! writes `bench/RESULTS.md`. It links nothing of the server: what is measured is what is shipped.
 //!
 //! Every comparison is interleaved (A B C A B C …): the machine drifts, so only values of one round
 //! are divided by each other, and the report gives the median and the range of the rounds.
 #![expect(clippy::print_stderr, reason = "progress of a long run belongs on the terminal")]
 
+mod company;
 mod conditions;
 mod http;
 mod muttd;
@@ -38,7 +39,7 @@ pub struct Plan {
 }
 
 const USAGE: &str = "usage: bench run --muttd FILE --out DIR --results FILE [--quick] [--only PHASE,...]
-phases: idle, http, ndjson, syslog, path, latency";
+phases: idle, http, ndjson, syslog, path, latency, company";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -94,13 +95,14 @@ fn run(args: &[String]) -> Result<()> {
     let mut record = Record::default();
     let wanted = |phase: &str| only.as_ref().is_none_or(|only| only.split(',').any(|p| p == phase));
     type Phase = fn(&Plan, &mut Record) -> Result<()>;
-    let phases: [(&str, Phase); 6] = [
+    let phases: [(&str, Phase); 7] = [
         ("idle", path::idle),
         ("http", http::single),
         ("ndjson", http::ndjson),
         ("syslog", syslog::compare),
         ("path", path::whole),
         ("latency", path::latency),
+        ("company", company::run),
     ];
     for (name, phase) in phases {
         if wanted(name) {

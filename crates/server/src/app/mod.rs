@@ -326,6 +326,14 @@ impl App {
                 Ok(())
             });
         }
+        if let Some(snmp) = self.snmp {
+            let sink = Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>;
+            let (clock, stop) = (Arc::clone(&parts.clock), input_stop.clone());
+            inputs.spawn("snmp", async move {
+                snmp.run(sink, clock, stop).await;
+                Ok(())
+            });
+        }
         drop(self.acceptor);
         manager.ready(&working);
         let mut said = working.clone();

@@ -144,6 +144,10 @@ impl PostgresServer {
         }
     }
 
+    pub fn daemon(&self) -> &Daemon {
+        self.daemon.as_ref().expect("the server runs")
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

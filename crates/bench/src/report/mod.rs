@@ -1,5 +1,7 @@
 //! The report: what was promised, what was measured, and under what conditions.
 
+mod company;
+
 use crate::Plan;
 use crate::conditions::Conditions;
 use crate::http::CONNECTIONS;
@@ -35,6 +37,7 @@ pub fn markdown(plan: &Plan, conditions: &Conditions, record: &Record) -> String
         syslog(plan, record),
         path(plan, record),
         latency(record),
+        company::company(record),
         idle(record),
     ] {
         text.push_str(&table);
@@ -119,7 +122,7 @@ fn targets(record: &Record) -> String {
     let per_peer = |case: &str, ours: &str, peer: &str| {
         record.ratio(&format!("syslog/{case}/{ours}/rate"), &format!("syslog/{case}/{peer}/rate"))
     };
-    let rows: [(&str, &str, Option<Spread>, Wanted); 19] = [
+    let rows: [(&str, &str, Option<Spread>, Wanted); 22] = [
         (
             "single POST a second, durable before the answer, 256 connections",
             "≥ 30,000",
@@ -177,6 +180,14 @@ fn targets(record: &Record) -> String {
         ("… events accepted and not settled", "0", value("path/100/missing"), AtMost(0.0)),
         ("event → alert delivered, p99", "< 1 s", value("latency/p99_ms").map(seconds), Below(1.0)),
         ("… alerts that did not come", "0", value("latency/missing"), AtMost(0.0)),
+        (
+            "Redis and PostgreSQL, one alerter, 100 times the original: matched and forwarded, events a second",
+            "≥ 16,800",
+            value("company/forwarded/always/1/rate"),
+            AtLeast(16_800.0),
+        ),
+        ("… matched, audited only", "≥ 24,300", value("company/logged/always/1/rate"), AtLeast(24_300.0)),
+        ("… unhandled", "≥ 180,200", value("company/unhandled/always/1/rate"), AtLeast(180_200.0)),
         ("memory idle, all roles", "≤ 60 MB", value("idle/rss_mb"), AtMost(60.0)),
         ("start to healthy", "< 1 s", value("idle/start_ms").map(seconds), Below(1.0)),
     ];
