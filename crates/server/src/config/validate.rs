@@ -123,9 +123,6 @@ pub struct Config {
     pub roles: Vec<Role>,
     pub grace: Duration,
     pub log: LogConfig,
-    /// Given keys; empty ones are read or generated at start.
-    pub ingest_key: Secret,
-    pub webui_key: Secret,
     pub http: Option<HttpSettings>,
     pub syslog: SyslogSettings,
     /// The SNMP listener, where it is on.
@@ -329,6 +326,10 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
     let limits = limits(&mut check, &raw.queue, body_bytes_max);
     let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let pod_name = if raw.log.pod_name.is_empty() { host() } else { raw.log.pod_name.clone() };
+    // What they hold is followed by the process's secrets; here it is only asked whether it can be read.
+    for (path, text) in [("keys.ingest", &raw.keys.ingest), ("keys.webui", &raw.keys.webui)] {
+        check.secret(path, text);
+    }
     let mut stores = stores::stores(&mut check, &raw, limits, &pod_name, environment);
     let live = live(&mut check, &raw);
     let channels = channels(&mut check, &raw);
@@ -345,8 +346,6 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
         roles,
         grace: check.millis("grace_ms", raw.grace_ms, 0, 3_600_000),
         log: LogConfig { level: raw.log.level.clone(), json: raw.log.json, service: "muttd".into(), pod_name },
-        ingest_key: check.secret("keys.ingest", &raw.keys.ingest),
-        webui_key: check.secret("keys.webui", &raw.keys.webui),
         http: http(&mut check, &raw.ingest.http),
         syslog: syslog(&mut check, &raw.ingest.syslog),
         snmp: snmp::snmp(&mut check, &raw.ingest.snmp, &raw.data_dir),
