@@ -91,7 +91,8 @@ impl Outbox {
             })
             .collect();
         if let Err(error) = self.0.catalog.mark_alerts(progress).await {
-            tracing::warn!(%error, "alerts could not be marked as recorded only");
+            tracing::warn!(%error, "alerts could not be marked as recorded only; trying again");
+            self.0.behind.store(true, Ordering::Release);
         }
     }
 

@@ -120,7 +120,7 @@ impl App {
                 Role::Forwarder,
                 &config.forwarder_listen,
                 "mutt-moog-forwarder",
-                &["queue", "catalog", "coordination", "channel"][..],
+                &["queue", "catalog", "coordination", "catalog_writes", "channel"][..],
             ),
             (Role::Remediation, &config.remediation_listen, "mutt-remediation", &["queue", "catalog"][..]),
         ] {

@@ -36,6 +36,38 @@ async fn rate_limited_alerts_wait_and_none_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_alert_whose_delivery_could_not_be_written_down_is_not_sent_again() {
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    let server = TestServer::start(&[("MOOG_WEBHOOK_URL", url.as_str())]).await;
+    server.rule("CRITICAL").await;
+    let catalog = rusqlite::Connection::open(server.dir.path().join("data/catalog.db")).unwrap();
+    catalog.busy_timeout(Duration::from_secs(10)).unwrap();
+    let refuse = "CREATE TRIGGER refuse BEFORE UPDATE ON alerts BEGIN SELECT RAISE(FAIL, 'refused'); END";
+    catalog.execute_batch(refuse).unwrap();
+    assert_eq!(server.post(many("h", 20)).await.status(), 200);
+    server.deliveries(&receiver, 20).await;
+    server.until(async || server.depth(QueueName::Alerts).await == 0).await;
+    let forwarder = server.addresses.workers.iter().find(|w| w.0 == "forwarder").unwrap().1;
+    let health = format!("http://{forwarder}/health");
+    server.until(async || server.http.get(&health).send().await.unwrap().status() == 503).await;
+    let pending = async |server: &TestServer| {
+        server.api("GET", "/api/v2/alerts?state=pending&limit=100", None).await.1["alerts"].as_array().unwrap().len()
+    };
+    assert_eq!(pending(&server).await, 20);
+
+    catalog.execute_batch("DROP TRIGGER refuse").unwrap();
+    server.until(async || pending(&server).await == 0).await;
+    server.until(async || server.http.get(&health).send().await.unwrap().status() == 200).await;
+    let dir = server.stop().await;
+    let server = TestServer::start_in(dir, &[("MOOG_WEBHOOK_URL", url.as_str())], None).await;
+    assert_eq!(server.api("GET", "/api/v2/alerts?state=delivered&limit=100", None).await.1["pagination"]["total"], 20);
+    assert_eq!(server.depth(QueueName::Alerts).await, 0, "the outbox has nothing to publish");
+    assert_eq!(receiver.deliveries().len(), 20);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_an_outage_everything_arrives_once_and_no_hand_is_needed() {
     let receiver = Receiver::start().await;
     let url = receiver.url();

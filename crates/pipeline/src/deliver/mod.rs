@@ -3,19 +3,24 @@
 //! * The shared limit delays; it never drops.
 //! * While a breaker is open alerts wait, and spend no try. In half open one goes ahead; if it fails
 //!   for the receiver's sake it waits on, unspent.
-//! * An alert that the catalog knows as delivered is not sent again, whatever the queue says.
+//! * An alert that the catalog knows as delivered is not sent again, whatever the queue says. While the
+//!   catalog cannot be told, it is owed that (`owed`).
 //! * An alert is given up only for its own sake (refused, or out of tries); it becomes a dead letter
 //!   with the receiver's words.
 
+mod in_flight;
+mod owed;
+
+use self::in_flight::{Held, InFlight};
+use self::owed::Owed;
 use crate::codec;
 use crate::live::Live;
 use crate::metrics::{Metrics, labels};
 use connectors::channels::{Channel, DeliveryError};
-use model::{Alert, AlertId, AlertState, Durability};
+use model::{Alert, AlertState, Durability};
 use runtime::backoff::Backoff;
 use runtime::{Clock, Health, Stop};
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageResult;
 use storage::catalog::{AlertProgress, Catalog};
@@ -75,15 +80,17 @@ impl Deliverer {
         let in_flight = InFlight::default();
         let mut consumer = self.queues.get(QueueName::Alerts).consumer();
         let mut tasks: JoinSet<Worked> = JoinSet::new();
+        let mut owed = Owed::nothing(&self.health);
         loop {
             let finished: Vec<Worked> = std::iter::from_fn(|| tasks.try_join_next()).filter_map(sound).collect();
-            if !finished.is_empty() {
-                self.settle(finished, consumer.as_mut()).await;
+            if !finished.is_empty() || owed.patience().is_some_and(|wait| wait.is_zero()) {
+                self.settle(finished, consumer.as_mut(), &mut owed).await;
             }
             if stop.is_requested() {
                 break;
             }
-            let room = match self.passage().await {
+            let passage = if owed.is_full() { Passage::Shut(LATER) } else { self.passage().await };
+            let room = match passage {
                 Passage::Free => self.concurrency.saturating_sub(tasks.len()),
                 // One goes ahead; the others stay in the queue until it is back.
                 Passage::One => usize::from(tasks.is_empty()),
@@ -97,11 +104,12 @@ impl Deliverer {
             };
             if room == 0 {
                 if let Some(worked) = tasks.join_next().await.and_then(sound) {
-                    self.settle(vec![worked], consumer.as_mut()).await;
+                    self.settle(vec![worked], consumer.as_mut(), &mut owed).await;
                 }
                 continue;
             }
             let wait = if tasks.is_empty() { Duration::from_secs(5) } else { Duration::from_millis(5) };
+            let wait = owed.patience().map_or(wait, |patience| wait.min(patience));
             let batch = tokio::select! {
                 () = stop.requested() => continue,
                 batch = consumer.next(room, wait) => batch,
@@ -124,26 +132,27 @@ impl Deliverer {
         }
         while let Some(worked) = tasks.join_next().await {
             if let Some(worked) = sound(worked) {
-                self.settle(vec![worked], consumer.as_mut()).await;
+                self.settle(vec![worked], consumer.as_mut(), &mut owed).await;
             }
         }
+        owed.close(self.catalog.as_ref(), &self.health).await;
     }
 
-    async fn settle(&self, finished: Vec<Worked>, consumer: &mut dyn Consumer) {
+    async fn settle(&self, finished: Vec<Worked>, consumer: &mut dyn Consumer, owed: &mut Owed) {
         let mut settlements = Vec::with_capacity(finished.len());
-        let mut progress = Vec::new();
+        let mut told = Vec::new();
         let mut held = Vec::new();
         for worked in finished {
             settlements.push(worked.settlement);
-            progress.extend(worked.progress);
-            held.extend(worked.held);
+            match worked.progress {
+                Some(progress) => told.push((progress, worked.held)),
+                None => held.extend(worked.held),
+            }
         }
-        if !progress.is_empty()
-            && let Err(error) = self.catalog.mark_alerts(progress).await
+        owed.write(told, self.catalog.as_ref(), &self.health).await;
+        if !settlements.is_empty()
+            && let Err(error) = consumer.settle(settlements).await
         {
-            tracing::warn!(%error, "the state of delivered alerts could not be written");
-        }
-        if let Err(error) = consumer.settle(settlements).await {
             tracing::warn!(%error, "deliveries could not be settled; they may be repeated with the same idempotency key");
         }
         drop(held);
@@ -470,29 +479,5 @@ pub fn state_word(state: BreakerState) -> &'static str {
         BreakerState::Closed => "CLOSED",
         BreakerState::Open => "OPEN",
         BreakerState::HalfOpen => "HALF_OPEN",
-    }
-}
-
-/// Alerts being delivered now: two records of one alert never go out side by side.
-#[derive(Clone, Default)]
-struct InFlight(Arc<Mutex<BTreeSet<AlertId>>>);
-
-struct Held {
-    in_flight: InFlight,
-    id: AlertId,
-}
-
-impl InFlight {
-    fn set(&self) -> MutexGuard<'_, BTreeSet<AlertId>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-    fn enter(&self, id: AlertId) -> Option<Held> {
-        self.set().insert(id).then(|| Held { in_flight: self.clone(), id })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.in_flight.set().remove(&self.id);
     }
 }
