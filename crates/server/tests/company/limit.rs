@@ -1,9 +1,10 @@
 //! Forwarders share one limit: never exceeded in any second, nothing dropped.
 
 use crate::site::{Sent, Site, SiteOptions, load};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use testkit::wait_until;
 
 const LIMIT: usize = 20;
@@ -26,23 +27,39 @@ async fn three_forwarders_never_exceed_the_limit_together_and_drop_nothing() {
     stop.store(true, Ordering::SeqCst);
     client.await.unwrap();
     let expected = sent.acknowledged.lock().unwrap().iter().filter(|n| n.is_multiple_of(3)).count();
+    let began = Instant::now();
     let _forwarders = [site.member("forwarder"), site.member("forwarder"), site.member("forwarder")];
-    let all = || site.receiver.deliveries().len() >= expected;
-    assert!(wait_until(Duration::from_secs(60), all).await, "{} of {expected}", site.receiver.deliveries().len());
-    let times: Vec<_> = site.receiver.deliveries().iter().map(|r| r.arrived).collect();
-    assert_eq!(times.len(), expected, "each once");
-    // A receiver sees the network's delays too: 20 granted at the end of one second may arrive late,
-    // beside the next 20 that are on time. The exact bound is the limiter's contract; here it is that
-    // three forwarders are not three limits.
+    // The grants as Redis holds them (ms of its own clock). What arrives at a receiver says less: the
+    // network and a busy machine move arrivals together.
+    let (mut grants, mut gap) = (BTreeMap::new(), Duration::ZERO);
+    while site.receiver.deliveries().len() < expected {
+        assert!(began.elapsed() < Duration::from_secs(90), "{} of {expected}", site.receiver.deliveries().len());
+        let before = Instant::now();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let rows = site.redis.cli(&["ZRANGE", "mutt:rate_limit:moog", "0", "-1", "WITHSCORES"]);
+        let mut lines = rows.lines();
+        while let (Some(unit), Some(at)) = (lines.next(), lines.next()) {
+            grants.insert(unit.to_owned(), at.parse::<f64>().unwrap());
+        }
+        gap = gap.max(before.elapsed());
+    }
+    let took = began.elapsed();
+    assert_eq!(site.receiver.deliveries().len(), expected, "each once");
+    let seconds = u64::try_from(expected / LIMIT).unwrap() - 1;
+    assert!(took >= Duration::from_secs(seconds), "{expected} came within {took:?}: that is more than the limit");
+    let mut times: Vec<f64> = grants.into_values().collect();
+    times.sort_by(f64::total_cmp);
     let worst = (0..times.len())
-        .map(|from| {
-            times[from..].iter().take_while(|t| t.duration_since(times[from]) < Duration::from_millis(500)).count()
-        })
+        .map(|from| times[from..].iter().take_while(|t| *t - times[from] < 1_000.0).count())
         .max()
         .unwrap_or(0);
     println!(
-        "company: {expected} alerts by 3 forwarders, at most {worst} within half a second, limit {LIMIT} a second"
+        "company: {expected} alerts by 3 forwarders in {took:?}; {} grants seen (looked every {gap:?} at worst), at most \
+         {worst} within a second, limit {LIMIT}",
+        times.len()
     );
-    assert!(worst <= LIMIT, "{worst} within half a second");
+    assert!(worst <= LIMIT, "{worst} granted within a second");
+    // Redis forgets a grant after a second: who looked more often has seen all.
+    assert!(times.len() >= expected || gap >= Duration::from_secs(1), "{} grants, {expected} alerts", times.len());
     assert_eq!(site.redis.cli(&["TYPE", "mutt:rate_limit:moog"]).as_str(), "zset");
 }
