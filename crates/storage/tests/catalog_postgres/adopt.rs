@@ -129,7 +129,7 @@ async fn ten_processes_may_start_at_once() {
     while let Some(opened) = opening.join_next().await {
         catalogs.push(opened.unwrap().unwrap());
     }
-    assert_eq!(server.psql("SELECT count(*), count(DISTINCT version) FROM muttd_migrations"), "5|5");
+    assert_eq!(server.psql("SELECT count(*), count(DISTINCT version) FROM muttd_migrations"), "6|6");
     let batch: Vec<_> = (0..20).map(entry).collect();
     for catalog in &catalogs {
         catalog.record(&home(), batch.clone(), Vec::new()).await.unwrap();
@@ -141,12 +141,12 @@ async fn ten_processes_may_start_at_once() {
 async fn a_schema_of_another_program_version_is_refused_in_words() {
     let server = PostgresServer::start();
     drop(catalog(&server).await);
-    server.psql("INSERT INTO muttd_migrations (version, name, checksum) VALUES (6, 'later', 'x')");
+    server.psql("INSERT INTO muttd_migrations (version, name, checksum) VALUES (99, 'later', 'x')");
     let error = open(CatalogConfig::Postgres(config(&server, server.database()))).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("newer version of this program"), "{error}");
     server.psql(
-        "DELETE FROM muttd_migrations WHERE version = 5; UPDATE muttd_migrations SET checksum = 'y' WHERE version = 2",
+        "DELETE FROM muttd_migrations WHERE version = 99; UPDATE muttd_migrations SET checksum = 'y' WHERE version = 2",
     );
     let error = open(CatalogConfig::Postgres(config(&server, server.database()))).await.err().unwrap();
     assert!(error.to_string().contains("another build"), "{error}");

@@ -178,3 +178,48 @@ async fn after_its_expiry_a_counter_is_no_eviction() {
     assert_eq!(driver.unhandled_evictions(), 0);
     assert_eq!(server.cli(&["ZCARD", "mutt:unhandled_index"]), "10");
 }
+
+/// Portions that overlap, have holes, repeat an event or mix in another program's: whichever way the
+/// script takes, each event counts once.
+#[tokio::test]
+async fn whatever_portions_events_come_in_each_counts_once() {
+    let server = RedisServer::start();
+    let driver = driver(&server).await;
+    let mut random = fastrand::Rng::with_seed(11);
+    let mut all: Vec<UnhandledEvent> =
+        [4_090, 8_000].into_iter().flat_map(|n| (n..n + 900).map(|n| event(1, n))).collect();
+    all.extend((0..900).map(|n| event(2, n)));
+    for (n, event) in all.iter_mut().enumerate() {
+        event.host = format!("h{}", n % 7);
+    }
+    let mut counted: std::collections::BTreeMap<String, std::collections::BTreeSet<EventId>> = Default::default();
+    for round in 0..60 {
+        let first = random.usize(..all.len());
+        let mut portion: Vec<_> =
+            all[first..].iter().take(random.usize(1..600)).filter(|_| random.u8(..) < 230).cloned().collect();
+        if round % 10 == 9 {
+            portion.extend(portion.first().cloned());
+        }
+        if round % 15 == 14 {
+            portion.push(UnhandledEvent { host: "h0".into(), ..foreign(&mut random) });
+        }
+        for event in &portion {
+            counted.entry(event.host.clone()).or_default().insert(event.event_id);
+        }
+        assert_eq!(observe(&driver, portion, 1_000_000).await, [0usize; 0]);
+    }
+    for (host, events) in counted {
+        let count = server.cli(&["GET", &format!("mutt:unhandled:{host}:{SHAPE}")]);
+        assert_eq!(count, events.len().to_string(), "{host}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_portion_that_passes_the_threshold_the_event_that_passes_it_is_told() {
+    let server = RedisServer::start();
+    let driver = driver(&server).await;
+    assert_eq!(observe(&driver, (0..95).map(|n| event(1, n)).collect(), 100).await, [0usize; 0]);
+    let portion: Vec<_> = (95..200).map(|n| event(1, n)).collect();
+    assert_eq!(observe(&driver, portion.clone(), 100).await, [4]);
+    assert_eq!(observe(&driver, portion, 100).await, [4], "and again when it is repeated");
+}

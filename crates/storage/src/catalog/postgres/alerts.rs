@@ -9,7 +9,7 @@ use crate::catalog::fields::{foreign_alert, not_found, org_of, severity_of, stat
 use crate::catalog::{AlertFilter, AlertProgress, AlertRecord, AlertStore, AuditEntry, Page, PageRequest};
 use async_trait::async_trait;
 use bytes::Bytes;
-use model::{Alert, AlertId, AlertKind, AlertState, Handling, OrgId, Timestamp};
+use model::{Alert, AlertId, AlertKind, AlertState, ErrorKind, Handling, OrgId, Timestamp};
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 use std::borrow::Cow;
@@ -37,6 +37,8 @@ impl AlertStore for PostgresCatalog {
         }
         self.make_partitions(&audits).await;
         let batch = Arc::new((org.clone(), audits, alerts));
+        // Rows are there already only where a batch is repeated; looking first would cost every batch.
+        let mut known = Known::Never;
         let mut tries = 1;
         loop {
             let batch = Arc::clone(&batch);
@@ -45,12 +47,13 @@ impl AlertStore for PostgresCatalog {
                 .run(Access::Write, move |c| {
                     Box::pin(async move {
                         let (org, audits, alerts) = &*batch;
-                        insert_entries(c, org, audits).await?;
-                        insert_alerts(c, alerts).await
+                        insert_entries(c, org, audits, known).await?;
+                        insert_alerts(c, alerts, known).await
                     })
                 })
                 .await;
             match written {
+                Err(error) if error.kind() == ErrorKind::Conflict && known == Known::Never => known = Known::Maybe,
                 Err(error) if error.retry_after == Some(Duration::ZERO) && tries < TRIES => tries += 1,
                 Err(error) => return Err(error),
                 Ok(()) => break,
@@ -208,20 +211,38 @@ impl PostgresCatalog {
     }
 }
 
-/// Inserts what is not there yet.
-async fn insert_alerts(c: &mut PgConnection, alerts: &[Alert]) -> StorageResult<()> {
+/// Whether rows that are being inserted may be there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// They are new; one that is not is a conflict, and nothing is inserted.
+    Never,
+    /// Those that are there stay as they are.
+    Maybe,
+}
+
+impl Known {
+    /// The end of an INSERT.
+    pub(super) fn clause(self, key: &str) -> String {
+        match self {
+            Self::Never => String::new(),
+            Self::Maybe => format!("ON CONFLICT ({key}) DO NOTHING"),
+        }
+    }
+}
+
+async fn insert_alerts(c: &mut PgConnection, alerts: &[Alert], known: Known) -> StorageResult<()> {
     if alerts.is_empty() {
         return Ok(());
     }
     let mut sorted: Vec<&Alert> = alerts.iter().collect();
     sorted.sort_by_key(|alert| alert.id);
     for chunk in sorted.chunks(2_000) {
-        insert_chunk(c, chunk).await?;
+        insert_chunk(c, chunk, known).await?;
     }
     Ok(())
 }
 
-async fn insert_chunk(c: &mut PgConnection, alerts: &[&Alert]) -> StorageResult<()> {
+async fn insert_chunk(c: &mut PgConnection, alerts: &[&Alert], known: Known) -> StorageResult<()> {
     fn texts<'a>(alerts: &[&'a Alert], field: impl Fn(&'a Alert) -> &'a str) -> Vec<Cow<'a, str>> {
         alerts.iter().map(|alert| no_nul(field(alert))).collect()
     }
@@ -236,7 +257,7 @@ async fn insert_chunk(c: &mut PgConnection, alerts: &[&Alert]) -> StorageResult<
     let severities: Vec<i32> = alerts.iter().map(|a| i32::from(a.severity.code())).collect();
     let rules: Vec<Option<i64>> = alerts.iter().map(|a| a.rule_id).collect();
     let raw: Vec<&[u8]> = alerts.iter().map(|a| &a.raw_json[..]).collect();
-    sqlx::query(
+    let sql = format!(
         "INSERT INTO alerts (id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, \
                              handling, rule_id, signature, message, raw_json, state, state_at) \
          SELECT id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, handling, \
@@ -245,25 +266,27 @@ async fn insert_chunk(c: &mut PgConnection, alerts: &[&Alert]) -> StorageResult<
                      $11::text[], $12, $13::text[], $14::text[], $15::bytea[]) \
               n (id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, handling, \
                  rule_id, signature, message, raw_json) \
-         ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(ids)
-    .bind(orgs)
-    .bind(kinds)
-    .bind(events)
-    .bind(texts(alerts, |a| &a.correlation_id))
-    .bind(created)
-    .bind(hosts)
-    .bind(full_hosts)
-    .bind(texts(alerts, |a| &a.team))
-    .bind(severities)
-    .bind(texts(alerts, |a| a.handling.as_str()))
-    .bind(rules)
-    .bind(texts(alerts, |a| &a.signature))
-    .bind(texts(alerts, |a| &a.message))
-    .bind(raw)
-    .execute(c)
-    .await?;
+         {}",
+        known.clause("id")
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(ids)
+        .bind(orgs)
+        .bind(kinds)
+        .bind(events)
+        .bind(texts(alerts, |a| &a.correlation_id))
+        .bind(created)
+        .bind(hosts)
+        .bind(full_hosts)
+        .bind(texts(alerts, |a| &a.team))
+        .bind(severities)
+        .bind(texts(alerts, |a| a.handling.as_str()))
+        .bind(rules)
+        .bind(texts(alerts, |a| &a.signature))
+        .bind(texts(alerts, |a| &a.message))
+        .bind(raw)
+        .execute(c)
+        .await?;
     Ok(())
 }
 

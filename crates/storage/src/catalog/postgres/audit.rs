@@ -1,5 +1,6 @@
 //! The two audit logs, their partitions and their retention.
 
+use super::alerts::Known;
 use super::pool::Access;
 use super::values::{Key, Time, compact, fit, int4, no_nul};
 use super::{Change, Conditions, PostgresCatalog};
@@ -11,8 +12,8 @@ use crate::catalog::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::{AlertState, EventId, OrgId, RuleId, Timestamp};
-use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Row};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -178,8 +179,13 @@ async fn take_events(c: &mut PgConnection, before: Timestamp, limit: i64, keep: 
     Ok(u64::try_from(taken).unwrap_or(0))
 }
 
-/// Inserts what is not there yet, and counts it.
-pub(super) async fn insert_entries(c: &mut PgConnection, org: &OrgId, entries: &[AuditEntry]) -> StorageResult<()> {
+/// Inserts and counts.
+pub(super) async fn insert_entries(
+    c: &mut PgConnection,
+    org: &OrgId,
+    entries: &[AuditEntry],
+    known: Known,
+) -> StorageResult<()> {
     // In the order of the ids: two workers with the same events wait for one another, never in a
     // circle.
     let mut sorted: Vec<&AuditEntry> = entries.iter().collect();
@@ -192,13 +198,13 @@ pub(super) async fn insert_entries(c: &mut PgConnection, org: &OrgId, entries: &
             rows += 1;
         }
         let (chunk, later) = rest.split_at(rows);
-        insert_chunk(c, org, chunk).await?;
+        insert_chunk(c, org, chunk, known).await?;
         rest = later;
     }
     Ok(())
 }
 
-async fn insert_chunk(c: &mut PgConnection, org: &OrgId, entries: &[&AuditEntry]) -> StorageResult<()> {
+async fn insert_chunk(c: &mut PgConnection, org: &OrgId, entries: &[&AuditEntry], known: Known) -> StorageResult<()> {
     let ids: Vec<Key> = entries.iter().map(|e| Key(e.event_id.to_u128())).collect();
     let times: Vec<Time> = entries.iter().map(|e| Time(e.event_timestamp)).collect();
     let hosts: Vec<Cow<'_, str>> = entries.iter().map(|e| fit(&e.hostname, HOST_CHARS)).collect();
@@ -206,27 +212,29 @@ async fn insert_chunk(c: &mut PgConnection, org: &OrgId, entries: &[&AuditEntry]
     let decisions: Vec<Cow<'_, str>> = entries.iter().map(|e| fit(&e.handling_decision, DECISION_CHARS)).collect();
     let forwarded: Vec<bool> = entries.iter().map(|e| e.forwarded).collect();
     let raw: Vec<Cow<'_, str>> = entries.iter().map(|e| text_of(&e.raw_message)).collect();
-    sqlx::query(
+    let sql = format!(
         "WITH added AS ( \
              INSERT INTO event_audit_log (org, event_id, event_timestamp, hostname, matched_rule_id, \
                                           handling_decision, forwarded_to_moog, raw_message) \
              SELECT $1, * FROM UNNEST($2, $3, $4::text[], $5, $6::text[], $7, $8::text[]) \
-             ON CONFLICT (event_id, matched_rule_id, org, event_timestamp) DO NOTHING \
+             {} \
              RETURNING tableoid) \
          INSERT INTO muttd_event_counts (part, org, rows) \
          SELECT k.relname, $1, a.n FROM (SELECT tableoid, count(*) AS n FROM added GROUP BY tableoid) a \
          JOIN pg_class k ON k.oid = a.tableoid",
-    )
-    .bind(org.as_str())
-    .bind(ids)
-    .bind(times)
-    .bind(hosts)
-    .bind(rules)
-    .bind(decisions)
-    .bind(forwarded)
-    .bind(raw)
-    .execute(c)
-    .await?;
+        known.clause("event_id, matched_rule_id, org, event_timestamp")
+    );
+    sqlx::query(AssertSqlSafe(sql))
+        .bind(org.as_str())
+        .bind(ids)
+        .bind(times)
+        .bind(hosts)
+        .bind(rules)
+        .bind(decisions)
+        .bind(forwarded)
+        .bind(raw)
+        .execute(c)
+        .await?;
     Ok(())
 }
 

@@ -12,12 +12,13 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Executor, Row};
 
 /// In order; the first is version 1. A step that was released never changes.
-const STEPS: [(&str, &str); 5] = [
+const STEPS: [(&str, &str); 6] = [
     ("settings", include_str!("../../../migrations/postgres/0001_settings.sql")),
     ("event_audit", include_str!("../../../migrations/postgres/0002_event_audit.sql")),
     ("functions", include_str!("../../../migrations/postgres/0003_functions.sql")),
     ("alerts", include_str!("../../../migrations/postgres/0004_alerts.sql")),
     ("users", include_str!("../../../migrations/postgres/0005_users.sql")),
+    ("alert_indexes", include_str!("../../../migrations/postgres/0006_alert_indexes.sql")),
 ];
 
 /// Number of the advisory lock: "muttd" in ASCII.

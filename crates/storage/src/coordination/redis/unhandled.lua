@@ -3,35 +3,29 @@
 -- KEYS  1 the index of counters by when they were last seen; the others: counters
 -- ARGV  1 the caller's time in µs, or '' for the time of this server
 --       2 threshold  3 expiry in ms  4 most counters kept  5 seconds an event is remembered
---       6 prefix of the sets of events with rare numbers  7 how many bitmaps follow
---       then the bitmaps' keys; then for each counter its events, 34 bytes each: 2 bytes naming a
---       bitmap (from 0) or, with the highest bit set, a set; 6 bytes of number; 26 characters of id
+--       6 prefix of the sets of events with rare numbers
+--       7 '1' when all events have numbers of bitmaps and none is there twice
+--       8 how many bitmaps follow; then for each its key, the byte where the call's events begin and,
+--       from there, the bits of these events
+--       then for each counter its events, 34 bytes each: 2 bytes naming a bitmap (from 0) or, with the
+--       highest bit set, a set; 6 bytes of number; 26 characters of id
 -- Returns {counters dropped because there were too many, then for each counter that has triggered
 --       its number in KEYS (2 is the first) and the id of the event that did it}.
 --
 -- An event that finds its counter triggered already adds nothing, so it need not be remembered.
 
-local RECORD, SWEPT_MAX, DROPPED_MAX, FEW = 34, 100, 10000, 8
+local RECORD, SWEPT_MAX, DROPPED_MAX, FEW, INDEXED_AT_ONCE = 34, 100, 10000, 8, 1000
 
 local time = redis.call('TIME')
 local server_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local by_caller = ARGV[1] ~= ''
 local now = by_caller and tonumber(ARGV[1]) or server_us
 local threshold, expiry, keys_max, remembered = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local rare, bitmaps = ARGV[6], tonumber(ARGV[7])
+local rare, plain, bitmaps = ARGV[6], ARGV[7] == '1', tonumber(ARGV[8])
+local RECORDS = 8 + 3 * bitmaps
 local index = KEYS[1]
 local window = math.floor(server_us / 1000000 / remembered)
 local now_text = string.format('%.0f', now)
-
--- A key that holds something else than a text is somebody's mistake; it must not stop the rest.
-local function read(key)
-    local value = redis.pcall('GET', key)
-    if type(value) == 'table' then
-        redis.call('DEL', key)
-        return false
-    end
-    return value
-end
 
 local function remove(key)
     return redis.call('DEL', key, key .. ':triggered', key .. ':until')
@@ -44,7 +38,7 @@ local blocks = {}
 local function mark_in_bitmap(name, number)
     local block = blocks[name]
     if not block then
-        local key = ARGV[8 + name]
+        local key = ARGV[9 + 3 * name]
         block = {key = key, old = redis.call('GET', key) or '', bytes = {}, added = {}}
         blocks[name] = block
     end
@@ -98,6 +92,35 @@ local function is_new(name_high, name_low, n1, n2, n3, n4, n5, n6)
     return mark_in_set(name - 32768, ((((n1 * 256 + n2) * 256 + n3) * 256 + n4) * 256 + n5) * 256 + n6)
 end
 
+-- Whether no event of this call was counted before; then all of them are marked at once, without a
+-- look at each.
+local function all_are_new()
+    if not plain then
+        return false
+    end
+    local changed = {}
+    for n = 0, bitmaps - 1 do
+        local key, from, bits = ARGV[9 + 3 * n], tonumber(ARGV[10 + 3 * n]), ARGV[11 + 3 * n]
+        local old = redis.call('GETRANGE', key, from, from + #bits - 1)
+        if #old > 0 then
+            local was, is = {string.byte(old, 1, -1)}, {string.byte(bits, 1, -1)}
+            for at = 1, #was do
+                if bit.band(was[at], is[at]) ~= 0 then
+                    return false
+                end
+                is[at] = is[at] + was[at]
+            end
+            bits = string.char(unpack(is))
+        end
+        changed[#changed + 1] = {key, from, bits}
+    end
+    for _, change in ipairs(changed) do
+        redis.call('SETRANGE', unpack(change))
+        redis.call('EXPIRE', change[1], remembered)
+    end
+    return true
+end
+
 -- Nothing outlives the policy of now. By a caller's clock Redis cannot expire: a key says until when.
 local function live_on(key, name)
     if by_caller then
@@ -120,37 +143,51 @@ local function begin(key, name, value)
     end
 end
 
-local answer = {0}
+local triggered_keys = {}
 for i = 2, #KEYS do
     local key = KEYS[i]
-    local triggered_key = key .. ':triggered'
+    triggered_keys[i] = key .. ':triggered'
     if by_caller and now >= (tonumber(redis.call('GET', key .. ':until') or '') or math.huge) then
         remove(key)
     end
-    local triggered = read(triggered_key)
+end
+-- A key that holds something else than a text reads as nothing, and is written over.
+local answer, counts, triggers = {0}, {}, {}
+if #KEYS > 1 then
+    counts = redis.call('MGET', unpack(KEYS, 2))
+    triggers = redis.call('MGET', unpack(triggered_keys, 2, #KEYS))
+end
+local nobody_is_known = all_are_new()
+for i = 2, #KEYS do
+    local key, before, triggered = KEYS[i], counts[i - 1], triggers[i - 1]
     if triggered then
-        live_on(triggered_key, key)
+        live_on(triggered_keys[i], key)
         answer[#answer + 1] = i
         answer[#answer + 1] = string.match(triggered, 'evt_(%w+)$') or ''
     else
-        local before = read(key)
         local is_kept = before and #before <= 15 and string.match(before, '^%d+$')
         local count = is_kept and tonumber(before) or 0
-        local added = 0
-        local records = ARGV[7 + bitmaps + i - 1]
-        local by
-        for at = 1, #records, RECORD do
-            if is_new(string.byte(records, at, at + 7)) then
-                added = added + 1
-                if count + added >= threshold then
-                    by = string.sub(records, at + 8, at + RECORD - 1)
-                    break
+        local records = ARGV[RECORDS + i - 1]
+        local added, by = 0, nil
+        if nobody_is_known then
+            added = math.min(#records / RECORD, math.max(threshold - count, 1))
+            if count + added >= threshold then
+                by = string.sub(records, added * RECORD - 25, added * RECORD)
+            end
+        else
+            for at = 1, #records, RECORD do
+                if is_new(string.byte(records, at, at + 7)) then
+                    added = added + 1
+                    if count + added >= threshold then
+                        by = string.sub(records, at + 8, at + RECORD - 1)
+                        break
+                    end
                 end
             end
         end
         if by then
             redis.call('DEL', key)
-            begin(triggered_key, key, string.format('%.0f evt_%s', count + added, by))
+            begin(triggered_keys[i], key, string.format('%.0f evt_%s', count + added, by))
             answer[#answer + 1] = i
             answer[#answer + 1] = by
         elseif added > 0 then
@@ -162,7 +199,14 @@ for i = 2, #KEYS do
             end
         end
     end
-    redis.call('ZADD', index, now_text, key)
+end
+for from = 2, #KEYS, INDEXED_AT_ONCE do
+    local seen = {}
+    for i = from, math.min(from + INDEXED_AT_ONCE - 1, #KEYS) do
+        seen[#seen + 1] = now_text
+        seen[#seen + 1] = KEYS[i]
+    end
+    redis.call('ZADD', index, unpack(seen))
 end
 for _, block in pairs(blocks) do
     write_bitmap(block)

@@ -21,6 +21,7 @@ static OBSERVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("un
 /// Events in one script call, which holds Redis up for about a microsecond each.
 const CALL_EVENTS_MAX: usize = 4_096;
 const BLOCK_BITS: u32 = 12;
+const BLOCK_BYTES: usize = (1 << BLOCK_BITS) / 8;
 /// Numbers from here on are taken as random. A run of ours gets here after 12 days of a million
 /// events a second; its events are then only remembered in the other shape.
 const RARE_FROM: u64 = 1 << 40;
@@ -32,7 +33,33 @@ const ID_PREFIX: &str = "evt_";
 #[derive(Default)]
 struct Call {
     counters: Vec<Counter>,
-    blocks: Vec<(u32, u64)>,
+    blocks: Vec<Block>,
+    /// Some event is there twice, or has a number of the rare shape.
+    special: bool,
+}
+
+/// A bitmap with the bits of a call's events.
+struct Block {
+    run: u32,
+    number: u64,
+    bits: Box<[u8; BLOCK_BYTES]>,
+}
+
+impl Block {
+    /// Sets a bit as SETBIT counts them, the first one highest; whether it was set already.
+    fn mark(&mut self, number: u64) -> bool {
+        let (byte, mask) = (number as usize / 8, 128 >> (number % 8));
+        let was = self.bits[byte] & mask != 0;
+        self.bits[byte] |= mask;
+        was
+    }
+
+    /// The first byte with a bit, and all from there to the last such byte.
+    fn written(&self) -> (usize, &[u8]) {
+        let first = self.bits.iter().position(|b| *b != 0).unwrap_or(0);
+        let end = self.bits.iter().rposition(|b| *b != 0).map_or(first, |last| last + 1);
+        (first, &self.bits[first..end])
+    }
 }
 
 struct Counter {
@@ -74,14 +101,17 @@ impl RedisCoordination {
             });
             let id = event.event_id;
             let (name, number) = if id.counter() < RARE_FROM {
-                let block = (id.run(), id.counter() >> BLOCK_BITS);
-                let name = *blocks.entry(block).or_insert_with(|| {
-                    call.blocks.push(block);
+                let (run, number) = (id.run(), id.counter() >> BLOCK_BITS);
+                let name = *blocks.entry((run, number)).or_insert_with(|| {
+                    call.blocks.push(Block { run, number, bits: Box::new([0; BLOCK_BYTES]) });
                     // One call has no more blocks than events.
                     (call.blocks.len() - 1) as u16
                 });
-                (name, id.counter() & ((1 << BLOCK_BITS) - 1))
+                let bit = id.counter() & ((1 << BLOCK_BITS) - 1);
+                call.special |= call.blocks[usize::from(name)].mark(bit);
+                (name, bit)
             } else {
+                call.special = true;
                 (RARE_FLAG | (id.run() % RARE_SETS) as u16, id.counter())
             };
             let counter = &mut call.counters[counter];
@@ -109,9 +139,11 @@ impl RedisCoordination {
             .arg(policy.keys_max.max(1))
             .arg(remembered)
             .arg(format!("{prefix}_seen:rare:"))
+            .arg(u8::from(!call.special))
             .arg(call.blocks.len());
-        for (run, block) in &call.blocks {
-            script.arg(format!("{prefix}_seen:{run:08x}:{block:x}"));
+        for block in &call.blocks {
+            let (first, bits) = block.written();
+            script.arg(format!("{prefix}_seen:{:08x}:{:x}", block.run, block.number)).arg(first).arg(bits);
         }
         for counter in &call.counters {
             script.arg(&counter.records[..]);

@@ -144,7 +144,8 @@ impl Lane {
             call.key(&shared.keys.list).key(shared.processing(&self.worker)).key(shared.heartbeat(&self.worker));
             call.arg(limit);
             match self.once::<Option<Vec<Bytes>>>(state, &call).await? {
-                Some(records) => {
+                Some(mut records) => {
+                    records.reverse();
                     state.held.add(records, Instant::now());
                     return Ok(());
                 }
