@@ -46,7 +46,7 @@ async fn main() {
     let (total, batch) = (number(1_000_000), number(5_000));
     let parent = args.next().unwrap_or_else(|| "/tmp".into());
     let dir = tempfile::tempdir_in(parent).unwrap();
-    let store = open(EventStoreConfig::Sqlite { dir: dir.path().to_owned() }).await.unwrap();
+    let store = open(EventStoreConfig::Sqlite { dir: dir.path().to_owned(), read_also: Vec::new() }).await.unwrap();
 
     let batches: Vec<Vec<StoredEvent>> =
         (0..total / batch).map(|b| (b * batch..(b + 1) * batch).map(|i| event(i, 20_000)).collect()).collect();

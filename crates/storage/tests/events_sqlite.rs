@@ -11,7 +11,7 @@ use storage::events::{EventQuery, EventStore, EventStoreConfig, StoredEvent, con
 const DAY: i64 = 86_400;
 
 async fn store(dir: &Path) -> Arc<dyn EventStore> {
-    open(EventStoreConfig::Sqlite { dir: dir.to_owned() }).await.unwrap()
+    open(EventStoreConfig::Sqlite { dir: dir.to_owned(), read_also: Vec::new() }).await.unwrap()
 }
 
 fn event(day: i64, number: u64) -> StoredEvent {

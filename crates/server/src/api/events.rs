@@ -14,6 +14,9 @@ use std::sync::Arc;
 use storage::catalog::{AlertFilter, AlertRecord};
 use storage::events::{EventQuery, StoredEvent};
 
+/// What a process answers that cannot know.
+const NOT_SEEN: &str = "this process keeps no events and was not told who does: set events.read_also, or ask a process \
+                        with the role alerter";
 const SEVERITY: &str = "a syslog severity, 0 to 7 or a word such as err";
 
 /// Newest first; `next` is what to pass as `before` for older ones.
@@ -31,7 +34,11 @@ pub async fn search(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> A
     };
     let found = api.ask("events_search", api.deps.events.search(&api.deps.org, &query)).await?;
     let next = (found.len() == limit).then(|| found.last().map(|event| event.id.to_string())).flatten();
-    Ok(Json(json!({ "events": found.iter().map(event_shown).collect::<Vec<_>>(), "next": next })))
+    let mut answer = json!({ "events": found.iter().map(event_shown).collect::<Vec<_>>(), "next": next });
+    if !api.deps.sees_events {
+        answer["note"] = json!(NOT_SEEN);
+    }
+    Ok(Json(answer))
 }
 
 pub async fn one(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
@@ -39,6 +46,7 @@ pub async fn one(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResu
     let found = api.ask("events_get", api.deps.events.get(&api.deps.org, id)).await?;
     match found {
         Some(event) => Ok(Json(event_shown(&event))),
+        None if !api.deps.sees_events => Err(ApiError::not_found(NOT_SEEN)),
         None => Err(ApiError::not_found("no such event is stored; /api/v2/trace/{id} tells where it may be")),
     }
 }

@@ -103,6 +103,9 @@ pub struct ApiState {
     pub prometheus: Option<Prometheus>,
     /// Names of the alert channels, whose breakers the dashboard shows.
     pub channels: Vec<String>,
+    /// Whether `events` is where events are kept, or sees where: not in a process without an alerter
+    /// that was not told of any.
+    pub sees_events: bool,
     pub org: OrgId,
     pub options: ApiOptions,
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use storage::StorageResult;
 use storage::catalog::{Catalog, CatalogConfig};
 use storage::coordination::Coordination;
-use storage::events::{EventStore, EventStoreConfig};
+use storage::events::EventStore;
 use storage::queue::Queues;
 
 /// What the roles share. Cheap to clone.
@@ -63,9 +63,7 @@ impl Parts {
         let (queues, catalog, events, coordination) = tokio::try_join!(
             patiently("queue", &health, stop, || storage::queue::open(stores.queue.clone(), Arc::clone(clock))),
             patiently("catalog", &health, stop, || storage::catalog::open(catalog_config.clone())),
-            patiently("events", &health, stop, || {
-                storage::events::open(EventStoreConfig::Sqlite { dir: dir.join("events") })
-            }),
+            patiently("events", &health, stop, || storage::events::open(stores.events.clone())),
             patiently("coordination", &health, stop, || storage::coordination::open(stores.coordination.clone())),
         )?;
         let mut opened = Vec::new();

@@ -111,6 +111,7 @@ pub const BINDINGS: &[Binding] = &[
     seconds("VAULT_RENEW_CHECK_INTERVAL", "vault.renew_check_ms"),
     seconds("VAULT_REFRESH_INTERVAL", "vault.refresh_ms"),
     plain("MUTT_CATALOG", "catalog.type"),
+    list("MUTT_EVENTS_READ_ALSO", "events.read_also"),
     plain("MUTT_COORDINATION", "coordination.type"),
     plain("MUTT_QUEUE", "queue.type"),
     plain("MAX_INGEST_QUEUE_SIZE", "queue.ingest_records_max"),

@@ -18,6 +18,7 @@ pub struct Raw {
     pub vault: Vault,
     pub catalog: Kind,
     pub coordination: Kind,
+    pub events: Events,
     pub queue: Queue,
     pub alerter: Alerter,
     pub forwarder: Forwarder,
@@ -35,6 +36,12 @@ pub struct Log {
     pub level: String,
     pub json: bool,
     pub pod_name: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    pub read_also: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use storage::catalog::{CatalogConfig, PgTls, PostgresConfig};
 use storage::coordination::{CoordinationConfig, RedisCoordinationConfig};
+use storage::events::EventStoreConfig;
 use storage::queue::{QueueConfig, QueueLimits, RedisQueueConfig, RedisQueueKeys};
 use storage::{RedisAddress, RedisConfig, RedisPlace, RedisTls};
 
@@ -18,6 +19,7 @@ pub struct StoreSettings {
     pub queue: QueueConfig,
     pub catalog: CatalogConfig,
     pub coordination: CoordinationConfig,
+    pub events: EventStoreConfig,
     pub vault: Option<VaultConfig>,
     /// Secrets that file or environment give, by the names of [`runtime::secrets::NAMES`].
     pub given: BTreeMap<String, Local>,
@@ -113,7 +115,15 @@ pub fn stores(
             sqlite()
         }
     };
-    StoreSettings { queue, catalog, coordination, vault: vault(check, &raw.vault), given: given(raw, environment) }
+    let events = EventStoreConfig::Sqlite { dir: data_dir.join("events"), read_also: raw.events.read_also.clone() };
+    StoreSettings {
+        queue,
+        catalog,
+        coordination,
+        events,
+        vault: vault(check, &raw.vault),
+        given: given(raw, environment),
+    }
 }
 
 /// Secrets by the names that Vault uses too. What the settings say goes before files that only the

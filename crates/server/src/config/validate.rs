@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 use storage::coordination::{BreakerSettings, RateLimit, UnhandledPolicy};
+use storage::events::EventStoreConfig;
 use storage::queue::QueueLimits;
 
 /// A part of the product that can run alone or with others in one process.
@@ -177,6 +178,12 @@ impl Config {
 
     pub fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
+    }
+
+    /// Whether this process keeps events, or was told where others do.
+    pub fn sees_events(&self) -> bool {
+        let EventStoreConfig::Sqlite { read_also, .. } = &self.stores.events;
+        self.has(Role::Alerter) || !read_also.is_empty()
     }
 
     /// Every TCP address that the chosen roles listen on.

@@ -7,7 +7,7 @@ use testkit::wait_until;
 
 const SOON: Duration = Duration::from_secs(20);
 
-async fn get(member: &Member, path: &str) -> Value {
+pub async fn get(member: &Member, path: &str) -> Value {
     let http = server::commands::http_client(SOON).unwrap();
     let response = http.get(member.url(path)).header("x-api-key", WEB_KEY).send().await.unwrap();
     assert_eq!(response.status(), 200, "{path}");

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod drop_in;
+mod events;
 mod kill;
 mod limit;
 mod rotation;

@@ -11,6 +11,7 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+mod several;
 mod sqlite;
 
 use crate::StorageResult;
@@ -54,6 +55,9 @@ pub struct EventQuery {
     pub limit: usize,
 }
 
+/// Rows of one search at most.
+const SEARCH_ROWS_MAX: usize = 1_000;
+
 /// Events of one minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinuteCount {
@@ -93,14 +97,22 @@ pub trait EventStore: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub enum EventStoreConfig {
     /// `dir/<org>/<YYYY-MM-DD>.db`, one SQLite file per organisation and day.
-    Sqlite { dir: PathBuf },
+    Sqlite {
+        dir: PathBuf,
+        /// Folders of other processes' stores, to read: `*` stands for any part of a name.
+        read_also: Vec<String>,
+    },
 }
 
 pub async fn open(config: EventStoreConfig) -> StorageResult<Arc<dyn EventStore>> {
     match config {
-        EventStoreConfig::Sqlite { dir } => {
-            let store = blocking(move || sqlite::SqliteEvents::open(dir)).await?;
-            Ok(Arc::new(store))
+        EventStoreConfig::Sqlite { dir, read_also } => {
+            let own_dir = dir.clone();
+            let own = blocking(move || sqlite::SqliteEvents::open(dir)).await?;
+            if read_also.is_empty() {
+                return Ok(Arc::new(own));
+            }
+            Ok(Arc::new(several::Several::new(own, own_dir, read_also)?))
         }
     }
 }

@@ -15,9 +15,25 @@ enum Purpose {
     Subscriptions,
 }
 
+/// Who is spoken to, for the text of an error.
+#[derive(Clone, Copy)]
+enum Server {
+    Redis,
+    Sentinel,
+}
+
 enum Opened {
     Commands(MultiplexedConnection),
     Subscriptions(Box<PubSub>),
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Redis => "Redis",
+            Self::Sentinel => "Sentinel",
+        })
+    }
 }
 
 /// Opens connections as configured. Holds the CA, read once.
@@ -44,13 +60,13 @@ impl Connector {
     /// A connection whose commands end after `answer_timeout`.
     pub async fn connect(&self, answer_timeout: Duration) -> StorageResult<MultiplexedConnection> {
         let address = self.server().await?;
-        self.command_connection(&address, self.config.db, answer_timeout).await
+        self.command_connection(Server::Redis, &address, self.config.db, answer_timeout).await
     }
 
     /// A connection for subscriptions.
     pub async fn subscriber(&self) -> StorageResult<PubSub> {
         let address = self.server().await?;
-        match self.open(&address, self.config.db, Purpose::Subscriptions).await? {
+        match self.open(Server::Redis, &address, self.config.db, Purpose::Subscriptions).await? {
             Opened::Subscriptions(subscriber) => Ok(*subscriber),
             Opened::Commands(_) => unreachable!("a purpose opens its own kind"),
         }
@@ -58,11 +74,12 @@ impl Connector {
 
     async fn command_connection(
         &self,
+        server: Server,
         address: &RedisAddress,
         db: i64,
         answer_timeout: Duration,
     ) -> StorageResult<MultiplexedConnection> {
-        match self.open(address, db, Purpose::Commands(answer_timeout)).await? {
+        match self.open(server, address, db, Purpose::Commands(answer_timeout)).await? {
             Opened::Commands(connection) => Ok(connection),
             Opened::Subscriptions(_) => unreachable!("a purpose opens its own kind"),
         }
@@ -107,14 +124,14 @@ impl Connector {
     }
 
     async fn ask_sentinel(&self, node: &RedisAddress, master: &str) -> StorageResult<Option<(String, u16)>> {
-        let mut connection = self.command_connection(node, 0, self.config.answer_timeout).await?;
+        let mut connection = self.command_connection(Server::Sentinel, node, 0, self.config.answer_timeout).await?;
         let mut command = redis::cmd("SENTINEL");
         command.arg("get-master-addr-by-name").arg(master);
-        command.query_async(&mut connection).await.map_err(|e| explain(&format!("Sentinel at {node}"), e))
+        command.query_async(&mut connection).await.map_err(|e| explain(&format!("{} at {node}", Server::Sentinel), e))
     }
 
     async fn is_master(&self, address: &RedisAddress) -> StorageResult<bool> {
-        let mut connection = self.command_connection(address, 0, self.config.answer_timeout).await?;
+        let mut connection = self.command_connection(Server::Redis, address, 0, self.config.answer_timeout).await?;
         let role: Vec<redis::Value> = redis::cmd("ROLE")
             .query_async(&mut connection)
             .await
@@ -123,7 +140,7 @@ impl Connector {
     }
 
     /// Tries each login until one is let in.
-    async fn open(&self, address: &RedisAddress, db: i64, purpose: Purpose) -> StorageResult<Opened> {
+    async fn open(&self, server: Server, address: &RedisAddress, db: i64, purpose: Purpose) -> StorageResult<Opened> {
         let mut logins = self.config.credentials.logins();
         if logins.is_empty() {
             logins.push(Login { user: None, password: runtime::Secret::new("") });
@@ -137,13 +154,13 @@ impl Connector {
             match opened {
                 Ok(opened) => return Ok(opened),
                 Err(error) if is_refused_login(&error) => refused = Some(error),
-                Err(error) => return Err(explain(&format!("Redis at {address}"), error)),
+                Err(error) => return Err(explain(&format!("{server} at {address}"), error)),
             }
         }
         let detail = refused.map(|e| e.to_string()).unwrap_or_default();
         Err(StorageError::new(
             ErrorKind::Unavailable,
-            format!("Redis at {address} refuses each of the {} logins: {detail}", logins.len()),
+            format!("{server} at {address} refuses each of the {} logins: {detail}", logins.len()),
         ))
     }
 

@@ -9,6 +9,7 @@ mod postgres;
 mod prometheus;
 mod redis;
 mod rsyslog;
+mod sentinel;
 mod snmptrapd;
 
 pub use certs::TestCerts;
@@ -19,4 +20,5 @@ pub use postgres::{PostgresOptions, PostgresServer};
 pub use prometheus::PrometheusServer;
 pub use redis::{RedisOptions, RedisServer};
 pub use rsyslog::Rsyslog;
+pub use sentinel::{RedisGroup, SENTINEL_MASTER};
 pub use snmptrapd::Snmptrapd;

@@ -1,7 +1,7 @@
 //! A Redis of the test's own.
 
 use super::{Daemon, TestCerts};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -43,7 +43,7 @@ impl RedisServer {
 
     /// Starts it after [`Self::kill`] or [`Self::stop`], on the same port with the same data.
     pub fn start_again(&mut self) {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         let port = self.port.to_string();
         command.current_dir(self.dir.path()).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
         match &self.certs {
@@ -119,6 +119,12 @@ impl RedisServer {
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         (output.status.success() && !text.starts_with("ERR") && !text.contains("refused")).then_some(text)
     }
+}
+
+/// `redis-server`, or the one that `MUTT_TEST_REDIS` names: another version.
+#[expect(clippy::disallowed_methods, reason = "which server a test run is for")]
+pub(super) fn program() -> PathBuf {
+    std::env::var_os("MUTT_TEST_REDIS").map_or_else(|| "redis-server".into(), PathBuf::from)
 }
 
 #[cfg(test)]

@@ -56,7 +56,9 @@ pub async fn state(dir: &Path) -> ApiState {
 
 async fn state_at(dir: &Path, clock: Arc<dyn Clock>) -> ApiState {
     let catalog = storage::catalog::open(CatalogConfig::Sqlite { file: dir.join("catalog.db") }).await.unwrap();
-    let events = storage::events::open(EventStoreConfig::Sqlite { dir: dir.join("events") }).await.unwrap();
+    let events = storage::events::open(EventStoreConfig::Sqlite { dir: dir.join("events"), read_also: Vec::new() })
+        .await
+        .unwrap();
     let coordination =
         storage::coordination::open(CoordinationConfig::Local { file: dir.join("coordination.db") }).await.unwrap();
     let limits = QueueLimits { ingest_records_max: 20, other_records_max: 1_000, ..QueueLimits::default() };
@@ -78,6 +80,7 @@ async fn state_at(dir: &Path, clock: Arc<dyn Clock>) -> ApiState {
         keys: vec![Secret::new("another-key"), Secret::new(KEY)].into(),
         prometheus: None,
         channels: vec!["moog".into()],
+        sees_events: true,
         org: OrgId::default(),
         options: ApiOptions { metrics_cache: Duration::ZERO, ..ApiOptions::default() },
     }

@@ -14,7 +14,7 @@ mod reader;
 mod text;
 mod writer;
 
-use super::{EventQuery, EventStore, MinuteCount, StoredEvent};
+use super::{EventQuery, EventStore, MinuteCount, SEARCH_ROWS_MAX, StoredEvent};
 use crate::sqlite::{blocking, create_folder};
 use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
@@ -37,9 +37,6 @@ const WRITERS: usize = 2;
 const SEARCHES_MAX: usize = 2;
 /// Reads that touch a few rows and run at once.
 const LOOKUPS_MAX: usize = 4;
-/// Rows of one search at most.
-const SEARCH_ROWS_MAX: usize = 1_000;
-
 pub(super) struct SqliteEvents {
     shared: Arc<Shared>,
     writers: Vec<Writer>,
@@ -67,20 +64,33 @@ impl Shared {
 impl SqliteEvents {
     pub fn open(dir: PathBuf) -> StorageResult<Self> {
         create_folder(&dir)?;
-        let shared = Arc::new(Shared {
-            readers: Readers::new(dir.clone()),
-            dir,
-            totals: Mutex::default(),
-            put_aside: AtomicU64::new(0),
-        });
-        let writers = (0..WRITERS).map(|_| Writer::start(Arc::clone(&shared))).collect::<StorageResult<_>>()?;
-        Ok(Self {
-            shared,
-            writers,
+        let mut store = Self::at(dir, true);
+        store.writers = (0..WRITERS).map(|_| Writer::start(Arc::clone(&store.shared))).collect::<StorageResult<_>>()?;
+        Ok(store)
+    }
+
+    /// To read what another process writes in `dir`.
+    pub fn of_another(dir: PathBuf) -> Self {
+        Self::at(dir, false)
+    }
+
+    fn at(dir: PathBuf, is_ours: bool) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                readers: Readers::new(dir.clone(), is_ours),
+                dir,
+                totals: Mutex::default(),
+                put_aside: AtomicU64::new(0),
+            }),
+            writers: Vec::new(),
             hasher: RandomState::new(),
             searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
             lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)),
-        })
+        }
+    }
+
+    fn is_of_another(&self) -> bool {
+        self.writers.is_empty()
     }
 
     fn writer_of(&self, org: &OrgId) -> usize {
@@ -113,6 +123,11 @@ impl SqliteEvents {
         .await?;
         match result {
             Ok(found) => Ok(found),
+            Err(reader::ReadError::Broken(error)) if self.is_of_another() => {
+                let file = key.file(&self.shared.dir);
+                let text = format!("`{}` of another process is damaged", file.display());
+                Err(StorageError::with_source(ErrorKind::Unavailable, text, error))
+            }
             Err(reader::ReadError::Broken(error)) => {
                 self.writers[self.writer_of(&key.org)].put_aside(key.clone(), error.to_string(), generation).await?;
                 Ok(None)
@@ -133,6 +148,9 @@ impl EventStore for SqliteEvents {
     async fn append(&self, batch: Vec<StoredEvent>) -> StorageResult<usize> {
         if batch.iter().any(|event| !Day::of(event.id).has_a_name()) {
             return Err(StorageError::new(ErrorKind::Invalid, "an event id beyond the year 9999"));
+        }
+        if self.is_of_another() {
+            return Err(StorageError::new(ErrorKind::Invalid, "another process writes this event store"));
         }
         let mut parts: [Vec<StoredEvent>; WRITERS] = Default::default();
         let Some(first) = batch.first().map(|event| self.writer_of(&event.org)) else { return Ok(0) };
@@ -211,6 +229,10 @@ impl EventStore for SqliteEvents {
         let mut events = 0;
         for day in self.days(org).await? {
             let key = Key { org: org.clone(), day };
+            if self.is_of_another() {
+                events += self.read_day(&self.lookups, &key, Arc::default(), reader::total).await?.unwrap_or(0);
+                continue;
+            }
             let known = self.shared.totals().get(&key).copied();
             events += match known {
                 Some(total) => total,
@@ -226,6 +248,9 @@ impl EventStore for SqliteEvents {
 
     async fn drop_before(&self, keep_from: Timestamp) -> StorageResult<usize> {
         let mut dropped = 0;
+        if self.is_of_another() {
+            return Ok(dropped);
+        }
         let first_kept = Day::at(keep_from);
         let dir = self.shared.dir.clone();
         for org in blocking(move || layout::org_folders(&dir)).await? {

@@ -21,6 +21,7 @@ const CACHE_KIB: i64 = 1 << 10;
 /// Connections to day files.
 pub(super) struct Readers {
     dir: PathBuf,
+    idle_max: usize,
     idle: Mutex<Vec<(Key, Connection)>>,
     generation: AtomicU64,
 }
@@ -39,8 +40,10 @@ impl From<rusqlite::Error> for ReadError {
 }
 
 impl Readers {
-    pub fn new(dir: PathBuf) -> Self {
-        Self { dir, idle: Mutex::default(), generation: AtomicU64::new(0) }
+    /// `are_ours`: nobody else renames or removes the files, so that connections may be kept.
+    pub fn new(dir: PathBuf, are_ours: bool) -> Self {
+        let idle_max = if are_ours { IDLE_MAX } else { 0 };
+        Self { dir, idle_max, idle: Mutex::default(), generation: AtomicU64::new(0) }
     }
 
     /// Runs `work` on one snapshot of the file of `key`; `None` when there is no such file.
@@ -63,7 +66,7 @@ impl Readers {
         let mut idle = self.idle();
         if self.generation() == generation {
             idle.push((key.clone(), connection));
-            if idle.len() > IDLE_MAX {
+            if idle.len() > self.idle_max {
                 drop(idle.remove(0));
             }
         }
