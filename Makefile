@@ -49,6 +49,10 @@ test-tools:
 tools:
 	@bash scripts/tools.sh
 
+.PHONY: postgres-test
+postgres-test: tools test-tools ## The tests of the PostgreSQL driver on the oldest and newest servers, of npm packages
+	@bash scripts/postgres-versions.sh
+
 .PHONY: packaging-test
 packaging-test: tools test-tools ## The installer and the units in a booted systemd (root, some minutes); says NOT RUN where it cannot
 	$(CARGO) build --locked -p server --bin muttd

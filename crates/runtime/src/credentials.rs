@@ -18,7 +18,11 @@ pub struct Login {
 
 /// The logins to try, in order. Cheap to clone; clones see every change.
 #[derive(Debug, Clone)]
-pub struct Credentials(watch::Receiver<Vec<Login>>);
+pub struct Credentials {
+    logins: watch::Receiver<Vec<Login>>,
+    /// Counts the times that newer ones were asked for, where somebody can give them.
+    asked: Option<watch::Sender<u64>>,
+}
 
 /// Changes what its [`Credentials`] say.
 #[derive(Debug)]
@@ -28,7 +32,21 @@ impl Credentials {
     /// Logins that can be changed by the writer.
     pub fn new(logins: Vec<Login>) -> (CredentialsWriter, Self) {
         let (writer, reader) = watch::channel(logins);
-        (CredentialsWriter(writer), Self(reader))
+        (CredentialsWriter(writer), Self { logins: reader, asked: None })
+    }
+
+    /// The same; `asked` counts the calls of [`Self::refused`].
+    #[must_use]
+    pub fn asking(self, asked: watch::Sender<u64>) -> Self {
+        Self { asked: Some(asked), ..self }
+    }
+
+    /// The store takes none of these logins: whoever reads them from their source should look now and
+    /// not at the next turn. Returns at once.
+    pub fn refused(&self) {
+        if let Some(asked) = &self.asked {
+            asked.send_modify(|times| *times += 1);
+        }
     }
 
     /// One login that never changes.
@@ -38,12 +56,12 @@ impl Credentials {
 
     /// The logins of now, best first.
     pub fn logins(&self) -> Vec<Login> {
-        self.0.borrow().clone()
+        self.logins.borrow().clone()
     }
 
     /// Waits for the next change; never returns where nobody can change them any more.
     pub async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
+        if self.logins.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -1,7 +1,5 @@
 //! Redis under Sentinel: the master dies, a replica takes over, and nobody restarts us.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use bytes::Bytes;
 use model::{Durability, Timestamp};
 use runtime::{Clock, Credentials, Secret, SystemClock};

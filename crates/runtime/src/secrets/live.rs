@@ -80,8 +80,9 @@ struct State {
 }
 
 impl State {
-    fn new(set: SecretSet) -> Self {
-        let redis = Credentials::new(redis_logins(&set));
+    fn new(set: SecretSet, asked: &watch::Sender<u64>) -> Self {
+        let (writer, credentials) = Credentials::new(redis_logins(&set));
+        let redis = (writer, credentials.asking(asked.clone()));
         Self { set, redis, databases: BTreeMap::new(), lists: BTreeMap::new() }
     }
 
@@ -156,7 +157,8 @@ impl Secrets {
         tracing::info!(names = set.names().collect::<Vec<_>>().join(","), "the secrets are there");
         let (served_writer, served) = watch::channel(Served { number: 0, result: Ok(()) });
         let (asked, asked_reader) = watch::channel(0);
-        let shared = Arc::new(Shared { state: Mutex::new(State::new(set)), asked, served, counters });
+        let state = Mutex::new(State::new(set, &asked));
+        let shared = Arc::new(Shared { state, asked, served, counters });
         let refresher = Refresher {
             sources,
             shared: Arc::clone(&shared),
@@ -181,9 +183,9 @@ impl Secrets {
         if let Some((_, credentials)) = state.databases.get(user) {
             return credentials.clone();
         }
-        let made = Credentials::new(state.set.logins("DB_USER", Some(user), "DB_PASS"));
-        let credentials = made.1.clone();
-        state.databases.insert(user.to_owned(), made);
+        let (writer, credentials) = Credentials::new(state.set.logins("DB_USER", Some(user), "DB_PASS"));
+        let credentials = credentials.asking(self.0.asked.clone());
+        state.databases.insert(user.to_owned(), (writer, credentials.clone()));
         credentials
     }
 

@@ -69,6 +69,23 @@ async fn rotate(vault: &Vault, config: VaultConfig, ask: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_makes_us_read_at_once() {
+    let vault = Vault::start();
+    let live = Live::start(of_vault(VaultConfig { refresh_interval: NEVER, ..vault.config() }), REDIS).await;
+    let database = live.secrets.database_credentials("mutt_user");
+    vault.bao.kv_patch("mutt", &[("REDIS_PASS_CURRENT", "fresh"), ("DB_PASS_CURRENT", "fresher")]);
+    assert_eq!(live.redis(), STAGES[0], "nobody has asked");
+    live.secrets.redis_credentials().refused();
+    live.wait_redis(&["fresh"]).await;
+    vault.bao.kv_patch("mutt", &[("REDIS_PASS_CURRENT", "other")]);
+    for _ in 0..1_000 {
+        database.refused();
+    }
+    live.wait_redis(&["other"]).await;
+    assert!(live.secrets.counts().reads <= 5, "a storm of refusals is no storm of readings");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_an_api_key_both_values_count_while_both_are_there() {
     let vault = Vault::start();
     let live = Live::start(of_vault(vault.config()), &["INGEST_API_KEY"]).await;

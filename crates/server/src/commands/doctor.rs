@@ -7,6 +7,7 @@ use clap::Args;
 use std::fmt::Write as _;
 use std::net::TcpListener;
 use std::process::ExitCode;
+use storage::StorageResult;
 use storage::catalog::CatalogConfig;
 
 #[derive(Debug, Args)]
@@ -99,16 +100,8 @@ fn ports(config: &Config, findings: &mut Vec<Finding>) {
 
 /// Redis, PostgreSQL and Vault, where they are used.
 fn stores(config: &Config, findings: &mut Vec<Finding>) {
-    if let CatalogConfig::Postgres(postgres) = &config.stores.catalog {
-        let place = format!("{}:{}", postgres.host, postgres.port);
-        // A socket's folder is not an address.
-        let reached = if postgres.host.starts_with('/') { Ok(()) } else { reach(&place) };
-        findings.push(match reached {
-            Ok(()) => Finding::Good(format!("PostgreSQL at {place} can be reached")),
-            Err(error) => Finding::Bad(format!("PostgreSQL at {place} cannot be reached: {error}")),
-        });
-    }
-    if config.stores.redis().is_none() && config.stores.vault.is_none() {
+    let uses_postgres = matches!(config.stores.catalog, CatalogConfig::Postgres(_));
+    if config.stores.redis().is_none() && config.stores.vault.is_none() && !uses_postgres {
         return;
     }
     let asked = super::block_on(async {
@@ -122,29 +115,24 @@ fn stores(config: &Config, findings: &mut Vec<Finding>) {
         }
         let stores = config.stores.with_logins(&secrets.redis_credentials(), |user| secrets.database_credentials(user));
         if let Some(redis) = stores.redis() {
-            match storage::redis_advice(redis).await {
-                Ok(advice) if advice.is_empty() => {
-                    findings.push(Finding::Good(format!("Redis at {} answers and keeps what it takes", redis.place)));
-                }
-                Ok(advice) => findings.extend(advice.into_iter().map(Finding::Note)),
-                Err(error) => findings.push(Finding::Bad(format!("Redis cannot be used: {error}"))),
-            }
+            let good = format!("Redis at {} answers and keeps what it takes", redis.place);
+            findings.extend(judged("Redis", good, storage::redis_advice(redis).await));
+        }
+        if let CatalogConfig::Postgres(postgres) = &stores.catalog {
+            let good = format!("PostgreSQL at {}:{} answers, with our schema", postgres.host, postgres.port);
+            findings.extend(judged("PostgreSQL", good, storage::catalog::postgres_advice(postgres).await));
         }
         findings
     });
     findings.extend(asked.unwrap_or_default());
 }
 
-fn reach(place: &str) -> std::io::Result<()> {
-    use std::net::{TcpStream, ToSocketAddrs};
-    let mut last = std::io::Error::other("the name has no address");
-    for address in place.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, std::time::Duration::from_secs(5)) {
-            Ok(_) => return Ok(()),
-            Err(error) => last = error,
-        }
+fn judged(store: &str, good: String, advice: StorageResult<Vec<String>>) -> Vec<Finding> {
+    match advice {
+        Ok(advice) if advice.is_empty() => vec![Finding::Good(good)],
+        Ok(advice) => advice.into_iter().map(|text| Finding::Note(format!("{store}: {text}"))).collect(),
+        Err(error) => vec![Finding::Bad(format!("{store} cannot be used: {error}"))],
     }
-    Err(last)
 }
 
 fn channels(config: &Config, findings: &mut Vec<Finding>) {

@@ -114,6 +114,44 @@ async fn processes_that_start_before_their_stores_wait_and_say_for_what() {
     site.drained();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_catalog_is_away_keys_count_on_and_answers_say_what_is_missing() {
+    let mut site = Site::start(SiteOptions::default()).await;
+    let webui = site.member("webui");
+    let http = server::commands::http_client(SOON).unwrap();
+    let call = async |key: &str, method: &str, path: &str, body: Value| {
+        let request = http.request(method.parse().unwrap(), webui.url(path)).header("x-api-key", key);
+        let request = match body {
+            Value::Null => request,
+            body => request.header("content-type", "application/json").body(body.to_string()),
+        };
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_str::<Value>(&response.text().await.unwrap()).unwrap_or_default())
+    };
+    let ann = serde_json::json!({ "name": "ann", "role": "operator" });
+    assert_eq!(call(WEB_KEY, "POST", "/api/v2/users", ann).await.0, 201);
+    let (status, made) = call(WEB_KEY, "POST", "/api/v2/users/ann/keys", serde_json::json!({})).await;
+    assert_eq!(status, 201);
+    let key = made["key"].as_str().unwrap();
+    assert_eq!(call(key, "GET", "/api/v2/queues", Value::Null).await.0, 200);
+
+    site.postgres.kill();
+    // Of what does not need the catalog nothing is missing, for both kinds of key.
+    for key in [key, WEB_KEY] {
+        assert_eq!(call(key, "GET", "/api/v2/queues", Value::Null).await.0, 200);
+        let (status, answer) = call(key, "GET", "/api/v2/rules", Value::Null).await;
+        assert_eq!(status, 503, "{answer}");
+    }
+    assert_eq!(call("nobody's", "GET", "/api/v2/queues", Value::Null).await.0, 401);
+    assert!(wait_until(SOON, || webui.health() == Some(503)).await, "red while it is away");
+    site.postgres.start_again();
+    webui.healthy(SOON);
+    assert_eq!(call(key, "GET", "/api/v2/rules", Value::Null).await.0, 200);
+    assert_eq!(call(WEB_KEY, "DELETE", "/api/v2/users/ann", Value::Null).await.0, 200);
+    assert_eq!(call(key, "GET", "/api/v2/queues", Value::Null).await.0, 401, "and ends when it is revoked");
+}
+
 #[test]
 fn the_schema_can_be_made_before_anything_runs() {
     let postgres = testkit::servers::PostgresServer::start();

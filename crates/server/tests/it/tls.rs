@@ -113,6 +113,43 @@ async fn a_client_that_says_nothing_holds_up_nobody_nor_the_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_never_shakes_hands_is_dropped() {
+    let files = Files::new();
+    let server = files.server().await;
+    let mut silent = TcpStream::connect(server.addresses.webui.unwrap()).await.unwrap();
+    let ended = tokio::time::timeout(crate::support::SOON, silent.read(&mut [0; 1])).await;
+    assert!(matches!(ended.expect("the server closes it"), Ok(0) | Err(_)));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_1_2_is_spoken_only_where_the_dangerous_switch_is_set() {
+    let files = Files::new();
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let env = files.env();
+    let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let strict = load(dir.path(), &env, None);
+    let text = std::fs::read_to_string(dir.path().join("test.toml")).unwrap();
+    let text = text.replace("[webui]", "[webui]\ndangerous_allow_tls12 = true");
+    let file = dir.path().join("old-clients.toml");
+    std::fs::write(&file, text).unwrap();
+    let overrides =
+        server::config::Overrides { data_dir: Some(dir.path().join("data").display().to_string()), roles: None };
+    let loaded = server::config::load(Some(&file), &crate::support::environment(&env), &overrides).unwrap();
+    let (old, new) = (&rustls::version::TLS12, &rustls::version::TLS13);
+    for (config, speaks_old) in [(loaded.config, true), (strict, false)] {
+        let server = TestServer::start_with(Arc::clone(&dir), config).await;
+        let port = server.addresses.ingest.unwrap().port();
+        let ingest = format!("https://localhost:{port}/health");
+        let answers = async |version, url: &str| client(&[&files.certs.ca], version).get(url).send().await.is_ok();
+        assert!(answers(new, &health(&server)).await);
+        assert_eq!(answers(old, &health(&server)).await, speaks_old);
+        assert!(!answers(old, &ingest).await, "each listener has a switch of its own");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_is_taken_under_load_and_no_request_fails() {
     let files = Files::new();
     let server = files.server().await;

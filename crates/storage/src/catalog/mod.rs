@@ -27,7 +27,7 @@ mod postgres;
 mod sqlite;
 pub mod users;
 
-pub use postgres::{PgTls, PostgresConfig};
+pub use postgres::{PgTls, PostgresConfig, postgres_advice};
 
 use crate::StorageResult;
 use crate::sqlite::blocking;

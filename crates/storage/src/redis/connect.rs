@@ -157,6 +157,7 @@ impl Connector {
                 Err(error) => return Err(explain(&format!("{server} at {address}"), error)),
             }
         }
+        self.config.credentials.refused();
         let detail = refused.map(|e| e.to_string()).unwrap_or_default();
         Err(StorageError::new(
             ErrorKind::Unavailable,

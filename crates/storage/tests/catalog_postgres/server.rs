@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use storage::StorageError;
-use storage::catalog::{AuditFilter, Catalog, CatalogConfig, PgTls, PostgresConfig, open};
+use storage::catalog::{AuditFilter, Catalog, CatalogConfig, PgTls, PostgresConfig, open, postgres_advice};
 use testkit::servers::{PostgresOptions, PostgresServer, TestCerts};
 use tokio::task::JoinSet;
 
@@ -175,6 +175,8 @@ async fn logins_that_rotate_under_load_cause_no_error() {
     let server = PostgresServer::with(PostgresOptions { password: Some("old".into()), ..Default::default() });
     let login = |password: &str| Login { user: Some("mutt_user".into()), password: Secret::new(password) };
     let (writer, credentials) = Credentials::new(vec![login("old")]);
+    let (asked, times) = tokio::sync::watch::channel(0);
+    let credentials = credentials.asking(asked);
     let config = PostgresConfig { credentials, pool_min: 1, ..config(&server, server.database()) };
     let catalog = open(CatalogConfig::Postgres(config)).await.unwrap();
     let mut load = Load::new();
@@ -192,6 +194,7 @@ async fn logins_that_rotate_under_load_cause_no_error() {
     let (errors, recorded) = load.end().await;
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(rows(&catalog).await, recorded);
+    assert_eq!(*times.borrow(), 0, "one login always worked");
     let old = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'muttd' AND backend_start < '{changed}'"
     );
@@ -202,6 +205,7 @@ async fn logins_that_rotate_under_load_cause_no_error() {
     let error = catalog.ping().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().contains("refuses all 2 logins") && !error.to_string().contains("secret"), "{error}");
+    assert!(*times.borrow() > 0, "newer logins were asked for");
     writer.set(vec![login("wrong-secret"), login("next")]);
     catalog.ping().await.unwrap();
 }
@@ -259,4 +263,24 @@ async fn start_up_errors_say_what_is_wrong() {
     let closed = PostgresConfig::new("127.0.0.1", testkit::free_port(), "mutt_db", login());
     let error = open(CatalogConfig::Postgres(PostgresConfig { tls: PgTls::Off, ..closed })).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_is_told_what_is_wrong_with_a_server() {
+    let options = PostgresOptions { password: Some("pw".into()), ..Default::default() };
+    let server = PostgresServer::with(options);
+    let with = |password: &str| PostgresConfig {
+        credentials: Credentials::fixed(None, Secret::new(password)),
+        ..config(&server, server.database())
+    };
+    let advice = postgres_advice(&with("pw")).await.unwrap();
+    assert!(advice[0].contains("lacks 6 steps") && advice[0].contains("muttd migrate"), "{advice:?}");
+    drop(open(CatalogConfig::Postgres(with("pw"))).await.unwrap());
+    let advice = postgres_advice(&with("pw")).await.unwrap();
+    assert!(advice.iter().all(|text| text.starts_with("fsync is off")), "as the tests run it: {advice:?}");
+    server.psql(&format!("ALTER DATABASE {} SET synchronous_commit = off", server.database()));
+    let advice = postgres_advice(&with("pw")).await.unwrap();
+    assert!(advice.iter().any(|text| text.starts_with("synchronous_commit is off")), "{advice:?}");
+    let error = postgres_advice(&with("s3cret")).await.unwrap_err().to_string();
+    assert!(error.contains("refuses") && !error.contains("s3cret"), "{error}");
 }

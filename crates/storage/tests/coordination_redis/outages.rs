@@ -91,7 +91,9 @@ async fn a_wrong_password_is_said_and_a_new_one_is_taken_up() {
     );
 
     let (writer, credentials) = Credentials::new(vec![login("first")]);
-    let driver = with(credentials).await.unwrap();
+    let (asked, times) = tokio::sync::watch::channel(0);
+    let driver = with(credentials.asking(asked)).await.unwrap();
+    assert_eq!(*times.borrow(), 0);
     driver.set_setting("a", "1").await.unwrap();
     // The rotation retires the password, and our connections with it.
     server.cli(&["CONFIG", "SET", "requirepass", "second"]);
@@ -104,6 +106,7 @@ async fn a_wrong_password_is_said_and_a_new_one_is_taken_up() {
     until("it is refused", async || driver.settings().await.is_err()).await;
     let error = driver.settings().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(*times.borrow() > 0, "newer logins were asked for");
     writer.set(vec![login("first"), login("second")]);
     until("it is let in again", async || driver.settings().await.is_ok()).await;
     assert_eq!(driver.settings().await.unwrap()["a"], "1");

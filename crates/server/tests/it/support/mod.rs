@@ -78,6 +78,10 @@ impl TestServer {
     /// On the data of an earlier server; only these roles if given.
     pub async fn start_in(dir: Arc<TempDir>, env: &[(&str, &str)], roles: Option<&[&str]>) -> Self {
         let config = load(dir.path(), env, roles);
+        Self::start_with(dir, config).await
+    }
+
+    pub async fn start_with(dir: Arc<TempDir>, config: config::Config) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let (stopper, stop) = Stopper::new();
         let app = App::build(config, clock, &stop).await.unwrap();

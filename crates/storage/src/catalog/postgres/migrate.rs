@@ -37,7 +37,7 @@ pub(super) async fn up_to_date(pool: &Pool) -> StorageResult<()> {
     Ok(())
 }
 
-async fn check_server(c: &mut PgConnection) -> StorageResult<()> {
+pub(super) async fn check_server(c: &mut PgConnection) -> StorageResult<()> {
     let row = sqlx::query("SELECT current_setting('server_version_num')::int4, current_setting('server_encoding')")
         .fetch_one(c)
         .await?;
@@ -54,7 +54,7 @@ async fn check_server(c: &mut PgConnection) -> StorageResult<()> {
 }
 
 /// Steps that are still to do.
-async fn pending(c: &mut PgConnection) -> StorageResult<usize> {
+pub(super) async fn pending(c: &mut PgConnection) -> StorageResult<usize> {
     let there: bool =
         sqlx::query_scalar("SELECT to_regclass('muttd_migrations') IS NOT NULL").fetch_one(&mut *c).await?;
     if !there {

@@ -11,6 +11,7 @@
 //! * Pages are resolved over indexes; only the rows of the page are read. The unfiltered total comes
 //!   from counters, not from the rows.
 
+mod advice;
 mod alerts;
 mod audit;
 mod error;
@@ -20,6 +21,8 @@ mod pool;
 mod rules;
 mod users;
 mod values;
+
+pub use advice::postgres_advice;
 
 use super::fields::{PAGE_ROWS_MAX, operation_of};
 use super::{Actor, Catalog, PageRequest};

@@ -234,6 +234,7 @@ impl Pool {
                 Err(_) => return Err(StorageError::new(ErrorKind::Unavailable, "the database does not answer")),
             }
         }
+        self.config.credentials.refused();
         Err(match refused {
             // A matter of operators: events wait until they have set it right.
             Some(error) => StorageError::with_source(
