@@ -123,6 +123,36 @@ async fn what_other_programs_push_is_worked_and_a_sleeper_wakes_for_it() {
     assert_eq!(waiting.await.unwrap(), Bytes::from_static(b"{\"hostname\": \"h\"}"));
 }
 
+/// The original sent nine commands for each event (contract mutt §12-40).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_costs_commands_by_the_batch_and_not_by_the_record() {
+    const RECORDS: u32 = 4_000;
+    let server = RedisServer::start();
+    let mut config = config(&server, "");
+    config.limits.ingest_records_max = 100_000;
+    config.limits.lease = Duration::from_secs(60);
+    let queues = opened(&config).await;
+    let queue = queues.get(QueueName::Ingest);
+    let mut consumer = queue.consumer();
+    queue.publish(records(0..1), Durability::Strict).await.unwrap();
+    let first = consumer.next(10, LONG).await.unwrap();
+    consumer.settle(first.into_iter().map(|d| d.ack()).collect()).await.unwrap();
+
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    queue.publish(records(0..RECORDS), Durability::Strict).await.unwrap();
+    let mut worked = 0;
+    while worked < RECORDS {
+        let batch = consumer.next(1_000, LONG).await.unwrap();
+        worked += batch.len() as u32;
+        consumer.settle(batch.into_iter().map(|d| d.ack()).collect()).await.unwrap();
+    }
+    let stats = server.cli(&["INFO", "commandstats"]);
+    let calls = |line: &str| line.split("calls=").nth(1)?.split(',').next()?.parse::<u32>().ok();
+    let sum: u32 = stats.lines().filter_map(calls).sum();
+    println!("queue: {sum} commands, those inside scripts included, for {RECORDS} records");
+    assert!((1..RECORDS / 20).contains(&sum), "{stats}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_list_of_a_dead_original_worker_is_given_back() {
     let server = RedisServer::start();

@@ -115,6 +115,40 @@ async fn processes_that_start_before_their_stores_wait_and_say_for_what() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn remediation_follows_the_settings_of_all_and_logs_json() {
+    let mut site = Site::start(SiteOptions::default()).await;
+    site.set("LOG_JSON_ENABLED", "true");
+    site.set("LOG_LEVEL", "INFO");
+    site.set("REMEDIATION_INTERVAL", "1");
+    let webui = site.member("webui");
+    site.rules();
+    site.redis.cli(&["SET", "mutt:config:remediation_enabled", "false"]);
+    let remediation = site.member("remediation");
+    let (ingestor, _alerter, _forwarder) = (site.member("ingestor"), site.member("alerter"), site.member("forwarder"));
+    site.receiver.set(testkit::Behaviour::status(400));
+    assert_eq!(post(&ingestor, event(0)).await, 200);
+    let letters = || site.redis.cli(&["LLEN", "mutt:dlq:moog"]);
+    assert!(wait_until(SOON, || letters() == "1").await, "what the receiver refuses is a dead letter");
+    site.receiver.set(testkit::Behaviour::accept());
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(letters(), "1", "switched off");
+    let http = server::commands::http_client(SOON).unwrap();
+    let change = http.put(webui.url("/api/v2/config/remediation_enabled")).header("x-api-key", WEB_KEY);
+    let answer = change.header("content-type", "application/json").body(r#"{"value":"true"}"#).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let accepted = || site.receiver.accepted_ids().len();
+    assert!(wait_until(SOON, || accepted() == 1).await, "{}", remediation.daemon.output());
+    site.drained();
+    let output = remediation.daemon.output();
+    assert!(!output.is_empty());
+    for line in output.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert!(line["level"].is_string() && line["message"].is_string(), "{line}");
+    }
+    assert_eq!(remediation.health(), Some(200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_the_catalog_is_away_keys_count_on_and_answers_say_what_is_missing() {
     let mut site = Site::start(SiteOptions::default()).await;
     let webui = site.member("webui");

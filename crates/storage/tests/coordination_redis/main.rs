@@ -152,12 +152,13 @@ async fn the_documented_rights_suffice() {
         }
     }
     let policy = UnhandledPolicy { threshold: 3, expiry: Duration::from_secs(60), keys_max: 1 };
-    for expiry in [60, 30] {
+    // Numbers that count up, and numbers that look random; each of them new, and known.
+    for (expiry, spread) in [(60, 0), (60, 0), (60, 36), (30, 36)] {
         let events = (0..40u64).map(|n| UnhandledEvent {
             org: model::OrgId::default(),
             host: format!("h{}", n % 2),
             shape: "00112233445566ff".into(),
-            event_id: model::EventId::new(now(), 1, (n << 36) | n),
+            event_id: model::EventId::new(now(), 1, (n << spread) | n),
         });
         let policy = UnhandledPolicy { expiry: Duration::from_secs(expiry), ..policy };
         driver.observe_unhandled(events.collect(), policy, now()).await.unwrap();
