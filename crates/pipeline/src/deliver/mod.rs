@@ -28,6 +28,10 @@ use storage::coordination::{Admission, BreakerSettings, BreakerState, BreakerVie
 use storage::queue::{Consumer, Delivery, QueueName, Queues, Rejection, Settlement};
 use tokio::task::{JoinError, JoinSet};
 
+/// The part of this process's health that is red while the catalog cannot be told what was delivered;
+/// reading the catalog may go on.
+pub const CATALOG_WRITES: &str = "catalog_writes";
+
 /// What delivery works with.
 #[derive(Clone)]
 pub struct Deliverer {

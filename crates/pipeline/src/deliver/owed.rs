@@ -1,6 +1,7 @@
 //! What the catalog has not been told yet. An alert that was delivered and stays pending in the
 //! catalog would be published by the outbox again, and page somebody twice.
 
+use super::CATALOG_WRITES;
 use super::in_flight::Held;
 use runtime::Health;
 use std::time::Duration;
@@ -10,8 +11,6 @@ use tokio::time::Instant;
 /// So many steps may be owed before delivery waits for the catalog.
 const OWED_MAX: usize = 10_000;
 const RETRY: Duration = Duration::from_secs(1);
-/// The part of this process's health that says so; reading the catalog may go on.
-const PART: &str = "catalog_writes";
 /// Tries while the process is ending.
 const LAST_TRIES: u32 = 3;
 
@@ -27,7 +26,7 @@ pub(super) struct Owed {
 impl Owed {
     /// Nothing is owed, and the health says so.
     pub(super) fn nothing(health: &Health) -> Self {
-        health.ok(PART);
+        health.ok(CATALOG_WRITES);
         Self::default()
     }
 
@@ -52,7 +51,7 @@ impl Owed {
             && let Err(error) = catalog.mark_alerts(self.progress.clone()).await
         {
             tracing::warn!(%error, alerts = self.progress.len(), "the state of delivered alerts waits to be written");
-            health.failed(PART, error.to_string());
+            health.failed(CATALOG_WRITES, error.to_string());
             self.next_try = Some(Instant::now() + RETRY);
             return;
         }

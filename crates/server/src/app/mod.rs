@@ -18,6 +18,7 @@ use connectors::inputs::snmp::{self, Snmp};
 use connectors::inputs::syslog::{self, Syslog, SyslogConfig, TlsListen};
 use model::OrgId;
 use pipeline::accept::Acceptor;
+use pipeline::deliver::CATALOG_WRITES;
 use runtime::http::HttpLimits;
 use runtime::secrets::{Refresher, Secrets, SecretsConfig};
 use runtime::tls::TlsFiles;
@@ -120,7 +121,7 @@ impl App {
                 Role::Forwarder,
                 &config.forwarder_listen,
                 "mutt-moog-forwarder",
-                &["queue", "catalog", "coordination", "catalog_writes", "channel"][..],
+                &["queue", "catalog", "coordination", CATALOG_WRITES, "channel"][..],
             ),
             (Role::Remediation, &config.remediation_listen, "mutt-remediation", &["queue", "catalog"][..]),
         ] {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use connectors::channels::{self, Channel, ChannelConfig};
 use model::ErrorKind;
 use pipeline::Live;
+use pipeline::deliver::CATALOG_WRITES;
 use pipeline::metrics::Metrics;
 use pipeline::outbox::Outbox;
 use pipeline::rejects::RejectLog;
@@ -78,6 +79,7 @@ impl Parts {
         metrics.process_start_time.set(clock.now().micros() as f64 / 1e6);
         let live = Live::new(config.live.clone());
         health.ok("channel");
+        health.ok(CATALOG_WRITES);
         let rulebook = Rulebook::new(Arc::clone(&catalog), Arc::clone(&metrics));
         load_rule_files(&rulebook, &config.rule_paths).await;
         patiently("catalog", &health, stop, || rulebook.reload()).await.context("failed to load the rules")?;

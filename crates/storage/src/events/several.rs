@@ -41,6 +41,7 @@ impl Several {
             glob::Pattern::new(pattern)
                 .map_err(|e| StorageError::new(ErrorKind::Invalid, format!("`{pattern}`: {e}")))?;
         }
+        let own_dir = own_dir.canonicalize().unwrap_or(own_dir);
         Ok(Self { own, own_dir, patterns, others: Mutex::default() })
     }
 
@@ -49,7 +50,9 @@ impl Several {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         if others.looked_at.is_none_or(|at| at.elapsed() >= LOOKED) {
             let dirs = self.patterns.iter().filter_map(|p| glob::glob(p).ok()).flatten().filter_map(Result::ok);
-            let dirs: BTreeSet<PathBuf> = dirs.filter(|dir| dir.is_dir() && *dir != self.own_dir).collect();
+            // One folder may have several names.
+            let dirs = dirs.filter(|dir| dir.is_dir()).filter_map(|dir| dir.canonicalize().ok());
+            let dirs: BTreeSet<PathBuf> = dirs.filter(|dir| *dir != self.own_dir).collect();
             others.found.retain(|dir, _| dirs.contains(dir));
             for dir in dirs {
                 others.found.entry(dir).or_insert_with_key(|dir| Arc::new(SqliteEvents::of_another(dir.clone())));
