@@ -106,7 +106,22 @@ impl RedisServer {
         self.try_cli(args).unwrap_or_else(|| panic!("redis-cli {args:?} failed"))
     }
 
+    /// `redis-cli MONITOR`: every command that runs from now on, those of scripts too, a line each in
+    /// [`Daemon::output`].
+    pub fn monitor(&self) -> Daemon {
+        let mut command = self.client();
+        command.arg("MONITOR");
+        let log = self.dir.path().join("monitor.log");
+        Daemon::start(command, &log, || std::fs::read(&log).is_ok_and(|text| text.starts_with(b"OK")))
+    }
+
     fn try_cli(&self, args: &[&str]) -> Option<String> {
+        let output = self.client().args(args).output().expect("redis-cli; `make test` installs it");
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && !text.starts_with("ERR") && !text.contains("refused")).then_some(text)
+    }
+
+    fn client(&self) -> Command {
         let mut command = Command::new("redis-cli");
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string()]);
         if let Some(certs) = &self.certs {
@@ -115,9 +130,7 @@ impl RedisServer {
         if let Some(password) = &self.options.password {
             command.args(["--no-auth-warning", "-a", password]);
         }
-        let output = command.args(args).output().expect("redis-cli; `make test` installs it");
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        (output.status.success() && !text.starts_with("ERR") && !text.contains("refused")).then_some(text)
+        command
     }
 }
 
