@@ -34,16 +34,20 @@ async fn rotate(vault: &Vault, config: VaultConfig, ask: bool) {
             let (done, reads) = (Arc::clone(&done), Arc::clone(&reads));
             tokio::spawn(async move {
                 let mut stage = 0;
-                while !done.load(Ordering::SeqCst) {
+                loop {
+                    // Asked before reading: what is read after the end is the end.
+                    let last = done.load(Ordering::SeqCst);
                     let now = passwords(&credentials);
                     let at = STAGES.iter().position(|s| now == *s);
                     let at = at.unwrap_or_else(|| panic!("{} passwords of no stage", now.len()));
                     assert!(at >= stage, "stage {at} after {stage}");
                     stage = at;
                     reads.fetch_add(1, Ordering::SeqCst);
+                    if last {
+                        return stage;
+                    }
                     tokio::task::yield_now().await;
                 }
-                stage
             })
         })
         .collect();
