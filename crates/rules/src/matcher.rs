@@ -253,7 +253,7 @@ impl RuleSet {
 /// The pattern without which the predicate cannot hold, where there is one.
 fn sole_pattern(predicate: &Predicate) -> Option<&str> {
     match predicate {
-        Predicate::Test(Field::Message, Operator::Regex(op)) => Some(op.pattern()),
+        Predicate::Test(Field::Message, Operator::Regex(op)) => Some(op.engine_pattern()),
         Predicate::All(parts) => parts.iter().find_map(sole_pattern),
         Predicate::Any(_) | Predicate::Not(_) | Predicate::Present(_) | Predicate::Test(..) => None,
     }

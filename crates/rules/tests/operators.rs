@@ -81,8 +81,16 @@ fn unsupported_syntax_is_explained_by_linear_time() {
         let error = regex::compile(pattern).expect_err(pattern).to_string();
         assert!(error.contains("matching time must be linear"), "{pattern}: {error}");
     }
-    let error = regex::compile(r"down\Z").expect_err("\\Z").to_string();
-    assert!(error.contains(r"`\z`"), "{error}");
+}
+
+#[test]
+fn an_error_points_into_the_text_of_the_author() {
+    for (pattern, at) in [(r"up\Z[b-a]", 6), ("x{,22}(a", 7), ("[&&](", 5)] {
+        let error = regex::compile(pattern).expect_err(pattern).to_string();
+        assert!(error.contains(&format!("(character {at})")), "{pattern}: {error}");
+    }
+    let op = regex::compile(r"x{,2}y\Z").expect("as Python writes it");
+    assert_eq!(op.pattern(), r"x{,2}y\Z");
 }
 
 #[test]

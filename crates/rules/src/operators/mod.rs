@@ -13,6 +13,7 @@
 
 pub mod contains;
 pub mod oid_prefix;
+mod python;
 pub mod regex;
 pub mod severity;
 

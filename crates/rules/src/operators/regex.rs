@@ -1,12 +1,13 @@
 //! Case-insensitive regular expression search in linear time.
 //!
 //! The engine has no look-around and no backreferences, so the time is bounded by pattern size ×
-//! text size for every text that an attacker can send. One difference from Python is mended here:
-//! there `$` also matches before a final line break.
+//! text size for every text that an attacker can send. Patterns are Python's (contract mutt §3.4):
+//! what the engine writes otherwise is rewritten, and `$` also matches before a final line break.
 
 use super::Value;
+use super::python::{self, Translated};
 use crate::{RuleError, literals};
-use regex_syntax::hir::{Hir, Look};
+use regex_syntax::hir::Look;
 
 /// Largest compiled form of one pattern, in bytes.
 pub const REGEX_BYTES_MAX: usize = 1 << 20;
@@ -16,6 +17,7 @@ pub const REGEX_DEPTH_MAX: u32 = 64;
 /// A compiled pattern and what is known about its matches.
 #[derive(Debug, Clone)]
 pub struct Op {
+    written: Box<str>,
     regex: regex::Regex,
     required: Vec<Vec<String>>,
     end_anchored: bool,
@@ -27,8 +29,14 @@ pub fn compile(args: &str) -> Result<Op, RuleError> {
     if args.is_empty() {
         return Err(RuleError::EmptyNeedle);
     }
-    let hir = parse(args)?;
-    let regex = regex::RegexBuilder::new(args)
+    let translated = python::translate(args);
+    let hir = regex_syntax::ParserBuilder::new()
+        .case_insensitive(true)
+        .nest_limit(REGEX_DEPTH_MAX)
+        .build()
+        .parse(&translated.pattern)
+        .map_err(|source| problem(args, &translated, source))?;
+    let regex = regex::RegexBuilder::new(&translated.pattern)
         .case_insensitive(true)
         .size_limit(REGEX_BYTES_MAX)
         .dfa_size_limit(REGEX_BYTES_MAX)
@@ -40,9 +48,10 @@ pub fn compile(args: &str) -> Result<Op, RuleError> {
         })?;
     let properties = hir.properties();
     Ok(Op {
+        written: args.into(),
         regex,
         required: literals::required(&hir),
-        end_anchored: properties.look_set().contains(Look::End),
+        end_anchored: translated.dollar && properties.look_set().contains(Look::End),
         matches_everything: properties.minimum_len() == Some(0) && properties.look_set().is_empty(),
     })
 }
@@ -61,6 +70,11 @@ pub fn matches(op: &Op, value: &Value<'_>) -> bool {
 impl Op {
     /// As the author wrote it.
     pub fn pattern(&self) -> &str {
+        &self.written
+    }
+
+    /// As the engine reads it.
+    pub(crate) fn engine_pattern(&self) -> &str {
         self.regex.as_str()
     }
 
@@ -76,41 +90,34 @@ impl Op {
     }
 }
 
-fn parse(pattern: &str) -> Result<Hir, RuleError> {
-    regex_syntax::ParserBuilder::new()
-        .case_insensitive(true)
-        .nest_limit(REGEX_DEPTH_MAX)
-        .build()
-        .parse(pattern)
-        .map_err(|source| problem(pattern, source))
-}
-
-fn problem(pattern: &str, source: regex_syntax::Error) -> RuleError {
+/// What is wrong with `written`; `source` is of its translation.
+fn problem(written: &str, translated: &Translated<'_>, source: regex_syntax::Error) -> RuleError {
     use regex_syntax::ast::ErrorKind;
-    let (at, kind) = match &source {
-        regex_syntax::Error::Parse(error) => match error.kind() {
-            ErrorKind::UnsupportedLookAround => return RuleError::LookAround { at: error.span().start.column },
-            ErrorKind::UnsupportedBackreference => {
-                return RuleError::Backreference { at: error.span().start.column };
-            }
-            ErrorKind::NestLimitExceeded(limit) => return RuleError::RegexTooDeep { limit: *limit },
-            kind => (error.span().start, kind.to_string()),
-        },
-        regex_syntax::Error::Translate(error) => (error.span().start, error.kind().to_string()),
+    let (span, kind) = match &source {
+        regex_syntax::Error::Parse(error) => (error.span(), error.kind().to_string()),
+        regex_syntax::Error::Translate(error) => (error.span(), error.kind().to_string()),
         other => {
             return RuleError::RegexSyntax { at: 1, problem: other.to_string(), hint: "", source: Box::new(source) };
         }
     };
-    let rest = pattern.get(at.offset.saturating_sub(3)..).unwrap_or(pattern);
-    if rest.contains("(?P=") {
-        return RuleError::Backreference { at: at.column };
+    let from = translated.origin(span.start.offset).min(written.len());
+    let at = written.char_indices().take_while(|(byte, _)| *byte < from).count() + 1;
+    if let regex_syntax::Error::Parse(error) = &source {
+        match error.kind() {
+            ErrorKind::UnsupportedLookAround => return RuleError::LookAround { at },
+            ErrorKind::UnsupportedBackreference => return RuleError::Backreference { at },
+            ErrorKind::NestLimitExceeded(limit) => return RuleError::RegexTooDeep { limit: *limit },
+            _ => {}
+        }
     }
-    let hint = if rest.contains("\\Z") {
-        "; the end of the text is written `\\z` here"
-    } else if rest.contains("(?>") || rest.contains("(?(") {
+    let rest = written.get(from.saturating_sub(3)..).unwrap_or(written);
+    if rest.contains("(?P=") {
+        return RuleError::Backreference { at };
+    }
+    let hint = if rest.contains("(?>") || rest.contains("(?(") {
         "; atomic and conditional groups do not exist here, because matching time must be linear"
     } else {
         ""
     };
-    RuleError::RegexSyntax { at: at.column, problem: kind, hint, source: Box::new(source) }
+    RuleError::RegexSyntax { at, problem: kind, hint, source: Box::new(source) }
 }
