@@ -7,7 +7,8 @@ use runtime::{Clock, Credentials, Secret, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::queue::{
-    Delivery, Durability, QueueConfig, QueueLimits, QueueName, Queues, RedisQueueConfig, contract, open,
+    Consumer, Delivery, Durability, QueueConfig, QueueLimits, QueueName, Queues, RedisQueueConfig, contract,
+    open,
 };
 use storage::{RedisConfig, RedisTls};
 use testkit::servers::{RedisOptions, RedisServer};
@@ -146,11 +147,55 @@ async fn a_batch_costs_commands_by_the_batch_and_not_by_the_record() {
         worked += batch.len() as u32;
         consumer.settle(batch.into_iter().map(|d| d.ack()).collect()).await.unwrap();
     }
-    let stats = server.cli(&["INFO", "commandstats"]);
-    let calls = |line: &str| line.split("calls=").nth(1)?.split(',').next()?.parse::<u32>().ok();
-    let sum: u32 = stats.lines().filter_map(calls).sum();
+    let sum = commands(&server);
     println!("queue: {sum} commands, those inside scripts included, for {RECORDS} records");
-    assert!((1..RECORDS / 20).contains(&sum), "{stats}");
+    assert!((1..RECORDS / 20).contains(&sum), "{sum}");
+}
+
+/// Calls of commands since `CONFIG RESETSTAT`, those inside scripts included.
+fn commands(server: &RedisServer) -> u32 {
+    let stats = server.cli(&["INFO", "commandstats"]);
+    stats.lines().filter_map(|line| line.split("calls=").nth(1)?.split(',').next()?.parse::<u32>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_refuses_writes_is_said_to_whoever_waits_and_is_not_hammered() {
+    let server = RedisServer::start();
+    let queues = opened(&config(&server, "")).await;
+    let mut consumer = queues.get(QueueName::Ingest).consumer();
+    assert!(consumer.next(10, SOON).await.unwrap().is_empty());
+    let nobody = testkit::free_port().to_string();
+    for (refuse, take) in [
+        (
+            ["CONFIG", "SET", "min-replicas-to-write", "1"].as_slice(),
+            ["CONFIG", "SET", "min-replicas-to-write", "0"].as_slice(),
+        ),
+        (&["REPLICAOF", "127.0.0.1", &nobody], &["REPLICAOF", "NO", "ONE"]),
+    ] {
+        server.cli(refuse);
+        let error = consumer.next(10, LONG).await.unwrap_err();
+        assert!(error.kind().is_transient(), "{refuse:?}: {error}");
+        server.cli(&["CONFIG", "RESETSTAT"]);
+        assert!(consumer.next(10, LONG).await.is_err(), "{refuse:?}: as long as it lasts");
+        let tries = commands(&server);
+        assert!(tries < 200, "{refuse:?}: {tries} commands for one call");
+        server.cli(take);
+        server.cli(&["LPUSH", "mutt:ingest_queue", "{\"n\":1}"]);
+        let got = got_in_the_end(consumer.as_mut()).await;
+        assert_eq!(got.len(), 1, "{take:?}: it works on");
+        consumer.settle(got.into_iter().map(Delivery::ack).collect()).await.unwrap();
+    }
+}
+
+/// What comes once the trouble is over: what was lost meanwhile may be told by one more error.
+async fn got_in_the_end(consumer: &mut dyn Consumer) -> Vec<Delivery> {
+    for _ in 0..10 {
+        if let Ok(got) = consumer.next(10, LONG).await {
+            return got;
+        }
+        tokio::time::sleep(SOON).await;
+    }
+    panic!("errors only")
 }
 
 #[tokio::test(flavor = "multi_thread")]

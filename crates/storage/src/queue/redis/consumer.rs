@@ -1,17 +1,22 @@
 //! A worker: takes records to its list, leases them out, settles them.
 
-use super::bell::Bell;
+use super::bell::{Bell, Rung};
 use super::held::Held;
 use super::{FETCH, RENEW, SETTLE, Shared, letter, lock};
-use crate::StorageResult;
 use crate::queue::{Consumer, Delivery, Settlement};
+use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::ScriptInvocation;
+use runtime::backoff::Backoff;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::Instant;
+
+/// Pauses between looks at an empty queue while Redis has no memory for waiting there.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// What a consumer, its bell and the keeper share.
 pub struct Lane {
@@ -33,6 +38,20 @@ pub struct LaneState {
     /// The bell is waiting at the queue: whatever it gets goes to the young end of the list, and
     /// nobody else may fetch meanwhile, so that the order stays known.
     pub ringing: bool,
+    /// How often in a row the bell has failed.
+    bell_failures: u32,
+    /// Why the bell cannot wait; the next call that finds nothing says so.
+    bell_error: Option<StorageError>,
+    /// The bell rests until then, and the queue is looked at instead.
+    bell_rests_until: Option<Instant>,
+}
+
+impl LaneState {
+    fn bell_works(&mut self) {
+        self.bell_failures = 0;
+        self.bell_error = None;
+        self.bell_rests_until = None;
+    }
 }
 
 impl Lane {
@@ -62,7 +81,7 @@ impl Lane {
         let now = Instant::now();
         let before = state.held.len();
         state.held.align(list, now);
-        tracing::info!(worker = self.worker, before, now = state.held.len(), "compared what is held with Redis");
+        tracing::debug!(worker = self.worker, before, now = state.held.len(), "compared what is held with Redis");
         state.unsure = false;
         Ok(())
     }
@@ -158,15 +177,31 @@ impl Lane {
         Ok(())
     }
 
-    /// What the bell got.
-    pub async fn rang(&self, record: StorageResult<Option<Bytes>>) {
+    /// How the bell's waiting ended.
+    pub async fn rang(&self, rung: Rung) {
         let mut state = self.state.lock().await;
         state.ringing = false;
-        match record {
-            Ok(Some(record)) => state.held.add(vec![record], Instant::now()),
-            Ok(None) => {}
-            // It may have been moved although the answer was lost.
-            Err(_) => state.unsure = true,
+        match rung {
+            Rung::Got(record) => {
+                state.bell_works();
+                state.held.add(vec![record], Instant::now());
+            }
+            Rung::Nothing => state.bell_works(),
+            Rung::OutOfMemory => {
+                state.bell_failures = state.bell_failures.saturating_add(1);
+                let pause = Backoff::new(LOOK, LOOK_MAX).delay(state.bell_failures);
+                state.bell_rests_until = Some(Instant::now() + pause);
+            }
+            // It is the caller who knows how long to wait before the next try.
+            Rung::Refused(error) => state.bell_error = Some(error),
+            Rung::Lost(error) => {
+                state.unsure = true;
+                state.bell_failures = state.bell_failures.saturating_add(1);
+                // One connection may break at any time; a second one in a row is worth telling.
+                if state.bell_failures > 1 {
+                    state.bell_error = Some(error);
+                }
+            }
         }
         drop(state);
         self.bell_ended.notify_waiters();
@@ -233,11 +268,15 @@ impl Consumer for RedisConsumer {
                 if !found.is_empty() {
                     return Ok(found);
                 }
-                if !state.ringing && Instant::now() < deadline {
+                if let Some(error) = state.bell_error.take() {
+                    return Err(error);
+                }
+                let rests_until = state.bell_rests_until.filter(|until| Instant::now() < *until);
+                if !state.ringing && rests_until.is_none() && Instant::now() < deadline {
                     state.ringing = true;
                     self.bell.ring(&self.lane);
                 }
-                state.held.next_due().map_or(deadline, |at| at.min(deadline))
+                [state.held.next_due(), rests_until].into_iter().flatten().fold(deadline, Instant::min)
             };
             tokio::select! {
                 () = wake => {}
