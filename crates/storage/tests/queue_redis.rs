@@ -3,11 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use bytes::Bytes;
+use model::ErrorKind;
 use runtime::{Clock, Credentials, Secret, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::queue::{
-    Consumer, Delivery, Durability, QueueConfig, QueueLimits, QueueName, Queues, RedisQueueConfig, contract,
+    Consumer, Delivery, Durability, QueueConfig, QueueLimits, QueueName, Queues, RedisQueueConfig, Rejection, contract,
     open,
 };
 use storage::{RedisConfig, RedisTls};
@@ -196,6 +197,61 @@ async fn got_in_the_end(consumer: &mut dyn Consumer) -> Vec<Delivery> {
         tokio::time::sleep(SOON).await;
     }
     panic!("errors only")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_maxmemory_new_events_are_refused_and_what_waits_is_worked_off() {
+    let server = RedisServer::start();
+    let config = config(&server, "");
+    let queues = opened(&config).await;
+    let queue = queues.get(QueueName::Ingest);
+    queue.publish(records(0..50), Durability::Strict).await.unwrap();
+    drop(queue.consumer().next(10, LONG).await.unwrap());
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let error = queue.publish(records(50..51), Durability::Strict).await.unwrap_err();
+    assert!(error.to_string().contains("maxmemory"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "a bound of Redis, not of the queue");
+
+    // A process that starts now, as after a crash, finds everything.
+    let queues = opened(&config).await;
+    let queue = queues.get(QueueName::Ingest);
+    let mut consumer = queue.consumer();
+    let (mut seen, mut retried) = (std::collections::BTreeSet::new(), 0);
+    while seen.len() < 50 {
+        let got = consumer.next(7, LONG).await.unwrap();
+        assert!(!got.is_empty(), "{seen:?}");
+        let settle = |delivery: Delivery| match delivery.attempts {
+            0 if delivery.payload.ends_with(b"3}") => {
+                retried += 1;
+                delivery.retry_after(Duration::ZERO)
+            }
+            _ if delivery.payload.ends_with(b"4}") => {
+                seen.insert(delivery.payload.clone());
+                delivery.reject(Rejection { reason: "no luck".into(), retryable: true, replays: 0 })
+            }
+            _ => {
+                seen.insert(delivery.payload.clone());
+                delivery.ack()
+            }
+        };
+        let settlements = got.into_iter().map(settle).collect();
+        consumer.settle(settlements).await.unwrap();
+    }
+    assert_eq!(retried, 5);
+    assert_eq!(queue.stats().await.unwrap().depth, 0);
+    assert_eq!(queues.get(QueueName::DlqAlerter).stats().await.unwrap().depth, 5);
+    queues.get(QueueName::Alerts).publish(records(0..1), Durability::Strict).await.unwrap();
+
+    // Waiting at the empty queue costs little, and ends with the trouble.
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    assert!(consumer.next(1, SOON * 10).await.unwrap().is_empty());
+    let looks = commands(&server);
+    assert!(looks < 500, "{looks} commands");
+    let waiting = tokio::spawn(async move { consumer.next(1, LONG).await.unwrap().len() });
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    queue.publish(records(60..61), Durability::Strict).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,10 @@
 //!   nothing any more.
 //! * Attempts that were spent are kept in the record, behind its last key (`_attempts`).
 //!
+//! * Over `maxmemory` new events are refused, and nothing else: what waits can be worked off, which is
+//!   what frees memory. Redis refuses a command that may need more only as long as its script has
+//!   written nothing, so every script begins with a command that needs none.
+//!
 //! Other programs may push into the lists. How durable an acknowledgement is, Redis decides
 //! (`appendfsync`).
 
@@ -181,6 +185,14 @@ pub async fn open(config: RedisQueueConfig, clock: &Arc<dyn Clock>) -> StorageRe
     Ok(Queues::new(all))
 }
 
+/// Whether records may be added over `maxmemory`: what comes of an event takes the event's place.
+fn over_maxmemory(name: QueueName) -> bool {
+    match name {
+        QueueName::Ingest => false,
+        QueueName::Alerts | QueueName::DlqAlerter | QueueName::DlqForwarder | QueueName::Dead => true,
+    }
+}
+
 /// A queue; its driver's type never leaves this module.
 struct RedisQueue(Arc<Shared>);
 
@@ -194,7 +206,7 @@ impl Queue for RedisQueue {
         limits.refuse_oversize(&batch)?;
         let records_max = limits.records_max(*name);
         let mut call = PUBLISH.prepare_invoke();
-        call.key(&keys.list).arg(records_max);
+        call.key(&keys.list).arg(records_max).arg(i32::from(over_maxmemory(*name)));
         for record in &batch {
             call.arg(&record[..]);
         }
