@@ -3,13 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use bytes::Bytes;
-use model::ErrorKind;
+use model::{ErrorKind, EventId};
 use runtime::{Clock, Credentials, Secret, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::queue::{
-    Consumer, Delivery, Durability, QueueConfig, QueueLimits, QueueName, Queues, RedisQueueConfig, Rejection, contract,
-    open,
+    Consumer, Delivery, Durability, ForeignIds, QueueConfig, QueueLimits, QueueName, Queues, RedisQueueConfig,
+    Rejection, contract, open,
 };
 use storage::{RedisConfig, RedisTls};
 use testkit::servers::{RedisOptions, RedisServer};
@@ -123,6 +123,75 @@ async fn what_other_programs_push_is_worked_and_a_sleeper_wakes_for_it() {
     tokio::time::sleep(SOON).await;
     server.cli(&["LPUSH", "mutt:ingest_queue", "{\"hostname\": \"h\"}"]);
     assert_eq!(waiting.await.unwrap(), Bytes::from_static(b"{\"hostname\": \"h\"}"));
+}
+
+/// The id in front of a record's keys.
+fn id_of(record: &[u8]) -> EventId {
+    let text = std::str::from_utf8(record).unwrap();
+    let id = text.strip_prefix("{\"_event_id\":\"").and_then(|rest| rest.split_once('"'));
+    id.unwrap_or_else(|| panic!("no id: {text}")).0.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_records_of_other_programs_get_ids_that_differ_and_stay() {
+    const RECORD: &str = "{\"message\":\"x,\\\"_event_id\\\":\\\"evt_1\\\"\",\"x\":{\"a\":1,\"_event_id\":\"evt_2\"}}";
+    let server = RedisServer::start();
+    let mut config = config(&server, "");
+    let ours = ",\"_event_id\":\"evt_";
+    config.ingest.foreign_ids = Some(ForeignIds { key: "_event_id", ours, ours_within_bytes: 200, closing: 1 });
+    config.limits.lease = Duration::from_secs(60);
+    config.ingest.silence_max = Duration::from_secs(30);
+    let began = SystemClock.now();
+    let queues = opened(&config).await;
+    let queue = queues.get(QueueName::Ingest);
+
+    // While a worker waits: what wakes it, and what comes then.
+    let mut consumer = queue.consumer();
+    let waiting = tokio::spawn(async move {
+        let woken = consumer.next(10, LONG).await.unwrap();
+        (consumer, woken)
+    });
+    tokio::time::sleep(SOON).await;
+    server.cli(&["LPUSH", "mutt:ingest_queue", RECORD]);
+    let (mut consumer, mut held) = waiting.await.unwrap();
+    let many = "for _ = 1, 2500 do redis.call('LPUSH', KEYS[1], ARGV[1]) end";
+    server.cli(&["EVAL", many, "1", "mutt:ingest_queue", RECORD]);
+    while held.len() < 2_501 {
+        held.extend(consumer.next(1_000, LONG).await.unwrap());
+    }
+    let mut ids: Vec<EventId> = held.iter().map(|delivery| id_of(&delivery.payload)).collect();
+    assert!(ids.is_sorted(), "in the order in which they came");
+    ids.dedup();
+    assert_eq!(ids.len(), 2_501);
+    let (first, last) = (ids[0], ids[2_500]);
+    assert!(
+        first.accepted().millis() >= began.millis() && last.accepted() <= SystemClock.now(),
+        "of the time they were taken"
+    );
+    assert_eq!(last.counter(), 2_500, "numbers count up, without holes");
+    let rest = held[7].payload.strip_prefix(format!("{{\"_event_id\":\"{}\",", ids[7]).as_bytes()).unwrap();
+    assert_eq!(rest, &RECORD.as_bytes()[1..]);
+
+    // Whoever gets it next gets it with its id.
+    consumer.settle(held.drain(2..).map(Delivery::ack).collect()).await.unwrap();
+    drop((consumer, held));
+    queue.flush().await.unwrap();
+    let mut consumer = queue.consumer();
+    let again = consumer.next(10, LONG).await.unwrap();
+    assert_eq!(again.iter().map(|delivery| id_of(&delivery.payload)).collect::<Vec<_>>(), ids[..2]);
+    consumer.settle(again.into_iter().map(|delivery| delivery.retry_after(Duration::ZERO)).collect()).await.unwrap();
+    let retried = consumer.next(10, LONG).await.unwrap();
+    assert_eq!(id_of(&retried[0].payload), ids[0]);
+    consumer.settle(retried.into_iter().map(Delivery::ack).collect()).await.unwrap();
+
+    // Ours, and what can have no key, stay as they are.
+    let ours = "{\"n\":1,\"_event_id\":\"evt_00000000000000000000000001\",\"_input\":\"http\"}";
+    for record in [ours, "{\"_event_id\":\"mine\",\"n\":1}", "[1]", "{}", "{ ", "text"] {
+        server.cli(&["LPUSH", "mutt:ingest_queue", record]);
+        let got = got_in_the_end(consumer.as_mut()).await;
+        assert_eq!(got[0].payload, record);
+        consumer.settle(got.into_iter().map(Delivery::ack).collect()).await.unwrap();
+    }
 }
 
 /// The original sent nine commands for each event (contract mutt §12-40).

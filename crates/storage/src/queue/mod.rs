@@ -26,7 +26,7 @@ mod memory;
 mod redis;
 
 pub use dead_letter::{decode_dead_letter, encode_dead_letter};
-pub use redis::{RedisQueueConfig, RedisQueueKeys};
+pub use redis::{ForeignIds, RedisQueueConfig, RedisQueueKeys};
 
 use crate::{StorageError, StorageResult};
 use async_trait::async_trait;

@@ -2,11 +2,13 @@
 
 use super::bell::{Bell, Rung};
 use super::held::Held;
-use super::{FETCH, RENEW, SETTLE, Shared, letter, lock};
+use super::ids::Ids;
+use super::{ALIGN, FETCH, RENEW, SETTLE, Shared, letter, lock};
 use crate::queue::{Consumer, Delivery, Settlement};
 use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
 use bytes::Bytes;
+use model::ErrorKind;
 use redis::ScriptInvocation;
 use runtime::backoff::Backoff;
 use std::sync::{Arc, Weak};
@@ -31,6 +33,7 @@ pub struct Lane {
 #[derive(Default)]
 pub struct LaneState {
     pub held: Held,
+    ids: Ids,
     /// The heartbeat is there.
     registered: bool,
     /// An answer of Redis was lost: the list may differ from `held`.
@@ -77,13 +80,61 @@ impl Lane {
     }
 
     async fn align(&self, state: &mut LaneState) -> StorageResult<()> {
-        let list = super::look::whole_list(&self.shared, &self.shared.processing(&self.worker)).await?;
+        let list = match self.list(state).await? {
+            Some(list) => list,
+            None => {
+                self.renew_locked(state).await?;
+                self.list(state).await?.ok_or_else(|| {
+                    StorageError::new(
+                        ErrorKind::Unavailable,
+                        format!("the worker {} lost its lease twice", self.worker),
+                    )
+                })?
+            }
+        };
+        self.align_with(state, list);
+        Ok(())
+    }
+
+    /// The list as it is in Redis, oldest first, every record with its id; `None`: the lease is lost.
+    async fn list(&self, state: &mut LaneState) -> StorageResult<Option<Vec<Bytes>>> {
+        match self.list_once(state).await {
+            // The connection was found broken. Ids that this try may have given are not given again.
+            Err(error) if error.kind() == ErrorKind::Unavailable => self.list_once(state).await,
+            answer => answer,
+        }
+    }
+
+    async fn list_once(&self, state: &mut LaneState) -> StorageResult<Option<Vec<Bytes>>> {
+        let mut call = ALIGN.prepare_invoke();
+        call.key(self.shared.processing(&self.worker)).key(self.shared.heartbeat(&self.worker));
+        self.offer_ids(state, &mut call);
+        let answer = self.shared.client.script_once(&call).await?;
+        Ok(self.handed(state, answer))
+    }
+
+    fn offer_ids(&self, state: &mut LaneState, call: &mut ScriptInvocation<'_>) {
+        if let Some(foreign) = &self.shared.keys.foreign_ids {
+            state.ids.add_to(call, foreign, self.shared.clock.now());
+        }
+    }
+
+    /// The records of a script's answer, oldest first; how many ids were used is noted.
+    fn handed(&self, state: &mut LaneState, answer: Option<(Vec<Bytes>, u64)>) -> Option<Vec<Bytes>> {
+        let (mut records, given) = answer?;
+        if self.shared.keys.foreign_ids.is_some() {
+            state.ids.used(given);
+        }
+        records.reverse();
+        Some(records)
+    }
+
+    fn align_with(&self, state: &mut LaneState, list: Vec<Bytes>) {
         let now = Instant::now();
         let before = state.held.len();
         state.held.align(list, now);
         tracing::debug!(worker = self.worker, before, now = state.held.len(), "compared what is held with Redis");
         state.unsure = false;
-        Ok(())
     }
 
     /// Keeps the lease; finds out whether it was lost.
@@ -162,9 +213,10 @@ impl Lane {
             let mut call = FETCH.prepare_invoke();
             call.key(&shared.keys.list).key(shared.processing(&self.worker)).key(shared.heartbeat(&self.worker));
             call.arg(limit);
-            match self.once::<Option<Vec<Bytes>>>(state, &call).await? {
-                Some(mut records) => {
-                    records.reverse();
+            self.offer_ids(state, &mut call);
+            let answer = self.once(state, &call).await?;
+            match self.handed(state, answer) {
+                Some(records) => {
                     state.held.add(records, Instant::now());
                     return Ok(());
                 }
@@ -184,7 +236,13 @@ impl Lane {
         match rung {
             Rung::Got(record) => {
                 state.bell_works();
-                state.held.add(vec![record], Instant::now());
+                let has_id = self.shared.keys.foreign_ids.is_none_or(|foreign| foreign.are_in(&record));
+                if has_id {
+                    state.held.add(vec![record], Instant::now());
+                } else {
+                    // Looking at the list gives it its id, before anybody works it.
+                    state.unsure = true;
+                }
             }
             Rung::Nothing => state.bell_works(),
             Rung::OutOfMemory => {

@@ -15,12 +15,14 @@
 //!   what frees memory. Redis refuses a command that may need more only as long as its script has
 //!   written nothing, so every script begins with a command that needs none.
 //!
-//! Other programs may push into the lists. How durable an acknowledgement is, Redis decides
+//! Other programs may push into the lists; the script that takes a record of theirs gives it an id
+//! ([`ForeignIds`]). How durable an acknowledgement is, Redis decides
 //! (`appendfsync`).
 
 mod bell;
 mod consumer;
 mod held;
+mod ids;
 mod keeper;
 mod look;
 
@@ -39,7 +41,10 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-static FETCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("fetch.lua")));
+static FETCH: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("ids.lua"), include_str!("fetch.lua"))));
+static ALIGN: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("ids.lua"), include_str!("align.lua"))));
 static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("publish.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
@@ -72,6 +77,24 @@ pub struct RedisQueueKeys {
     pub heartbeat: String,
     /// A worker that is silent for this long is dead. Beats come three times as often.
     pub silence_max: Duration,
+    /// What other programs push is given ids; `None`: it stays as it is.
+    pub foreign_ids: Option<ForeignIds>,
+}
+
+/// How a record of another program is told from ours, which have an id, and gets one. Two equal ones
+/// are two records then, and one that is delivered again is itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignIds {
+    /// The key of the id, which is put in front of the record's own.
+    pub key: &'static str,
+    /// What begins the last object or the last keys of our records, as it stands there; no brace that
+    /// opens or closes an object comes between it and the record's end.
+    pub ours: &'static str,
+    /// How far from the end of a record of ours that may be. Farther away: such a record gets an id that
+    /// nobody looks at.
+    pub ours_within_bytes: usize,
+    /// Braces that close our records behind it.
+    pub closing: usize,
 }
 
 impl RedisQueueConfig {
@@ -82,6 +105,7 @@ impl RedisQueueConfig {
             processing: format!("mutt:processing:{worker}"),
             heartbeat: format!("mutt:heartbeat:{worker}"),
             silence_max: Duration::from_secs(30),
+            foreign_ids: None,
         };
         Self {
             redis,
@@ -101,6 +125,7 @@ impl RedisQueueConfig {
             processing: format!("mutt:processing:remediation:{}", name.as_str()),
             heartbeat: format!("mutt:heartbeat:remediation:{}", name.as_str()),
             silence_max: self.ingest.silence_max,
+            foreign_ids: None,
         };
         match name {
             QueueName::Ingest => self.ingest.clone(),
