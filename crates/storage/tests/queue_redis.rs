@@ -247,6 +247,8 @@ async fn a_redis_that_refuses_writes_is_said_to_whoever_waits_and_is_not_hammere
         assert!(error.kind().is_transient(), "{refuse:?}: {error}");
         server.cli(&["CONFIG", "RESETSTAT"]);
         assert!(consumer.next(10, LONG).await.is_err(), "{refuse:?}: as long as it lasts");
+        let queue = queues.get(QueueName::Ingest);
+        assert!(queue.probe().await.is_err() && queue.flush().await.is_err(), "{refuse:?}: no look takes it for well");
         let tries = commands(&server);
         assert!(tries < 200, "{refuse:?}: {tries} commands for one call");
         server.cli(take);
@@ -281,6 +283,8 @@ async fn over_maxmemory_new_events_are_refused_and_what_waits_is_worked_off() {
     let error = queue.publish(records(50..51), Durability::Strict).await.unwrap_err();
     assert!(error.to_string().contains("maxmemory"), "{error}");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "a bound of Redis, not of the queue");
+    assert_eq!(queue.probe().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    queue.flush().await.expect("what is taken can be settled");
 
     // A process that starts now, as after a crash, finds everything.
     let queues = opened(&config).await;
@@ -321,6 +325,11 @@ async fn over_maxmemory_new_events_are_refused_and_what_waits_is_worked_off() {
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     queue.publish(records(60..61), Durability::Strict).await.unwrap();
     assert_eq!(waiting.await.unwrap(), 1);
+    queue.probe().await.unwrap();
+    assert_eq!(server.cli(&["EXISTS", "mutt:write_probe"]), "0", "it leaves nothing behind");
+    server.cli(&["DEL", "mutt:ingest_queue"]);
+    server.cli(&["SET", "mutt:ingest_queue", "no list"]);
+    assert!(queue.probe().await.is_err() && queue.flush().await.is_err(), "a queue of the wrong type");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -226,7 +226,7 @@ async fn equal_records_that_other_programs_push_are_events_of_their_own_and_of_n
         let many = "for _ = 1, tonumber(ARGV[2]) do redis.call('LPUSH', KEYS[1], ARGV[1]) end";
         site.redis.cli(&["EVAL", many, "1", list, record, &times.to_string()]);
     };
-    for time in ["2026-11-25T22:00:00Z", "Nov 25 22:00:00", "2015-01-01T00:00:00Z"] {
+    for time in ["2026-01-25T22:00:00Z", "Nov 25 22:00:00", "2015-01-01T00:00:00Z"] {
         push(
             "mutt:ingest_queue",
             3,

@@ -190,6 +190,10 @@ pub trait Queue: Send + Sync + 'static {
     /// returns their payloads: how a person replays or drops a choice of dead letters.
     async fn take(&self, positions: &[u64]) -> StorageResult<Vec<Bytes>>;
 
+    /// Whether a record would be taken now, where that can be found out without publishing one: the
+    /// store is written to, and nothing stays there. A bound that is reached is no failure.
+    async fn probe(&self) -> StorageResult<()>;
+
     /// Makes everything published and settled so far durable.
     async fn flush(&self) -> StorageResult<()>;
 }

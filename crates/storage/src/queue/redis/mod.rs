@@ -49,7 +49,11 @@ static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("set
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("publish.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
 static REAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("reap.lua")));
+static PROBE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("probe.lua")));
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
+
+/// A key that is written to find out whether Redis takes writes; it never stays.
+const PROBE_KEY: &str = "mutt:write_probe";
 
 /// Queues in Redis: where, under which names, and how long a silent worker keeps its records.
 #[derive(Debug, Clone)]
@@ -170,6 +174,14 @@ impl Shared {
         lanes.iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// Writes without leaving anything; `adding`: "1" as a record is added, "0" as one is settled.
+    async fn touch(&self, adding: &str) -> StorageResult<()> {
+        let mut call = PROBE.prepare_invoke();
+        call.key(&self.keys.list).key(PROBE_KEY).arg(adding);
+        self.client.script::<i64>(&call).await?;
+        Ok(())
+    }
+
     /// Gives a worker's records back; `although_alive` where the worker itself ends.
     async fn reap(&self, worker: &str, although_alive: bool) -> StorageResult<i64> {
         let mut call = REAP.prepare_invoke();
@@ -262,8 +274,12 @@ impl Queue for RedisQueue {
         look::take(&self.0, positions).await
     }
 
+    async fn probe(&self) -> StorageResult<()> {
+        self.0.touch("1").await
+    }
+
     async fn flush(&self) -> StorageResult<()> {
-        let _: String = self.0.client.query(&redis::cmd("PING")).await?;
+        self.0.touch("0").await?;
         for lane in self.0.lanes() {
             lane.flush().await?;
         }
