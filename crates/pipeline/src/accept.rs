@@ -16,6 +16,10 @@ use storage::StorageError;
 use storage::coordination::Coordination;
 use storage::queue::{Queue, QueueName, Queues};
 
+/// The part of this process's health that is red while the ingest queue cannot be written to, for
+/// another reason than its bound.
+pub const QUEUE_WRITES: &str = "queue_writes";
+
 /// Implements [`Sink`] over the ingest queue.
 pub struct Acceptor {
     queue: Arc<dyn Queue>,
@@ -28,6 +32,8 @@ pub struct Acceptor {
     health: Health,
     /// The last write failed, so the next that works must be told.
     failing: AtomicBool,
+    /// The ingest limit could not be asked the last time.
+    unlimited: AtomicBool,
     /// Queue depth as last seen; refreshed with each batch and by [`Self::refresh_depth`].
     depth: AtomicU64,
 }
@@ -55,6 +61,7 @@ impl Acceptor {
             rejects,
             health,
             failing: AtomicBool::new(false),
+            unlimited: AtomicBool::new(false),
             depth: AtomicU64::new(0),
         }
     }
@@ -102,12 +109,18 @@ impl Sink for Acceptor {
             queue_depth: self.depth.load(Ordering::Relaxed),
             queue_limit: self.limit(),
         };
-        match self.coordination.acquire_all("ingestor", n, limit, self.clock.now()).await {
+        let asked = self.coordination.acquire_all("ingestor", n, limit, self.clock.now()).await;
+        if asked.is_ok() && self.unlimited.swap(false, Ordering::Relaxed) {
+            tracing::info!("the ingest limit is kept again");
+        }
+        match asked {
             Ok(grant) if grant.granted >= n => Ok(()),
             Ok(grant) => Err(refused(grant.retry_after.unwrap_or(limit.window))),
             Err(error) => {
                 // The limit protects; it must not be what loses events when its store is away.
-                tracing::warn!(%error, "the ingest limit cannot be asked; letting events in");
+                if !self.unlimited.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(%error, "the ingest limit cannot be asked; letting events in");
+                }
                 Ok(())
             }
         }
@@ -152,14 +165,14 @@ impl Sink for Acceptor {
         if let Err(error) = result {
             self.depth.fetch_sub(count.min(self.depth.load(Ordering::Relaxed)), Ordering::Relaxed);
             if !matches!(error.kind(), ErrorKind::Full | ErrorKind::Invalid) {
-                // Not a bound: the disk, or the log. Said once by the health, not per event.
+                // Not a bound: the disk, the log, or Redis. Said once by the health, not per event.
                 self.failing.store(true, Ordering::Relaxed);
-                self.health.failed("queue", error.to_string());
+                self.health.failed(QUEUE_WRITES, error.to_string());
             }
             return Err(self.refused(&error));
         }
         if self.failing.swap(false, Ordering::Relaxed) {
-            self.health.ok("queue");
+            self.health.ok(QUEUE_WRITES);
         }
         for (input, n) in inputs {
             self.metrics.count_accepted(input, n);

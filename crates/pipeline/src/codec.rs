@@ -171,9 +171,18 @@ pub fn decode_event(payload: &Bytes) -> Result<Event, String> {
     })
 }
 
-/// An id for a record that another program put into the queue: from its bytes, so that working it
-/// twice is working it once.
+/// An id for a record that another program put into the queue: the one it was given when it was first
+/// taken ([`crate::foreign`]). A record whose own `_event_id` is none and hides that one, or that no
+/// Redis has handled, has one from its bytes: working it twice is working it once.
 fn foreign_id(payload: &[u8], sent: Option<Timestamp>) -> EventId {
+    let last = serde_json::from_slice(payload).ok().and_then(|raw: Raw<'_>| text(raw.event_id).parse().ok());
+    let first = || {
+        let id = payload.strip_prefix(b"{\"_event_id\":\"")?.split(|byte| *byte == b'"').next()?;
+        std::str::from_utf8(id).ok()?.parse().ok()
+    };
+    if let Some(given) = last.or_else(first) {
+        return given;
+    }
     let seed = EventId::new(sent.unwrap_or_default(), 0, 0);
     let text = String::from_utf8_lossy(payload);
     let hash = AlertId::derive(seed, &text).to_u128();
@@ -376,6 +385,25 @@ mod tests {
         assert_eq!(decode_event(&payload).unwrap().id, decode_event(&payload).unwrap().id);
         let other = Bytes::from_static(br#"{"hostname":"h","message":"n","timestamp":"2026-01-01T00:00:00Z"}"#);
         assert_ne!(decode_event(&payload).unwrap().id, decode_event(&other).unwrap().id);
+    }
+
+    #[test]
+    fn a_foreign_record_has_the_id_and_without_a_readable_time_the_time_that_it_was_taken_with() {
+        let taken = |record: &str| Bytes::from(format!(r#"{{"_event_id":"{}",{record}"#, id()));
+        for (record, sent) in [
+            (r#""hostname":"h","message":"m","timestamp":"Nov 25 22:00:00"}"#, id().accepted()),
+            (
+                r#""hostname":"h","message":"m","timestamp":"2015-01-01T00:00:00Z"}"#,
+                Timestamp::parse("2015-01-01T00:00:00Z").unwrap(),
+            ),
+            (r#""hostname":"h","message":"m","timestamp":"?","_event_id":"mine"}"#, id().accepted()),
+        ] {
+            let event = decode_event(&taken(record)).unwrap();
+            assert_eq!((event.id, event.timestamp), (id(), sent), "{record}");
+        }
+        let alert = taken(r#""hostname":"h","team_assignment":"t","severity":"Major","message_body":"m"}"#);
+        let (alert, _) = decode_alert(&alert).unwrap();
+        assert_eq!((alert.event_id, alert.created_at), (id(), id().accepted()));
     }
 
     #[test]

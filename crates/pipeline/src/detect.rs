@@ -88,6 +88,7 @@ impl Detector {
             let worked = match batch {
                 Ok(batch) if batch.is_empty() => {
                     self.health.ok("queue");
+                    failures = 0;
                     continue;
                 }
                 Ok(batch) => {
@@ -95,8 +96,11 @@ impl Detector {
                     self.work(batch, consumer.as_mut(), backoff.delay(failures + 1)).await
                 }
                 Err(error) => {
+                    // Said by the health, once.
                     self.health.failed("queue", error.to_string());
-                    Err(error)
+                    failures += 1;
+                    stop.sleep(backoff.delay(failures)).await;
+                    continue;
                 }
             };
             match worked {

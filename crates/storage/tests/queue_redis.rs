@@ -3,11 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use bytes::Bytes;
+use model::{ErrorKind, EventId};
 use runtime::{Clock, Credentials, Secret, SystemClock};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::queue::{
-    Delivery, Durability, QueueConfig, QueueLimits, QueueName, Queues, RedisQueueConfig, contract, open,
+    Consumer, Delivery, Durability, ForeignIds, QueueConfig, QueueLimits, QueueName, Queues, RedisQueueConfig,
+    Rejection, contract, open,
 };
 use storage::{RedisConfig, RedisTls};
 use testkit::servers::{RedisOptions, RedisServer};
@@ -123,6 +125,75 @@ async fn what_other_programs_push_is_worked_and_a_sleeper_wakes_for_it() {
     assert_eq!(waiting.await.unwrap(), Bytes::from_static(b"{\"hostname\": \"h\"}"));
 }
 
+/// The id in front of a record's keys.
+fn id_of(record: &[u8]) -> EventId {
+    let text = std::str::from_utf8(record).unwrap();
+    let id = text.strip_prefix("{\"_event_id\":\"").and_then(|rest| rest.split_once('"'));
+    id.unwrap_or_else(|| panic!("no id: {text}")).0.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_records_of_other_programs_get_ids_that_differ_and_stay() {
+    const RECORD: &str = "{\"message\":\"x,\\\"_event_id\\\":\\\"evt_1\\\"\",\"x\":{\"a\":1,\"_event_id\":\"evt_2\"}}";
+    let server = RedisServer::start();
+    let mut config = config(&server, "");
+    let ours = ",\"_event_id\":\"evt_";
+    config.ingest.foreign_ids = Some(ForeignIds { key: "_event_id", ours, ours_within_bytes: 200, closing: 1 });
+    config.limits.lease = Duration::from_secs(60);
+    config.ingest.silence_max = Duration::from_secs(30);
+    let began = SystemClock.now();
+    let queues = opened(&config).await;
+    let queue = queues.get(QueueName::Ingest);
+
+    // While a worker waits: what wakes it, and what comes then.
+    let mut consumer = queue.consumer();
+    let waiting = tokio::spawn(async move {
+        let woken = consumer.next(10, LONG).await.unwrap();
+        (consumer, woken)
+    });
+    tokio::time::sleep(SOON).await;
+    server.cli(&["LPUSH", "mutt:ingest_queue", RECORD]);
+    let (mut consumer, mut held) = waiting.await.unwrap();
+    let many = "for _ = 1, 2500 do redis.call('LPUSH', KEYS[1], ARGV[1]) end";
+    server.cli(&["EVAL", many, "1", "mutt:ingest_queue", RECORD]);
+    while held.len() < 2_501 {
+        held.extend(consumer.next(1_000, LONG).await.unwrap());
+    }
+    let mut ids: Vec<EventId> = held.iter().map(|delivery| id_of(&delivery.payload)).collect();
+    assert!(ids.is_sorted(), "in the order in which they came");
+    ids.dedup();
+    assert_eq!(ids.len(), 2_501);
+    let (first, last) = (ids[0], ids[2_500]);
+    assert!(
+        first.accepted().millis() >= began.millis() && last.accepted() <= SystemClock.now(),
+        "of the time they were taken"
+    );
+    assert_eq!(last.counter(), 2_500, "numbers count up, without holes");
+    let rest = held[7].payload.strip_prefix(format!("{{\"_event_id\":\"{}\",", ids[7]).as_bytes()).unwrap();
+    assert_eq!(rest, &RECORD.as_bytes()[1..]);
+
+    // Whoever gets it next gets it with its id.
+    consumer.settle(held.drain(2..).map(Delivery::ack).collect()).await.unwrap();
+    drop((consumer, held));
+    queue.flush().await.unwrap();
+    let mut consumer = queue.consumer();
+    let again = consumer.next(10, LONG).await.unwrap();
+    assert_eq!(again.iter().map(|delivery| id_of(&delivery.payload)).collect::<Vec<_>>(), ids[..2]);
+    consumer.settle(again.into_iter().map(|delivery| delivery.retry_after(Duration::ZERO)).collect()).await.unwrap();
+    let retried = consumer.next(10, LONG).await.unwrap();
+    assert_eq!(id_of(&retried[0].payload), ids[0]);
+    consumer.settle(retried.into_iter().map(Delivery::ack).collect()).await.unwrap();
+
+    // Ours, and what can have no key, stay as they are.
+    let ours = "{\"n\":1,\"_event_id\":\"evt_00000000000000000000000001\",\"_input\":\"http\"}";
+    for record in [ours, "{\"_event_id\":\"mine\",\"n\":1}", "[1]", "{}", "{ ", "text"] {
+        server.cli(&["LPUSH", "mutt:ingest_queue", record]);
+        let got = got_in_the_end(consumer.as_mut()).await;
+        assert_eq!(got[0].payload, record);
+        consumer.settle(got.into_iter().map(Delivery::ack).collect()).await.unwrap();
+    }
+}
+
 /// The original sent nine commands for each event (contract mutt §12-40).
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_costs_commands_by_the_batch_and_not_by_the_record() {
@@ -146,11 +217,119 @@ async fn a_batch_costs_commands_by_the_batch_and_not_by_the_record() {
         worked += batch.len() as u32;
         consumer.settle(batch.into_iter().map(|d| d.ack()).collect()).await.unwrap();
     }
-    let stats = server.cli(&["INFO", "commandstats"]);
-    let calls = |line: &str| line.split("calls=").nth(1)?.split(',').next()?.parse::<u32>().ok();
-    let sum: u32 = stats.lines().filter_map(calls).sum();
+    let sum = commands(&server);
     println!("queue: {sum} commands, those inside scripts included, for {RECORDS} records");
-    assert!((1..RECORDS / 20).contains(&sum), "{stats}");
+    assert!((1..RECORDS / 20).contains(&sum), "{sum}");
+}
+
+/// Calls of commands since `CONFIG RESETSTAT`, those inside scripts included.
+fn commands(server: &RedisServer) -> u32 {
+    let stats = server.cli(&["INFO", "commandstats"]);
+    stats.lines().filter_map(|line| line.split("calls=").nth(1)?.split(',').next()?.parse::<u32>().ok()).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_refuses_writes_is_said_to_whoever_waits_and_is_not_hammered() {
+    let server = RedisServer::start();
+    let queues = opened(&config(&server, "")).await;
+    let mut consumer = queues.get(QueueName::Ingest).consumer();
+    assert!(consumer.next(10, SOON).await.unwrap().is_empty());
+    let nobody = testkit::free_port().to_string();
+    for (refuse, take) in [
+        (
+            ["CONFIG", "SET", "min-replicas-to-write", "1"].as_slice(),
+            ["CONFIG", "SET", "min-replicas-to-write", "0"].as_slice(),
+        ),
+        (&["REPLICAOF", "127.0.0.1", &nobody], &["REPLICAOF", "NO", "ONE"]),
+    ] {
+        server.cli(refuse);
+        let error = consumer.next(10, LONG).await.unwrap_err();
+        assert!(error.kind().is_transient(), "{refuse:?}: {error}");
+        server.cli(&["CONFIG", "RESETSTAT"]);
+        assert!(consumer.next(10, LONG).await.is_err(), "{refuse:?}: as long as it lasts");
+        let queue = queues.get(QueueName::Ingest);
+        assert!(queue.probe().await.is_err() && queue.flush().await.is_err(), "{refuse:?}: no look takes it for well");
+        let tries = commands(&server);
+        assert!(tries < 200, "{refuse:?}: {tries} commands for one call");
+        server.cli(take);
+        server.cli(&["LPUSH", "mutt:ingest_queue", "{\"n\":1}"]);
+        let got = got_in_the_end(consumer.as_mut()).await;
+        assert_eq!(got.len(), 1, "{take:?}: it works on");
+        consumer.settle(got.into_iter().map(Delivery::ack).collect()).await.unwrap();
+    }
+}
+
+/// What comes once the trouble is over: what was lost meanwhile may be told by one more error.
+async fn got_in_the_end(consumer: &mut dyn Consumer) -> Vec<Delivery> {
+    for _ in 0..10 {
+        if let Ok(got) = consumer.next(10, LONG).await {
+            return got;
+        }
+        tokio::time::sleep(SOON).await;
+    }
+    panic!("errors only")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_maxmemory_new_events_are_refused_and_what_waits_is_worked_off() {
+    let server = RedisServer::start();
+    let config = config(&server, "");
+    let queues = opened(&config).await;
+    let queue = queues.get(QueueName::Ingest);
+    queue.publish(records(0..50), Durability::Strict).await.unwrap();
+    drop(queue.consumer().next(10, LONG).await.unwrap());
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let error = queue.publish(records(50..51), Durability::Strict).await.unwrap_err();
+    assert!(error.to_string().contains("maxmemory"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "a bound of Redis, not of the queue");
+    assert_eq!(queue.probe().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    queue.flush().await.expect("what is taken can be settled");
+
+    // A process that starts now, as after a crash, finds everything.
+    let queues = opened(&config).await;
+    let queue = queues.get(QueueName::Ingest);
+    let mut consumer = queue.consumer();
+    let (mut seen, mut retried) = (std::collections::BTreeSet::new(), 0);
+    while seen.len() < 50 {
+        let got = consumer.next(7, LONG).await.unwrap();
+        assert!(!got.is_empty(), "{seen:?}");
+        let settle = |delivery: Delivery| match delivery.attempts {
+            0 if delivery.payload.ends_with(b"3}") => {
+                retried += 1;
+                delivery.retry_after(Duration::ZERO)
+            }
+            _ if delivery.payload.ends_with(b"4}") => {
+                seen.insert(delivery.payload.clone());
+                delivery.reject(Rejection { reason: "no luck".into(), retryable: true, replays: 0 })
+            }
+            _ => {
+                seen.insert(delivery.payload.clone());
+                delivery.ack()
+            }
+        };
+        let settlements = got.into_iter().map(settle).collect();
+        consumer.settle(settlements).await.unwrap();
+    }
+    assert_eq!(retried, 5);
+    assert_eq!(queue.stats().await.unwrap().depth, 0);
+    assert_eq!(queues.get(QueueName::DlqAlerter).stats().await.unwrap().depth, 5);
+    queues.get(QueueName::Alerts).publish(records(0..1), Durability::Strict).await.unwrap();
+
+    // Waiting at the empty queue costs little, and ends with the trouble.
+    server.cli(&["CONFIG", "RESETSTAT"]);
+    assert!(consumer.next(1, SOON * 10).await.unwrap().is_empty());
+    let looks = commands(&server);
+    assert!(looks < 500, "{looks} commands");
+    let waiting = tokio::spawn(async move { consumer.next(1, LONG).await.unwrap().len() });
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    queue.publish(records(60..61), Durability::Strict).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), 1);
+    queue.probe().await.unwrap();
+    assert_eq!(server.cli(&["EXISTS", "mutt:write_probe"]), "0", "it leaves nothing behind");
+    server.cli(&["DEL", "mutt:ingest_queue"]);
+    server.cli(&["SET", "mutt:ingest_queue", "no list"]);
+    assert!(queue.probe().await.is_err() && queue.flush().await.is_err(), "a queue of the wrong type");
 }
 
 #[tokio::test(flavor = "multi_thread")]

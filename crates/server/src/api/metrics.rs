@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use model::{ErrorKind, Timestamp};
+use pipeline::accept::QUEUE_WRITES;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Parts whose reported failure makes the API red; others, channels for one, are not its business.
-const PARTS: [&str; 4] = ["catalog", "coordination", "events", "queue"];
+const PARTS: [&str; 5] = ["catalog", "coordination", "events", "queue", QUEUE_WRITES];
 
 /// The contract's health. The names `redis` and `database` stand for what does their work here.
 pub async fn health(_: Anyone, State(api): State<Arc<Api>>) -> Response {

@@ -17,7 +17,7 @@ use connectors::inputs::http::{HttpIngest, HttpIngestConfig, IngestKey};
 use connectors::inputs::snmp::{self, Snmp};
 use connectors::inputs::syslog::{self, Syslog, SyslogConfig, TlsListen};
 use model::OrgId;
-use pipeline::accept::Acceptor;
+use pipeline::accept::{Acceptor, QUEUE_WRITES};
 use pipeline::deliver::CATALOG_WRITES;
 use runtime::http::HttpLimits;
 use runtime::secrets::{Refresher, Secrets, SecretsConfig};
@@ -123,7 +123,12 @@ impl App {
                 "mutt-moog-forwarder",
                 &["queue", "catalog", "coordination", CATALOG_WRITES, "channel"][..],
             ),
-            (Role::Remediation, &config.remediation_listen, "mutt-remediation", &["queue", "catalog"][..]),
+            (
+                Role::Remediation,
+                &config.remediation_listen,
+                "mutt-remediation",
+                &["queue", QUEUE_WRITES, "catalog"][..],
+            ),
         ] {
             if config.has(role) {
                 self.bind_pair(role.as_str(), pair, self.role_health(service, needs))?;
@@ -156,7 +161,7 @@ impl App {
             );
             let site = IngestSite::new(
                 ingest,
-                self.role_health("mutt-ingestor", &["queue"]),
+                self.role_health("mutt-ingestor", &["queue", QUEUE_WRITES]),
                 Arc::clone(&self.parts.coordination),
                 shown(config),
             );

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use connectors::channels::{self, Channel, ChannelConfig};
 use model::ErrorKind;
 use pipeline::Live;
+use pipeline::accept::QUEUE_WRITES;
 use pipeline::deliver::CATALOG_WRITES;
 use pipeline::metrics::Metrics;
 use pipeline::outbox::Outbox;
@@ -80,6 +81,7 @@ impl Parts {
         let live = Live::new(config.live.clone());
         health.ok("channel");
         health.ok(CATALOG_WRITES);
+        health.ok(QUEUE_WRITES);
         let rulebook = Rulebook::new(Arc::clone(&catalog), Arc::clone(&metrics));
         load_rule_files(&rulebook, &config.rule_paths).await;
         patiently("catalog", &health, stop, || rulebook.reload()).await.context("failed to load the rules")?;

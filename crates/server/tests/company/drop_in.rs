@@ -213,3 +213,41 @@ fn the_schema_can_be_made_before_anything_runs() {
     }
     assert_eq!(postgres.psql("SELECT count(*) FROM alert_rules").trim(), "0");
 }
+
+/// Programs that push into the lists know no ids, and some know no time.
+#[tokio::test(flavor = "multi_thread")]
+async fn equal_records_that_other_programs_push_are_events_of_their_own_and_of_now() {
+    let mut site = Site::start(SiteOptions::default()).await;
+    site.set("UNHANDLED_THRESHOLD", "20");
+    let _webui = site.member("webui");
+    site.rules();
+    let (_alerter, _forwarder) = (site.member("alerter"), site.member("forwarder"));
+    let push = |list: &str, times: usize, record: &str| {
+        let many = "for _ = 1, tonumber(ARGV[2]) do redis.call('LPUSH', KEYS[1], ARGV[1]) end";
+        site.redis.cli(&["EVAL", many, "1", list, record, &times.to_string()]);
+    };
+    for time in ["2026-01-25T22:00:00Z", "Nov 25 22:00:00", "2015-01-01T00:00:00Z"] {
+        push(
+            "mutt:ingest_queue",
+            3,
+            &format!("{{\"hostname\":\"dup\",\"message\":\"CHAOS dup\",\"timestamp\":\"{time}\"}}"),
+        );
+    }
+    push(
+        "mutt:alert_queue",
+        2,
+        r#"{"hostname":"dup","team_assignment":"NETO","severity":"Critical","message_body":"m","raw_json":{}}"#,
+    );
+    push("mutt:ingest_queue", 20, r#"{"hostname":"odd","message":"never seen","timestamp":"?"}"#);
+    // Nine events that page, two alerts, and one alert about twenty unhandled events.
+    let delivered = || site.receiver.deliveries();
+    assert!(wait_until(SOON * 3, || delivered().len() >= 12).await, "{} delivered", delivered().len());
+    site.drained();
+    let keys: std::collections::BTreeSet<String> =
+        delivered().iter().map(|request| request.idempotency_key().unwrap().to_owned()).collect();
+    assert_eq!((delivered().len(), keys.len()), (12, 12), "each its own alert, and none twice");
+    let rows = |filter: &str| site.postgres.psql(&format!("SELECT count(*) FROM {filter}")).trim().to_owned();
+    assert_eq!(rows("event_audit_log WHERE hostname = 'dup'"), "9");
+    assert_eq!(rows("event_audit_log WHERE event_timestamp > now() - interval '1 hour' AND hostname = 'dup'"), "3");
+    assert_eq!(rows("alerts WHERE created_at < now() - interval '1 hour'"), "0");
+}

@@ -7,5 +7,6 @@ mod drop_in;
 mod events;
 mod kill;
 mod limit;
+mod refusals;
 mod rotation;
 mod site;

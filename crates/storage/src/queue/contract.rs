@@ -54,6 +54,7 @@ async fn fresh(open: &Opener<'_>) -> (Queues, Arc<dyn Queue>) {
 /// Runs every check. `survives` = records outlive a reopen.
 pub async fn run(open: &Opener<'_>, survives: bool) {
     in_order_and_once(open).await;
+    equal_records_are_two_records(open).await;
     two_consumers_never_hold_one_record(open).await;
     unsettled_comes_back_after_its_lease(open).await;
     late_settling_is_harmless(open).await;
@@ -83,6 +84,22 @@ async fn in_order_and_once(open: &Opener<'_>) {
         assert_eq!(seen, (0..5).map(|n| format!(r#"{{"n":{n}}}"#)).collect::<Vec<_>>());
         assert!(consumer.next(10, SOON).await.unwrap().is_empty(), "settled records never come back");
     }
+}
+
+async fn equal_records_are_two_records(open: &Opener<'_>) {
+    let (_queues, queue) = fresh(open).await;
+    queue.publish([records(0..1), records(0..1)].concat(), Durability::Strict).await.unwrap();
+    queue.publish(records(0..1), Durability::Strict).await.unwrap();
+    let mut consumer = queue.consumer();
+    let mut got = consumer.next(10, LONG).await.unwrap();
+    assert_eq!(got.len(), 3);
+    let (last, first) = (got.remove(2), got.remove(0));
+    consumer.settle(vec![first.retry_after(Duration::ZERO), last.ack()]).await.unwrap();
+    assert_eq!(queue.stats().await.unwrap().depth, 2, "one is settled, one comes again, one is held");
+    let again = consumer.next(10, LONG).await.unwrap();
+    assert_eq!((again.len(), again[0].attempts), (1, 1));
+    consumer.settle(got.into_iter().chain(again).map(Delivery::ack).collect()).await.unwrap();
+    assert_eq!(queue.stats().await.unwrap().depth, 0);
 }
 
 async fn two_consumers_never_hold_one_record(open: &Opener<'_>) {

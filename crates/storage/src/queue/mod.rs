@@ -26,7 +26,7 @@ mod memory;
 mod redis;
 
 pub use dead_letter::{decode_dead_letter, encode_dead_letter};
-pub use redis::{RedisQueueConfig, RedisQueueKeys};
+pub use redis::{ForeignIds, RedisQueueConfig, RedisQueueKeys};
 
 use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
@@ -189,6 +189,10 @@ pub trait Queue: Send + Sync + 'static {
     /// Takes the unsettled, unleased records at these positions (from `peek`) out for good and
     /// returns their payloads: how a person replays or drops a choice of dead letters.
     async fn take(&self, positions: &[u64]) -> StorageResult<Vec<Bytes>>;
+
+    /// Whether a record would be taken now, where that can be found out without publishing one: the
+    /// store is written to, and nothing stays there. A bound that is reached is no failure.
+    async fn probe(&self) -> StorageResult<()>;
 
     /// Makes everything published and settled so far durable.
     async fn flush(&self) -> StorageResult<()>;

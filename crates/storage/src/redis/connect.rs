@@ -217,8 +217,10 @@ pub fn explain(context: &str, error: RedisError) -> StorageError {
     use redis::ServerErrorKind as S;
     let kind = match error.kind() {
         _ if error.is_timeout() => ErrorKind::Timeout,
-        _ if error.code() == Some("OOM") => ErrorKind::Full,
-        _ if matches!(error.code(), Some("MISCONF" | "NOREPLICAS" | "NOAUTH" | "WRONGPASS")) => ErrorKind::Unavailable,
+        // Not `Full`: that is a bound of ours, which waiting for our own workers mends.
+        _ if matches!(error.code(), Some("OOM" | "MISCONF" | "NOREPLICAS" | "NOAUTH" | "WRONGPASS")) => {
+            ErrorKind::Unavailable
+        }
         redis::ErrorKind::Io | redis::ErrorKind::AuthenticationFailed => ErrorKind::Unavailable,
         redis::ErrorKind::Server(
             S::BusyLoading | S::MasterDown | S::ReadOnly | S::TryAgain | S::ClusterDown | S::NotBusy,
@@ -228,9 +230,5 @@ pub fn explain(context: &str, error: RedisError) -> StorageError {
         redis::ErrorKind::InvalidClientConfig => ErrorKind::Invalid,
         _ => ErrorKind::Internal,
     };
-    let mut explained = StorageError::with_source(kind, context.to_owned(), error);
-    if kind == ErrorKind::Full {
-        explained.retry_after = Some(Duration::from_secs(1));
-    }
-    explained
+    StorageError::with_source(kind, context.to_owned(), error)
 }

@@ -111,3 +111,29 @@ async fn a_wrong_password_is_said_and_a_new_one_is_taken_up() {
     until("it is let in again", async || driver.settings().await.is_ok()).await;
     assert_eq!(driver.settings().await.unwrap()["a"], "1");
 }
+
+/// What delivers and detects frees memory, so it must not need any.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_over_maxmemory_still_coordinates() {
+    let server = RedisServer::start();
+    let driver = driver(&server).await;
+    driver.set_setting("moog_rate_limit", "50").await.unwrap();
+    server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    let refused = driver.set_setting("moog_rate_limit", "60").await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
+    assert_eq!(driver.acquire("moogsoft", 30, LIMIT, now()).await.unwrap().granted, 30);
+    assert_eq!(driver.acquire("moogsoft", 30, LIMIT, now()).await.unwrap().granted, 20, "and counts");
+    assert!(driver.claim("alr_1", Duration::from_secs(30)).await.unwrap());
+    assert!(driver.claim("alr_1", Duration::from_secs(30)).await.unwrap(), "prolonged");
+    let batch = vec![unhandled(1), unhandled(2), unhandled(3)];
+    assert_eq!(driver.observe_unhandled(batch.clone(), POLICY, now()).await.unwrap(), [2]);
+    assert_eq!(driver.observe_unhandled(batch, POLICY, now()).await.unwrap(), [2], "the same again");
+    for channel in ["moogsoft", "other"] {
+        driver.breaker_report(channel, false, BREAKER, now()).await.unwrap();
+        let admission = driver.breaker_admit(channel, BREAKER, now()).await.unwrap();
+        assert!(matches!(admission, Admission::Wait(_)), "{admission:?}");
+        driver.breaker_half_open(channel, now()).await.unwrap();
+        driver.breaker_report(channel, true, BREAKER, now()).await.unwrap();
+    }
+}

@@ -13,6 +13,9 @@
 local REMOVED_MAX, MOVED_MAX, ADDED_AT_ONCE = 2000, 1000, 200
 
 local key = KEYS[1]
+-- Removes nothing. Over maxmemory a script may write after a command that needs no memory; without a
+-- grant nothing could be delivered, and nothing would free memory.
+redis.call('ZREMRANGEBYRANK', key, 1, 0)
 local now = tonumber(ARGV[1])
 if not now then
     local time = redis.call('TIME')

@@ -12,17 +12,16 @@ end
 for i = 1, 5 do
     local new = ARGV[5 + i]
     if new ~= ARGV[i] then
-        if new == '' then
-            redis.call('DEL', KEYS[i])
-        else
+        -- First, always: over maxmemory a script may write after a command that needs no memory.
+        redis.call('DEL', KEYS[i])
+        if new ~= '' then
             redis.call('SET', KEYS[i], new)
         end
     end
 end
 if KEYS[6] then
-    if ARGV[11] == '' then
-        redis.call('DEL', KEYS[6])
-    else
+    redis.call('DEL', KEYS[6])
+    if ARGV[11] ~= '' then
         redis.call('SET', KEYS[6], '1', 'PX', ARGV[11])
     end
     redis.call('SET', KEYS[7], ARGV[7])

@@ -143,6 +143,8 @@ local function begin(key, name, value)
     end
 end
 
+-- Over maxmemory a script may write after a command that needs no memory.
+redis.call('PEXPIRE', index, expiry + 86400000)
 local triggered_keys = {}
 for i = 2, #KEYS do
     local key = KEYS[i]

@@ -2,7 +2,7 @@
 //! its own.
 
 use super::consumer::Lane;
-use crate::StorageResult;
+use crate::StorageError;
 use crate::redis::{RedisClient, explain};
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
@@ -13,6 +13,20 @@ use tokio::task::JoinHandle;
 
 /// How long one command blocks; after it somebody else may decide to fetch.
 const BLOCK: Duration = Duration::from_secs(1);
+
+/// How one waiting ended.
+#[derive(Debug)]
+pub enum Rung {
+    /// This record was moved to the list.
+    Got(Bytes),
+    Nothing,
+    /// Redis has no memory for a command that may need more. Taking without waiting still works.
+    OutOfMemory,
+    /// Redis, or the connection to it, was refused; nothing was moved.
+    Refused(StorageError),
+    /// The answer was lost: a record may have been moved.
+    Lost(StorageError),
+}
 
 pub struct Bell {
     client: RedisClient,
@@ -34,12 +48,12 @@ impl Bell {
         let (queue, list, lane) = (self.queue.clone(), self.list.clone(), Arc::clone(lane));
         self.waiting = Some(tokio::spawn(async move {
             let mut slot = connection.lock().await;
-            let record = wait(&client, &mut slot, &queue, &list).await;
-            if let Err(error) = &record {
+            let rung = wait(&client, &mut slot, &queue, &list).await;
+            if let Rung::Refused(error) | Rung::Lost(error) = &rung {
                 *slot = None;
                 tracing::debug!(%error, "waiting at the queue ended");
             }
-            lane.rang(record).await;
+            lane.rang(rung).await;
         }));
     }
 
@@ -54,17 +68,22 @@ impl Bell {
     }
 }
 
-async fn wait(
-    client: &RedisClient,
-    slot: &mut Option<MultiplexedConnection>,
-    queue: &str,
-    list: &str,
-) -> StorageResult<Option<Bytes>> {
+async fn wait(client: &RedisClient, slot: &mut Option<MultiplexedConnection>, queue: &str, list: &str) -> Rung {
     let connection = match slot {
         Some(connection) => connection,
-        None => slot.insert(client.dedicated(BLOCK).await?),
+        None => match client.dedicated(BLOCK).await {
+            Ok(connection) => slot.insert(connection),
+            Err(error) => return Rung::Refused(error),
+        },
     };
     let mut command = redis::cmd("BRPOPLPUSH");
     command.arg(queue).arg(list).arg(BLOCK.as_secs());
-    command.query_async(connection).await.map_err(|e| explain("waiting at a Redis list", e))
+    match command.query_async(connection).await {
+        Ok(Some(record)) => Rung::Got(record),
+        Ok(None) => Rung::Nothing,
+        Err(error) if error.code() == Some("OOM") => Rung::OutOfMemory,
+        // An error that Redis answered has a code; one of the way there and back has none.
+        Err(error) if error.code().is_some() => Rung::Refused(explain("waiting at a Redis list", error)),
+        Err(error) => Rung::Lost(explain("waiting at a Redis list", error)),
+    }
 }

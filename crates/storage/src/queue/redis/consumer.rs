@@ -1,17 +1,24 @@
 //! A worker: takes records to its list, leases them out, settles them.
 
-use super::bell::Bell;
+use super::bell::{Bell, Rung};
 use super::held::Held;
-use super::{FETCH, RENEW, SETTLE, Shared, letter, lock};
-use crate::StorageResult;
+use super::ids::Ids;
+use super::{ALIGN, FETCH, RENEW, SETTLE, Shared, letter, lock};
 use crate::queue::{Consumer, Delivery, Settlement};
+use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
 use bytes::Bytes;
+use model::ErrorKind;
 use redis::ScriptInvocation;
+use runtime::backoff::Backoff;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio::time::Instant;
+
+/// Pauses between looks at an empty queue while Redis has no memory for waiting there.
+const LOOK: Duration = Duration::from_millis(50);
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// What a consumer, its bell and the keeper share.
 pub struct Lane {
@@ -26,6 +33,7 @@ pub struct Lane {
 #[derive(Default)]
 pub struct LaneState {
     pub held: Held,
+    ids: Ids,
     /// The heartbeat is there.
     registered: bool,
     /// An answer of Redis was lost: the list may differ from `held`.
@@ -33,6 +41,20 @@ pub struct LaneState {
     /// The bell is waiting at the queue: whatever it gets goes to the young end of the list, and
     /// nobody else may fetch meanwhile, so that the order stays known.
     pub ringing: bool,
+    /// How often in a row the bell has failed.
+    bell_failures: u32,
+    /// Why the bell cannot wait; the next call that finds nothing says so.
+    bell_error: Option<StorageError>,
+    /// The bell rests until then, and the queue is looked at instead.
+    bell_rests_until: Option<Instant>,
+}
+
+impl LaneState {
+    fn bell_works(&mut self) {
+        self.bell_failures = 0;
+        self.bell_error = None;
+        self.bell_rests_until = None;
+    }
 }
 
 impl Lane {
@@ -58,13 +80,61 @@ impl Lane {
     }
 
     async fn align(&self, state: &mut LaneState) -> StorageResult<()> {
-        let list = super::look::whole_list(&self.shared, &self.shared.processing(&self.worker)).await?;
+        let list = match self.list(state).await? {
+            Some(list) => list,
+            None => {
+                self.renew_locked(state).await?;
+                self.list(state).await?.ok_or_else(|| {
+                    StorageError::new(
+                        ErrorKind::Unavailable,
+                        format!("the worker {} lost its lease twice", self.worker),
+                    )
+                })?
+            }
+        };
+        self.align_with(state, list);
+        Ok(())
+    }
+
+    /// The list as it is in Redis, oldest first, every record with its id; `None`: the lease is lost.
+    async fn list(&self, state: &mut LaneState) -> StorageResult<Option<Vec<Bytes>>> {
+        match self.list_once(state).await {
+            // The connection was found broken. Ids that this try may have given are not given again.
+            Err(error) if error.kind() == ErrorKind::Unavailable => self.list_once(state).await,
+            answer => answer,
+        }
+    }
+
+    async fn list_once(&self, state: &mut LaneState) -> StorageResult<Option<Vec<Bytes>>> {
+        let mut call = ALIGN.prepare_invoke();
+        call.key(self.shared.processing(&self.worker)).key(self.shared.heartbeat(&self.worker));
+        self.offer_ids(state, &mut call);
+        let answer = self.shared.client.script_once(&call).await?;
+        Ok(self.handed(state, answer))
+    }
+
+    fn offer_ids(&self, state: &mut LaneState, call: &mut ScriptInvocation<'_>) {
+        if let Some(foreign) = &self.shared.keys.foreign_ids {
+            state.ids.add_to(call, foreign, self.shared.clock.now());
+        }
+    }
+
+    /// The records of a script's answer, oldest first; how many ids were used is noted.
+    fn handed(&self, state: &mut LaneState, answer: Option<(Vec<Bytes>, u64)>) -> Option<Vec<Bytes>> {
+        let (mut records, given) = answer?;
+        if self.shared.keys.foreign_ids.is_some() {
+            state.ids.used(given);
+        }
+        records.reverse();
+        Some(records)
+    }
+
+    fn align_with(&self, state: &mut LaneState, list: Vec<Bytes>) {
         let now = Instant::now();
         let before = state.held.len();
         state.held.align(list, now);
-        tracing::info!(worker = self.worker, before, now = state.held.len(), "compared what is held with Redis");
+        tracing::debug!(worker = self.worker, before, now = state.held.len(), "compared what is held with Redis");
         state.unsure = false;
-        Ok(())
     }
 
     /// Keeps the lease; finds out whether it was lost.
@@ -143,9 +213,10 @@ impl Lane {
             let mut call = FETCH.prepare_invoke();
             call.key(&shared.keys.list).key(shared.processing(&self.worker)).key(shared.heartbeat(&self.worker));
             call.arg(limit);
-            match self.once::<Option<Vec<Bytes>>>(state, &call).await? {
-                Some(mut records) => {
-                    records.reverse();
+            self.offer_ids(state, &mut call);
+            let answer = self.once(state, &call).await?;
+            match self.handed(state, answer) {
+                Some(records) => {
                     state.held.add(records, Instant::now());
                     return Ok(());
                 }
@@ -158,15 +229,37 @@ impl Lane {
         Ok(())
     }
 
-    /// What the bell got.
-    pub async fn rang(&self, record: StorageResult<Option<Bytes>>) {
+    /// How the bell's waiting ended.
+    pub async fn rang(&self, rung: Rung) {
         let mut state = self.state.lock().await;
         state.ringing = false;
-        match record {
-            Ok(Some(record)) => state.held.add(vec![record], Instant::now()),
-            Ok(None) => {}
-            // It may have been moved although the answer was lost.
-            Err(_) => state.unsure = true,
+        match rung {
+            Rung::Got(record) => {
+                state.bell_works();
+                let has_id = self.shared.keys.foreign_ids.is_none_or(|foreign| foreign.are_in(&record));
+                if has_id {
+                    state.held.add(vec![record], Instant::now());
+                } else {
+                    // Looking at the list gives it its id, before anybody works it.
+                    state.unsure = true;
+                }
+            }
+            Rung::Nothing => state.bell_works(),
+            Rung::OutOfMemory => {
+                state.bell_failures = state.bell_failures.saturating_add(1);
+                let pause = Backoff::new(LOOK, LOOK_MAX).delay(state.bell_failures);
+                state.bell_rests_until = Some(Instant::now() + pause);
+            }
+            // It is the caller who knows how long to wait before the next try.
+            Rung::Refused(error) => state.bell_error = Some(error),
+            Rung::Lost(error) => {
+                state.unsure = true;
+                state.bell_failures = state.bell_failures.saturating_add(1);
+                // One connection may break at any time; a second one in a row is worth telling.
+                if state.bell_failures > 1 {
+                    state.bell_error = Some(error);
+                }
+            }
         }
         drop(state);
         self.bell_ended.notify_waiters();
@@ -233,11 +326,15 @@ impl Consumer for RedisConsumer {
                 if !found.is_empty() {
                     return Ok(found);
                 }
-                if !state.ringing && Instant::now() < deadline {
+                if let Some(error) = state.bell_error.take() {
+                    return Err(error);
+                }
+                let rests_until = state.bell_rests_until.filter(|until| Instant::now() < *until);
+                if !state.ringing && rests_until.is_none() && Instant::now() < deadline {
                     state.ringing = true;
                     self.bell.ring(&self.lane);
                 }
-                state.held.next_due().map_or(deadline, |at| at.min(deadline))
+                [state.held.next_due(), rests_until].into_iter().flatten().fold(deadline, Instant::min)
             };
             tokio::select! {
                 () = wake => {}

@@ -23,14 +23,29 @@ pub fn start(shared: &Arc<Shared>) {
     tokio::spawn(async move {
         let mut strangers = Strangers::default();
         let mut next_beat = Instant::now();
+        let mut failing = false;
         while let Some(shared) = Weak::upgrade(&weak) {
             let beat = Instant::now() >= next_beat;
             if beat {
                 next_beat = Instant::now() + beat_every;
             }
-            if let Err(error) = round(&shared, beat, &mut strangers).await {
-                tracing::warn!(queue = shared.name.as_str(), %error, "the leases of a queue could not be kept");
-                next_beat = Instant::now();
+            let queue = shared.name.as_str();
+            match round(&shared, beat, &mut strangers).await {
+                // Said at the beginning and at the end; a round in between that had nothing to write
+                // ends nothing.
+                Ok(()) if beat && std::mem::take(&mut failing) => {
+                    tracing::info!(queue, "the leases of a queue are kept again");
+                }
+                Ok(()) => {}
+                Err(error) if failing => {
+                    tracing::debug!(queue, %error, "the leases of a queue still cannot be kept");
+                    next_beat = Instant::now();
+                }
+                Err(error) => {
+                    tracing::warn!(queue, %error, "the leases of a queue cannot be kept; trying again each second");
+                    failing = true;
+                    next_beat = Instant::now();
+                }
             }
             drop(shared);
             tokio::time::sleep(beat_every.min(ROUND_MAX)).await;

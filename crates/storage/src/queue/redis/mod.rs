@@ -11,12 +11,18 @@
 //!   nothing any more.
 //! * Attempts that were spent are kept in the record, behind its last key (`_attempts`).
 //!
-//! Other programs may push into the lists. How durable an acknowledgement is, Redis decides
+//! * Over `maxmemory` new events are refused, and nothing else: what waits can be worked off, which is
+//!   what frees memory. Redis refuses a command that may need more only as long as its script has
+//!   written nothing, so every script begins with a command that needs none.
+//!
+//! Other programs may push into the lists; the script that takes a record of theirs gives it an id
+//! ([`ForeignIds`]). How durable an acknowledgement is, Redis decides
 //! (`appendfsync`).
 
 mod bell;
 mod consumer;
 mod held;
+mod ids;
 mod keeper;
 mod look;
 
@@ -35,12 +41,19 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-static FETCH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("fetch.lua")));
+static FETCH: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("ids.lua"), include_str!("fetch.lua"))));
+static ALIGN: LazyLock<Script> =
+    LazyLock::new(|| Script::new(concat!(include_str!("ids.lua"), include_str!("align.lua"))));
 static SETTLE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("settle.lua")));
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("publish.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("renew.lua")));
 static REAP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("reap.lua")));
+static PROBE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("probe.lua")));
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
+
+/// A key that is written to find out whether Redis takes writes; it never stays.
+const PROBE_KEY: &str = "mutt:write_probe";
 
 /// Queues in Redis: where, under which names, and how long a silent worker keeps its records.
 #[derive(Debug, Clone)]
@@ -68,6 +81,24 @@ pub struct RedisQueueKeys {
     pub heartbeat: String,
     /// A worker that is silent for this long is dead. Beats come three times as often.
     pub silence_max: Duration,
+    /// What other programs push is given ids; `None`: it stays as it is.
+    pub foreign_ids: Option<ForeignIds>,
+}
+
+/// How a record of another program is told from ours, which have an id, and gets one. Two equal ones
+/// are two records then, and one that is delivered again is itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignIds {
+    /// The key of the id, which is put in front of the record's own.
+    pub key: &'static str,
+    /// What begins the last object or the last keys of our records, as it stands there; no brace that
+    /// opens or closes an object comes between it and the record's end.
+    pub ours: &'static str,
+    /// How far from the end of a record of ours that may be. Farther away: such a record gets an id that
+    /// nobody looks at.
+    pub ours_within_bytes: usize,
+    /// Braces that close our records behind it.
+    pub closing: usize,
 }
 
 impl RedisQueueConfig {
@@ -78,6 +109,7 @@ impl RedisQueueConfig {
             processing: format!("mutt:processing:{worker}"),
             heartbeat: format!("mutt:heartbeat:{worker}"),
             silence_max: Duration::from_secs(30),
+            foreign_ids: None,
         };
         Self {
             redis,
@@ -97,6 +129,7 @@ impl RedisQueueConfig {
             processing: format!("mutt:processing:remediation:{}", name.as_str()),
             heartbeat: format!("mutt:heartbeat:remediation:{}", name.as_str()),
             silence_max: self.ingest.silence_max,
+            foreign_ids: None,
         };
         match name {
             QueueName::Ingest => self.ingest.clone(),
@@ -141,6 +174,14 @@ impl Shared {
         lanes.iter().filter_map(Weak::upgrade).collect()
     }
 
+    /// Writes without leaving anything; `adding`: "1" as a record is added, "0" as one is settled.
+    async fn touch(&self, adding: &str) -> StorageResult<()> {
+        let mut call = PROBE.prepare_invoke();
+        call.key(&self.keys.list).key(PROBE_KEY).arg(adding);
+        self.client.script::<i64>(&call).await?;
+        Ok(())
+    }
+
     /// Gives a worker's records back; `although_alive` where the worker itself ends.
     async fn reap(&self, worker: &str, although_alive: bool) -> StorageResult<i64> {
         let mut call = REAP.prepare_invoke();
@@ -181,6 +222,14 @@ pub async fn open(config: RedisQueueConfig, clock: &Arc<dyn Clock>) -> StorageRe
     Ok(Queues::new(all))
 }
 
+/// Whether records may be added over `maxmemory`: what comes of an event takes the event's place.
+fn over_maxmemory(name: QueueName) -> bool {
+    match name {
+        QueueName::Ingest => false,
+        QueueName::Alerts | QueueName::DlqAlerter | QueueName::DlqForwarder | QueueName::Dead => true,
+    }
+}
+
 /// A queue; its driver's type never leaves this module.
 struct RedisQueue(Arc<Shared>);
 
@@ -194,7 +243,7 @@ impl Queue for RedisQueue {
         limits.refuse_oversize(&batch)?;
         let records_max = limits.records_max(*name);
         let mut call = PUBLISH.prepare_invoke();
-        call.key(&keys.list).arg(records_max);
+        call.key(&keys.list).arg(records_max).arg(i32::from(over_maxmemory(*name)));
         for record in &batch {
             call.arg(&record[..]);
         }
@@ -225,8 +274,12 @@ impl Queue for RedisQueue {
         look::take(&self.0, positions).await
     }
 
+    async fn probe(&self) -> StorageResult<()> {
+        self.0.touch("1").await
+    }
+
     async fn flush(&self) -> StorageResult<()> {
-        let _: String = self.0.client.query(&redis::cmd("PING")).await?;
+        self.0.touch("0").await?;
         for lane in self.0.lanes() {
             lane.flush().await?;
         }
