@@ -238,7 +238,7 @@ impl Detector {
             hostname: event.host.clone(),
             matched_rule_id: rule.id,
             handling_decision: handling.as_str().to_owned(),
-            forwarded: forwards && self.outbox.has_channels(),
+            forwarded: forwards && self.outbox.delivers(),
             raw_message: raw.clone(),
         };
         let alert = forwards.then(|| Alert {

@@ -23,8 +23,9 @@ struct Shared {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     live: crate::Live,
-    /// Whether there is any channel; without one alerts are only recorded.
-    has_channels: bool,
+    /// Whether somebody may deliver: this process, or another one that shares the queue. If nobody
+    /// can, alerts are only recorded.
+    delivers: bool,
     /// Something was left in the catalog for later.
     behind: AtomicBool,
 }
@@ -32,21 +33,23 @@ struct Shared {
 const PAGE: usize = 1_000;
 
 impl Outbox {
-    /// Whether alerts go anywhere; without a channel they are only recorded.
-    pub fn has_channels(&self) -> bool {
-        self.0.has_channels
+    /// Whether alerts go anywhere; if not, they are only recorded.
+    pub fn delivers(&self) -> bool {
+        self.0.delivers
     }
 
+    /// `delivers`: not whether this process has a channel, but whether any that takes from the queue
+    /// may have one.
     pub fn new(
         queues: &Queues,
         catalog: Arc<dyn Catalog>,
         live: crate::Live,
-        has_channels: bool,
+        delivers: bool,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let queue = Arc::clone(queues.get(QueueName::Alerts));
-        Self(Arc::new(Shared { queue, catalog, clock, metrics, live, has_channels, behind: AtomicBool::new(false) }))
+        Self(Arc::new(Shared { queue, catalog, clock, metrics, live, delivers, behind: AtomicBool::new(false) }))
     }
 
     /// Publishes alerts that the catalog holds already. Never fails: what the queue does not take
@@ -56,7 +59,7 @@ impl Outbox {
         if alerts.is_empty() {
             return;
         }
-        if !shared.has_channels {
+        if !shared.delivers {
             self.only_recorded(&alerts).await;
             return;
         }
@@ -117,7 +120,7 @@ impl Outbox {
             let pending = shared.catalog.pending_alerts(after, PAGE).await?;
             let Some(last) = pending.last() else { break };
             after = Some((last.created_at, last.id));
-            if !shared.has_channels {
+            if !shared.delivers {
                 self.only_recorded(&pending).await;
                 continue;
             }

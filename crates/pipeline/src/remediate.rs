@@ -92,7 +92,7 @@ impl Remediator {
                 }
             }
         }
-        if all {
+        if all && !self.channels.is_empty() {
             self.health.ok("channel");
         }
         all

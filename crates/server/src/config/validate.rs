@@ -180,6 +180,26 @@ impl Config {
         self.roles.contains(&role)
     }
 
+    /// Whether no alert can be delivered by anybody: this process is the forwarder, has no channel, and
+    /// has the queue for itself. Everywhere else alerts wait for a forwarder that has one.
+    pub fn only_records_alerts(&self) -> bool {
+        self.channels.is_empty() && self.has(Role::Forwarder) && !self.stores.shares_queue()
+    }
+
+    /// What a person should know who has not configured a channel: what becomes of alerts. Only a
+    /// forwarder needs one.
+    pub fn channels_note(&self) -> Option<String> {
+        if !self.channels.is_empty() || !self.has(Role::Forwarder) {
+            return None;
+        }
+        let becomes = if self.only_records_alerts() {
+            "alerts are kept in the catalog only"
+        } else {
+            "this forwarder delivers nothing, and alerts wait in the queue for one that has a channel"
+        };
+        Some(format!("no alert channel is configured: {becomes} (settings forwarder.moog.url, [[channel]])"))
+    }
+
     /// Whether this process keeps events, or was told where others do.
     pub fn sees_events(&self) -> bool {
         let EventStoreConfig::Sqlite { read_also, .. } = &self.stores.events;
