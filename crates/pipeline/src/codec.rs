@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use storage::queue::{decode_dead_letter, is_enveloped};
 
 /// Writes an accepted event as its queue record.
 pub fn encode_event(event: &NewEvent, id: EventId) -> Bytes {
@@ -132,8 +133,25 @@ fn text(value: Option<&RawValue>) -> String {
     }
 }
 
-/// Reads a queue record. `Err` is a sentence saying why it can never be worked.
+/// The record itself where somebody has put one of our dead letters back into a queue whole, as
+/// people do with `RPOPLPUSH`; otherwise the payload.
+pub fn opened(payload: &Bytes) -> Bytes {
+    /// A letter in a letter is opened too; nobody has more of them.
+    const LETTERS_MAX: usize = 8;
+    let mut payload = payload.clone();
+    for _ in 0..LETTERS_MAX {
+        if !is_enveloped(&payload) {
+            break;
+        }
+        let Ok(letter) = decode_dead_letter(&payload) else { break };
+        payload = letter.original;
+    }
+    payload
+}
+
+/// Reads a queue record, [`opened`] first. `Err` is a sentence saying why it can never be worked.
 pub fn decode_event(payload: &Bytes) -> Result<Event, String> {
+    let payload = &opened(payload);
     let utf8 = std::str::from_utf8(payload).map_err(|e| format!("the record is not UTF-8: {e}"))?;
     let raw: Raw<'_> = serde_json::from_str(utf8).map_err(|e| format!("the record is not a JSON object: {e}"))?;
     let host = text(raw.hostname);
@@ -254,8 +272,10 @@ pub fn encode_alert(alert: &Alert, channels: Option<Vec<String>>) -> Bytes {
     Bytes::from(serde_json::to_vec(&record).expect("strings, numbers and valid JSON always encode"))
 }
 
-/// Reads an alert's queue record, ours or the original's, and the channels that are left.
+/// Reads an alert's queue record, [`opened`] first, ours or the original's, and the channels that are
+/// left.
 pub fn decode_alert(payload: &Bytes) -> Result<(Alert, Option<Vec<String>>), String> {
+    let payload = &opened(payload);
     let record: AlertRecord<'_> =
         serde_json::from_slice(payload).map_err(|e| format!("the record is not an alert: {e}"))?;
     let raw_json =
@@ -396,6 +416,34 @@ mod tests {
         let (alert, channels) = decode_alert(&payload).unwrap();
         assert_eq!((alert.host.as_str(), alert.team.as_str(), alert.correlation_id.as_str()), ("h", "NETO", "c"));
         assert_eq!(channels, None);
+    }
+
+    fn letter(original: Bytes) -> Bytes {
+        storage::queue::encode_dead_letter(&model::DeadLetter {
+            side: model::DeadLetterSide::Forwarder,
+            reason: "r".into(),
+            retryable: true,
+            attempts: 6,
+            replays: 2,
+            failed_at: Timestamp::from_secs(1),
+            original,
+        })
+    }
+
+    #[test]
+    fn a_letter_that_a_person_moved_back_is_its_original() {
+        let event = record(r#"{"hostname":"h","message":"m","timestamp":1}"#);
+        for moved in [letter(event.clone()), letter(letter(event.clone()))] {
+            assert_eq!(opened(&moved), event);
+            let read = decode_event(&moved).unwrap();
+            assert_eq!((read.id, read.raw), (id(), event.clone()));
+        }
+        let alert = encode_alert(&testkit::builders::alert().build(), None);
+        let (read, _) = decode_alert(&letter(letter(alert.clone()))).unwrap();
+        assert_eq!(encode_alert(&read, None), alert);
+        assert_eq!(opened(&event), event);
+        let odd = Bytes::from_static(br#"{"side":"left","hostname":"h","message":"m","timestamp":1}"#);
+        assert_eq!(decode_event(&odd).unwrap().message, "m", "an event may have such a key too");
     }
 
     #[test]

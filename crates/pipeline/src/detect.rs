@@ -355,7 +355,9 @@ fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot) -> Prepared {
     let mut settled = Vec::new();
     let (mut dead, mut copies) = (0, 0);
     let mut seen: BTreeSet<EventId> = BTreeSet::new();
-    for delivery in batch {
+    for mut delivery in batch {
+        // What becomes a dead letter is the record, not a letter that somebody put back.
+        delivery.payload = codec::opened(&delivery.payload);
         match codec::decode_event(&delivery.payload) {
             // The same event twice in one batch: the first is worked, the second is done with it.
             Ok(event) if !seen.insert(event.id) => {

@@ -200,7 +200,7 @@ pub async fn replay_letter(
     catalog: &dyn Catalog,
     clock: &dyn Clock,
 ) -> StorageResult<()> {
-    let payload = codec::with_replays(&letter.original, letter.replays + 1);
+    let payload = codec::with_replays(&codec::opened(&letter.original), letter.replays + 1);
     if to == QueueName::Alerts
         && let Ok((alert, _)) = codec::decode_alert(&payload)
     {

@@ -221,7 +221,9 @@ impl Deliverer {
         self.metrics.moog_circuit_open.set(i64::from(view.state == BreakerState::Open));
     }
 
-    async fn work(&self, delivery: Delivery, in_flight: &InFlight, stop: &Stop) -> Worked {
+    async fn work(&self, mut delivery: Delivery, in_flight: &InFlight, stop: &Stop) -> Worked {
+        // What becomes a dead letter is the record, not a letter that somebody put back.
+        delivery.payload = codec::opened(&delivery.payload);
         let (alert, left) = match codec::decode_alert(&delivery.payload) {
             Ok(decoded) => decoded,
             Err(reason) => {
