@@ -8,6 +8,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use connectors::inputs::NewEvent;
+use model::json;
 use model::{
     Alert, AlertId, AlertKind, AlertSeverity, Event, EventId, Handling, InputKind, OrgId, Severity, Timestamp,
 };
@@ -45,13 +46,16 @@ pub fn encode_event(event: &NewEvent, id: EventId) -> Bytes {
 /// Sets `_retry_count` in a queue record that is a JSON object: how often remediation replayed it.
 /// Anything else is returned as it is.
 pub fn with_replays(payload: &[u8], replays: u32) -> Bytes {
-    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(payload) {
-        Ok(mut object) => {
-            object.insert("_retry_count".into(), replays.into());
-            serde_json::to_vec(&object).map_or_else(|_| Bytes::copy_from_slice(payload), Bytes::from)
-        }
-        Err(_) => Bytes::copy_from_slice(payload),
-    }
+    rewritten(payload, |object| {
+        let rest = json::without(object, |key| key == "_retry_count")?;
+        json::with(&rest, "_retry_count", &replays.to_string())
+    })
+}
+
+/// The record as `change` makes it, every value as it was written; what is no JSON object stays.
+fn rewritten(payload: &[u8], change: impl FnOnce(&str) -> Option<String>) -> Bytes {
+    let changed = std::str::from_utf8(payload).ok().and_then(change);
+    changed.map_or_else(|| Bytes::copy_from_slice(payload), Bytes::from)
 }
 
 /// `_retry_count` of a queue record; 0 where there is none.
@@ -124,13 +128,7 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 /// containers are kept as JSON.
 fn text(value: Option<&RawValue>) -> String {
     let Some(raw) = value.map(RawValue::get) else { return String::new() };
-    if raw.starts_with('"') {
-        serde_json::from_str(raw).unwrap_or_default()
-    } else if raw == "null" {
-        String::new()
-    } else {
-        raw.to_owned()
-    }
+    if raw == "null" { String::new() } else { json::text(raw).into_owned() }
 }
 
 /// The record itself where somebody has put one of our dead letters back into a queue whole, as
@@ -149,11 +147,19 @@ pub fn opened(payload: &Bytes) -> Bytes {
     payload
 }
 
+/// Why a record is not what it should be.
+fn not(what: &str, utf8: &str, error: &serde_json::Error) -> String {
+    // Python writes and reads them; a record with one cannot be repeated by any other program.
+    let foreign = ["NaN", "Infinity"].into_iter().find(|word| utf8.contains(word));
+    let hint = foreign.map_or(String::new(), |word| format!(" ({word} is no JSON)"));
+    format!("the record is not {what}: {error}{hint}")
+}
+
 /// Reads a queue record, [`opened`] first. `Err` is a sentence saying why it can never be worked.
 pub fn decode_event(payload: &Bytes) -> Result<Event, String> {
     let payload = &opened(payload);
     let utf8 = std::str::from_utf8(payload).map_err(|e| format!("the record is not UTF-8: {e}"))?;
-    let raw: Raw<'_> = serde_json::from_str(utf8).map_err(|e| format!("the record is not a JSON object: {e}"))?;
+    let raw: Raw<'_> = serde_json::from_str(utf8).map_err(|e| not("a JSON object", utf8, &e))?;
     let host = text(raw.hostname);
     if host.trim().is_empty() {
         return Err("hostname is empty".to_owned());
@@ -208,13 +214,7 @@ fn oid(text: &str) -> Option<String> {
 
 /// The event's object without the pipeline's keys: what the audit log and alerts show.
 pub fn public_object(payload: &[u8]) -> Bytes {
-    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(payload) {
-        Ok(mut object) => {
-            object.retain(|key, _| !key.starts_with('_') || key == "_correlation_id");
-            serde_json::to_vec(&object).map_or_else(|_| Bytes::copy_from_slice(payload), Bytes::from)
-        }
-        Err(_) => Bytes::copy_from_slice(payload),
-    }
+    rewritten(payload, |object| json::without(object, |key| key.starts_with('_') && key != "_correlation_id"))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -444,6 +444,32 @@ mod tests {
         assert_eq!(opened(&event), event);
         let odd = Bytes::from_static(br#"{"side":"left","hostname":"h","message":"m","timestamp":1}"#);
         assert_eq!(decode_event(&odd).unwrap().message, "m", "an event may have such a key too");
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_matched_as_a_replacement_and_kept_as_it_came() {
+        let given = record(r#"{"hostname":"h\ud83d","message":"link \ud83d down","timestamp":1}"#);
+        let event = decode_event(&given).unwrap();
+        assert_eq!((event.host.as_str(), event.message.as_str()), ("h\u{fffd}", "link \u{fffd} down"));
+        assert!(String::from_utf8_lossy(&public_object(&given)).contains(r#""link \ud83d down""#));
+    }
+
+    #[test]
+    fn what_only_python_calls_json_is_named() {
+        let given = Bytes::from_static(br#"{"hostname":"h","message":"m","timestamp":1,"load":NaN}"#);
+        assert!(decode_event(&given).unwrap_err().ends_with("(NaN is no JSON)"));
+    }
+
+    #[test]
+    fn numbers_keep_every_digit() {
+        let values = r#""serial":340282366920938463463374607431768211455,"p":0.1000000000000000055511,"x":1e400"#;
+        let given = record(&format!(r#"{{"hostname":"h","message":"m","timestamp":1,{values}}}"#));
+        for shown in [public_object(&given), with_replays(&given, 2)] {
+            assert!(String::from_utf8_lossy(&shown).contains(values), "{shown:?}");
+        }
+        let event = decode_event(&given).unwrap();
+        let alert = testkit::builders::alert().raw_json(std::str::from_utf8(&event.raw).unwrap()).build();
+        assert!(String::from_utf8_lossy(&encode_alert(&alert, None)).contains(values));
     }
 
     #[test]
