@@ -217,19 +217,43 @@ pub fn public_object(payload: &[u8]) -> Bytes {
     rewritten(payload, |object| json::without(object, |key| key.starts_with('_') && key != "_correlation_id"))
 }
 
-#[derive(Serialize, Deserialize)]
+/// An alert as we write it.
+#[derive(Serialize)]
 struct AlertRecord<'a> {
-    hostname: Cow<'a, str>,
-    team_assignment: Cow<'a, str>,
-    severity: Cow<'a, str>,
-    message_body: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    hostname: &'a str,
+    team_assignment: &'a str,
+    severity: &'a str,
+    message_body: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     raw_json: Option<&'a RawValue>,
-    #[serde(rename = "_correlation_id", default)]
-    correlation_id: Cow<'a, str>,
-    #[serde(rename = "_alert", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "_correlation_id")]
+    correlation_id: &'a str,
+    #[serde(rename = "_alert")]
+    own: OwnKeys,
+}
+
+/// An alert as anybody may have written it: what the contract delivers without a key, or with another
+/// type of value, is delivered.
+#[derive(Deserialize)]
+struct AnyAlert<'a> {
+    #[serde(borrow, default)]
+    hostname: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    team_assignment: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    severity: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    message_body: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    raw_json: Option<&'a RawValue>,
+    #[serde(borrow, rename = "_correlation_id", default)]
+    correlation_id: Option<&'a RawValue>,
+    #[serde(rename = "_alert", default)]
     own: Option<OwnKeys>,
 }
+
+/// The contract's word for an alert that names no team (mutt §4).
+const UNKNOWN: &str = "Unknown";
 
 #[derive(Serialize, Deserialize)]
 struct OwnKeys {
@@ -251,13 +275,13 @@ struct OwnKeys {
 pub fn encode_alert(alert: &Alert, channels: Option<Vec<String>>) -> Bytes {
     let raw = std::str::from_utf8(&alert.raw_json).ok().and_then(|t| serde_json::from_str::<&RawValue>(t).ok());
     let record = AlertRecord {
-        hostname: Cow::Borrowed(&alert.host),
-        team_assignment: Cow::Borrowed(&alert.team),
-        severity: Cow::Borrowed(alert.severity.as_str()),
-        message_body: Cow::Borrowed(&alert.message),
+        hostname: &alert.host,
+        team_assignment: &alert.team,
+        severity: alert.severity.as_str(),
+        message_body: &alert.message,
         raw_json: raw,
-        correlation_id: Cow::Borrowed(&alert.correlation_id),
-        own: Some(OwnKeys {
+        correlation_id: &alert.correlation_id,
+        own: OwnKeys {
             id: alert.id.to_string(),
             event_id: alert.event_id.to_string(),
             org: alert.org.to_string(),
@@ -267,7 +291,7 @@ pub fn encode_alert(alert: &Alert, channels: Option<Vec<String>>) -> Bytes {
             signature: alert.signature.clone(),
             created_at: alert.created_at.rfc3339(),
             channels,
-        }),
+        },
     };
     Bytes::from(serde_json::to_vec(&record).expect("strings, numbers and valid JSON always encode"))
 }
@@ -276,27 +300,34 @@ pub fn encode_alert(alert: &Alert, channels: Option<Vec<String>>) -> Bytes {
 /// left.
 pub fn decode_alert(payload: &Bytes) -> Result<(Alert, Option<Vec<String>>), String> {
     let payload = &opened(payload);
-    let record: AlertRecord<'_> =
-        serde_json::from_slice(payload).map_err(|e| format!("the record is not an alert: {e}"))?;
+    let utf8 = std::str::from_utf8(payload).map_err(|e| format!("the record is not UTF-8: {e}"))?;
+    let record: AnyAlert<'_> = serde_json::from_str(utf8).map_err(|e| not("an alert", utf8, &e))?;
     let raw_json =
         record.raw_json.map_or_else(|| Bytes::from_static(b"{}"), |raw| Bytes::copy_from_slice(raw.get().as_bytes()));
-    let host = record.hostname.into_owned();
-    let severity = AlertSeverity::parse(&record.severity).unwrap_or(AlertSeverity::Warning);
+    let (host, message) = (text(record.hostname), text(record.message_body));
+    if host.is_empty() && message.is_empty() {
+        return Err("the record is not an alert: it has neither hostname nor message_body".to_owned());
+    }
+    let host = if host.is_empty() { UNKNOWN.to_owned() } else { host };
+    let team = Some(text(record.team_assignment)).filter(|team| !team.is_empty());
+    let team = team.unwrap_or_else(|| UNKNOWN.to_owned());
+    let severity = AlertSeverity::parse(&text(record.severity)).unwrap_or(AlertSeverity::Warning);
+    let correlation = text(record.correlation_id);
     let bad = |what: &str| format!("the record is not an alert: bad {what}");
     let base = |id: AlertId, event_id: EventId| Alert {
         id,
         org: OrgId::default(),
         kind: AlertKind::Rule,
         event_id,
-        correlation_id: record.correlation_id.to_string(),
+        correlation_id: if correlation.is_empty() { event_id.to_string() } else { correlation.clone() },
         created_at: event_id.accepted(),
         host: host.clone(),
-        team: record.team_assignment.to_string(),
+        team: team.clone(),
         severity,
         handling: Handling::new("Page_and_ticket"),
         rule_id: None,
         signature: host.clone(),
-        message: record.message_body.to_string(),
+        message: message.clone(),
         raw_json: raw_json.clone(),
     };
     let Some(own) = record.own.as_ref() else {
@@ -416,6 +447,21 @@ mod tests {
         let (alert, channels) = decode_alert(&payload).unwrap();
         assert_eq!((alert.host.as_str(), alert.team.as_str(), alert.correlation_id.as_str()), ("h", "NETO", "c"));
         assert_eq!(channels, None);
+    }
+
+    #[test]
+    fn an_alert_that_lacks_what_the_contract_does_without_is_delivered() {
+        for record in [
+            r#"{"hostname":"h","message_body":"m"}"#,
+            r#"{"hostname":"h","message_body":"m","team_assignment":null,"severity":7,"_correlation_id":null,"raw_json":null}"#,
+            r#"{"hostname":"h","message_body":"m","team_assignment":"","severity":"dire"}"#,
+        ] {
+            let (alert, _) = decode_alert(&Bytes::from(record)).unwrap();
+            assert_eq!((alert.host.as_str(), alert.message.as_str(), alert.team.as_str()), ("h", "m", "Unknown"));
+            assert_eq!((alert.severity, alert.correlation_id), (AlertSeverity::Warning, alert.event_id.to_string()));
+            assert_eq!(&alert.raw_json[..], b"{}");
+        }
+        assert!(decode_alert(&Bytes::from_static(b"{}")).unwrap_err().contains("neither hostname nor message_body"));
     }
 
     fn letter(original: Bytes) -> Bytes {
