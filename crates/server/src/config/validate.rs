@@ -186,6 +186,17 @@ impl Config {
         self.channels.is_empty() && self.has(Role::Forwarder) && !self.stores.shares_queue()
     }
 
+    /// That the forwarder will ask Moogsoft without a key, where nobody gives one.
+    pub fn moog_key_note(&self) -> Option<String> {
+        let asks = self.has(Role::Forwarder) && self.channels.iter().any(|channel| channel.0.name() == MOOGSOFT);
+        let has_key = self.stores.vault.is_some() || self.stores.given.contains_key("MOOG_API_KEY");
+        (asks && !has_key).then(|| {
+            "no key for Moogsoft is configured: alerts are sent to it without Authorization (MOOG_API_KEY, \
+             forwarder.moog.api_key)"
+                .to_owned()
+        })
+    }
+
     /// What a person should know who has not configured a channel: what becomes of alerts. Only a
     /// forwarder needs one.
     pub fn channels_note(&self) -> Option<String> {
