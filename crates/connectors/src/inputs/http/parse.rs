@@ -48,7 +48,8 @@ pub enum Body {
 
 /// Takes a body apart.
 pub fn parse(body: &Bytes, rules: &BodyRules) -> Body {
-    let text = body.trim_ascii();
+    // Some editors and Windows tools begin a file with a mark of its encoding.
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     match text.first() {
         None => Body::Single(Err(BadEvent::malformed("Empty or null payload"))),
         Some(b'[') => array(body, text, rules),
@@ -276,6 +277,8 @@ mod tests {
     fn bodies_of_every_shape_are_taken_apart() {
         check(GOOD, "+");
         check(&format!("  {GOOD}\n"), "+");
+        check(&format!("\u{feff}{GOOD}"), "+");
+        check(&format!("\u{feff}[{GOOD}]"), "[+]");
         check(&GOOD.replace(',', ",\n  "), "+");
         check(&format!("[{GOOD},{GOOD}]"), "[++]");
         check(&format!("[{GOOD},5,{{}},null,{GOOD}]"), "[+---+]");
