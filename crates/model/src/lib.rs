@@ -9,6 +9,7 @@ mod dead_letter;
 mod error;
 mod event;
 mod ids;
+pub mod json;
 mod outcome;
 mod rule;
 mod severity;

@@ -8,6 +8,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use connectors::inputs::NewEvent;
+use model::json;
 use model::{
     Alert, AlertId, AlertKind, AlertSeverity, Event, EventId, Handling, InputKind, OrgId, Severity, Timestamp,
 };
@@ -16,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use storage::queue::{decode_dead_letter, is_enveloped};
 
 /// Writes an accepted event as its queue record.
 pub fn encode_event(event: &NewEvent, id: EventId) -> Bytes {
@@ -44,13 +46,16 @@ pub fn encode_event(event: &NewEvent, id: EventId) -> Bytes {
 /// Sets `_retry_count` in a queue record that is a JSON object: how often remediation replayed it.
 /// Anything else is returned as it is.
 pub fn with_replays(payload: &[u8], replays: u32) -> Bytes {
-    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(payload) {
-        Ok(mut object) => {
-            object.insert("_retry_count".into(), replays.into());
-            serde_json::to_vec(&object).map_or_else(|_| Bytes::copy_from_slice(payload), Bytes::from)
-        }
-        Err(_) => Bytes::copy_from_slice(payload),
-    }
+    rewritten(payload, |object| {
+        let rest = json::without(object, |key| key == "_retry_count")?;
+        json::with(&rest, "_retry_count", &replays.to_string())
+    })
+}
+
+/// The record as `change` makes it, every value as it was written; what is no JSON object stays.
+fn rewritten(payload: &[u8], change: impl FnOnce(&str) -> Option<String>) -> Bytes {
+    let changed = std::str::from_utf8(payload).ok().and_then(change);
+    changed.map_or_else(|| Bytes::copy_from_slice(payload), Bytes::from)
 }
 
 /// `_retry_count` of a queue record; 0 where there is none.
@@ -123,19 +128,38 @@ struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 /// containers are kept as JSON.
 fn text(value: Option<&RawValue>) -> String {
     let Some(raw) = value.map(RawValue::get) else { return String::new() };
-    if raw.starts_with('"') {
-        serde_json::from_str(raw).unwrap_or_default()
-    } else if raw == "null" {
-        String::new()
-    } else {
-        raw.to_owned()
-    }
+    if raw == "null" { String::new() } else { json::text(raw).into_owned() }
 }
 
-/// Reads a queue record. `Err` is a sentence saying why it can never be worked.
+/// The record itself where somebody has put one of our dead letters back into a queue whole, as
+/// people do with `RPOPLPUSH`; otherwise the payload.
+pub fn opened(payload: &Bytes) -> Bytes {
+    /// A letter in a letter is opened too; nobody has more of them.
+    const LETTERS_MAX: usize = 8;
+    let mut payload = payload.clone();
+    for _ in 0..LETTERS_MAX {
+        if !is_enveloped(&payload) {
+            break;
+        }
+        let Ok(letter) = decode_dead_letter(&payload) else { break };
+        payload = letter.original;
+    }
+    payload
+}
+
+/// Why a record is not what it should be.
+fn not(what: &str, utf8: &str, error: &serde_json::Error) -> String {
+    // Python writes and reads them; a record with one cannot be repeated by any other program.
+    let foreign = ["NaN", "Infinity"].into_iter().find(|word| utf8.contains(word));
+    let hint = foreign.map_or(String::new(), |word| format!(" ({word} is no JSON)"));
+    format!("the record is not {what}: {error}{hint}")
+}
+
+/// Reads a queue record, [`opened`] first. `Err` is a sentence saying why it can never be worked.
 pub fn decode_event(payload: &Bytes) -> Result<Event, String> {
+    let payload = &opened(payload);
     let utf8 = std::str::from_utf8(payload).map_err(|e| format!("the record is not UTF-8: {e}"))?;
-    let raw: Raw<'_> = serde_json::from_str(utf8).map_err(|e| format!("the record is not a JSON object: {e}"))?;
+    let raw: Raw<'_> = serde_json::from_str(utf8).map_err(|e| not("a JSON object", utf8, &e))?;
     let host = text(raw.hostname);
     if host.trim().is_empty() {
         return Err("hostname is empty".to_owned());
@@ -199,28 +223,46 @@ fn oid(text: &str) -> Option<String> {
 
 /// The event's object without the pipeline's keys: what the audit log and alerts show.
 pub fn public_object(payload: &[u8]) -> Bytes {
-    match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(payload) {
-        Ok(mut object) => {
-            object.retain(|key, _| !key.starts_with('_') || key == "_correlation_id");
-            serde_json::to_vec(&object).map_or_else(|_| Bytes::copy_from_slice(payload), Bytes::from)
-        }
-        Err(_) => Bytes::copy_from_slice(payload),
-    }
+    rewritten(payload, |object| json::without(object, |key| key.starts_with('_') && key != "_correlation_id"))
 }
 
-#[derive(Serialize, Deserialize)]
+/// An alert as we write it.
+#[derive(Serialize)]
 struct AlertRecord<'a> {
-    hostname: Cow<'a, str>,
-    team_assignment: Cow<'a, str>,
-    severity: Cow<'a, str>,
-    message_body: Cow<'a, str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    hostname: &'a str,
+    team_assignment: &'a str,
+    severity: &'a str,
+    message_body: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
     raw_json: Option<&'a RawValue>,
-    #[serde(rename = "_correlation_id", default)]
-    correlation_id: Cow<'a, str>,
-    #[serde(rename = "_alert", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "_correlation_id")]
+    correlation_id: &'a str,
+    #[serde(rename = "_alert")]
+    own: OwnKeys,
+}
+
+/// An alert as anybody may have written it: what the contract delivers without a key, or with another
+/// type of value, is delivered.
+#[derive(Deserialize)]
+struct AnyAlert<'a> {
+    #[serde(borrow, default)]
+    hostname: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    team_assignment: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    severity: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    message_body: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    raw_json: Option<&'a RawValue>,
+    #[serde(borrow, rename = "_correlation_id", default)]
+    correlation_id: Option<&'a RawValue>,
+    #[serde(rename = "_alert", default)]
     own: Option<OwnKeys>,
 }
+
+/// The contract's word for an alert that names no team (mutt §4).
+const UNKNOWN: &str = "Unknown";
 
 #[derive(Serialize, Deserialize)]
 struct OwnKeys {
@@ -242,13 +284,13 @@ struct OwnKeys {
 pub fn encode_alert(alert: &Alert, channels: Option<Vec<String>>) -> Bytes {
     let raw = std::str::from_utf8(&alert.raw_json).ok().and_then(|t| serde_json::from_str::<&RawValue>(t).ok());
     let record = AlertRecord {
-        hostname: Cow::Borrowed(&alert.host),
-        team_assignment: Cow::Borrowed(&alert.team),
-        severity: Cow::Borrowed(alert.severity.as_str()),
-        message_body: Cow::Borrowed(&alert.message),
+        hostname: &alert.host,
+        team_assignment: &alert.team,
+        severity: alert.severity.as_str(),
+        message_body: &alert.message,
         raw_json: raw,
-        correlation_id: Cow::Borrowed(&alert.correlation_id),
-        own: Some(OwnKeys {
+        correlation_id: &alert.correlation_id,
+        own: OwnKeys {
             id: alert.id.to_string(),
             event_id: alert.event_id.to_string(),
             org: alert.org.to_string(),
@@ -258,34 +300,43 @@ pub fn encode_alert(alert: &Alert, channels: Option<Vec<String>>) -> Bytes {
             signature: alert.signature.clone(),
             created_at: alert.created_at.rfc3339(),
             channels,
-        }),
+        },
     };
     Bytes::from(serde_json::to_vec(&record).expect("strings, numbers and valid JSON always encode"))
 }
 
-/// Reads an alert's queue record, ours or the original's, and the channels that are left.
+/// Reads an alert's queue record, [`opened`] first, ours or the original's, and the channels that are
+/// left.
 pub fn decode_alert(payload: &Bytes) -> Result<(Alert, Option<Vec<String>>), String> {
-    let record: AlertRecord<'_> =
-        serde_json::from_slice(payload).map_err(|e| format!("the record is not an alert: {e}"))?;
+    let payload = &opened(payload);
+    let utf8 = std::str::from_utf8(payload).map_err(|e| format!("the record is not UTF-8: {e}"))?;
+    let record: AnyAlert<'_> = serde_json::from_str(utf8).map_err(|e| not("an alert", utf8, &e))?;
     let raw_json =
         record.raw_json.map_or_else(|| Bytes::from_static(b"{}"), |raw| Bytes::copy_from_slice(raw.get().as_bytes()));
-    let host = record.hostname.into_owned();
-    let severity = AlertSeverity::parse(&record.severity).unwrap_or(AlertSeverity::Warning);
+    let (host, message) = (text(record.hostname), text(record.message_body));
+    if host.is_empty() && message.is_empty() {
+        return Err("the record is not an alert: it has neither hostname nor message_body".to_owned());
+    }
+    let host = if host.is_empty() { UNKNOWN.to_owned() } else { host };
+    let team = Some(text(record.team_assignment)).filter(|team| !team.is_empty());
+    let team = team.unwrap_or_else(|| UNKNOWN.to_owned());
+    let severity = AlertSeverity::parse(&text(record.severity)).unwrap_or(AlertSeverity::Warning);
+    let correlation = text(record.correlation_id);
     let bad = |what: &str| format!("the record is not an alert: bad {what}");
     let base = |id: AlertId, event_id: EventId| Alert {
         id,
         org: OrgId::default(),
         kind: AlertKind::Rule,
         event_id,
-        correlation_id: record.correlation_id.to_string(),
+        correlation_id: if correlation.is_empty() { event_id.to_string() } else { correlation.clone() },
         created_at: event_id.accepted(),
         host: host.clone(),
-        team: record.team_assignment.to_string(),
+        team: team.clone(),
         severity,
         handling: Handling::new("Page_and_ticket"),
         rule_id: None,
         signature: host.clone(),
-        message: record.message_body.to_string(),
+        message: message.clone(),
         raw_json: raw_json.clone(),
     };
     let Some(own) = record.own.as_ref() else {
@@ -424,6 +475,75 @@ mod tests {
         let (alert, channels) = decode_alert(&payload).unwrap();
         assert_eq!((alert.host.as_str(), alert.team.as_str(), alert.correlation_id.as_str()), ("h", "NETO", "c"));
         assert_eq!(channels, None);
+    }
+
+    #[test]
+    fn an_alert_that_lacks_what_the_contract_does_without_is_delivered() {
+        for record in [
+            r#"{"hostname":"h","message_body":"m"}"#,
+            r#"{"hostname":"h","message_body":"m","team_assignment":null,"severity":7,"_correlation_id":null,"raw_json":null}"#,
+            r#"{"hostname":"h","message_body":"m","team_assignment":"","severity":"dire"}"#,
+        ] {
+            let (alert, _) = decode_alert(&Bytes::from(record)).unwrap();
+            assert_eq!((alert.host.as_str(), alert.message.as_str(), alert.team.as_str()), ("h", "m", "Unknown"));
+            assert_eq!((alert.severity, alert.correlation_id), (AlertSeverity::Warning, alert.event_id.to_string()));
+            assert_eq!(&alert.raw_json[..], b"{}");
+        }
+        assert!(decode_alert(&Bytes::from_static(b"{}")).unwrap_err().contains("neither hostname nor message_body"));
+    }
+
+    fn letter(original: Bytes) -> Bytes {
+        storage::queue::encode_dead_letter(&model::DeadLetter {
+            side: model::DeadLetterSide::Forwarder,
+            reason: "r".into(),
+            retryable: true,
+            attempts: 6,
+            replays: 2,
+            failed_at: Timestamp::from_secs(1),
+            original,
+        })
+    }
+
+    #[test]
+    fn a_letter_that_a_person_moved_back_is_its_original() {
+        let event = record(r#"{"hostname":"h","message":"m","timestamp":1}"#);
+        for moved in [letter(event.clone()), letter(letter(event.clone()))] {
+            assert_eq!(opened(&moved), event);
+            let read = decode_event(&moved).unwrap();
+            assert_eq!((read.id, read.raw), (id(), event.clone()));
+        }
+        let alert = encode_alert(&testkit::builders::alert().build(), None);
+        let (read, _) = decode_alert(&letter(letter(alert.clone()))).unwrap();
+        assert_eq!(encode_alert(&read, None), alert);
+        assert_eq!(opened(&event), event);
+        let odd = Bytes::from_static(br#"{"side":"left","hostname":"h","message":"m","timestamp":1}"#);
+        assert_eq!(decode_event(&odd).unwrap().message, "m", "an event may have such a key too");
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_matched_as_a_replacement_and_kept_as_it_came() {
+        let given = record(r#"{"hostname":"h\ud83d","message":"link \ud83d down","timestamp":1}"#);
+        let event = decode_event(&given).unwrap();
+        assert_eq!((event.host.as_str(), event.message.as_str()), ("h\u{fffd}", "link \u{fffd} down"));
+        assert!(String::from_utf8_lossy(&public_object(&given)).contains(r#""link \ud83d down""#));
+    }
+
+    #[test]
+    fn what_only_python_calls_json_is_named() {
+        let given = Bytes::from_static(br#"{"hostname":"h","message":"m","timestamp":1,"load":NaN}"#);
+        assert!(decode_event(&given).unwrap_err().ends_with("(NaN is no JSON)"));
+    }
+
+    #[test]
+    fn numbers_keep_every_digit() {
+        let values = r#""serial":340282366920938463463374607431768211455,"p":0.1000000000000000055511,"x":1e400"#;
+        let given = record(&format!(r#"{{"hostname":"h","message":"m","timestamp":1,{values}}}"#));
+        for shown in [public_object(&given), with_replays(&given, 2)] {
+            assert!(String::from_utf8_lossy(&shown).contains(values), "{shown:?}");
+        }
+        let event = decode_event(&given).unwrap();
+        let alert = testkit::builders::alert().raw_json(std::str::from_utf8(&event.raw).unwrap()).build();
+        assert!(String::from_utf8_lossy(&encode_alert(&alert, None)).contains(values));
     }
 
     #[test]

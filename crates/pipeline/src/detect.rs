@@ -242,7 +242,7 @@ impl Detector {
             hostname: event.host.clone(),
             matched_rule_id: rule.id,
             handling_decision: handling.as_str().to_owned(),
-            forwarded: forwards && self.outbox.has_channels(),
+            forwarded: forwards && self.outbox.delivers(),
             raw_message: raw.clone(),
         };
         let alert = forwards.then(|| Alert {
@@ -359,7 +359,9 @@ fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot) -> Prepared {
     let mut settled = Vec::new();
     let (mut dead, mut copies) = (0, 0);
     let mut seen: BTreeSet<EventId> = BTreeSet::new();
-    for delivery in batch {
+    for mut delivery in batch {
+        // What becomes a dead letter is the record, not a letter that somebody put back.
+        delivery.payload = codec::opened(&delivery.payload);
         match codec::decode_event(&delivery.payload) {
             // The same event twice in one batch: the first is worked, the second is done with it.
             Ok(event) if !seen.insert(event.id) => {

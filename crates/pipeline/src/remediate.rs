@@ -9,14 +9,14 @@ use crate::live::Live;
 use crate::metrics::{Metrics, labels};
 use bytes::Bytes;
 use connectors::channels::Channel;
-use model::{AlertState, DeadLetterSide, Durability};
+use model::{AlertState, DeadLetter, DeadLetterSide, Durability};
 use runtime::{Clock, Health, Stop};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageResult;
 use storage::catalog::{AlertProgress, Catalog};
 use storage::coordination::{BreakerState, Coordination};
-use storage::queue::{Delivery, QueueName, Queues, decode_dead_letter};
+use storage::queue::{Delivery, QueueName, Queues, decode_dead_letter, encode_dead_letter, is_enveloped};
 
 /// What remediation works with.
 #[derive(Clone)]
@@ -33,10 +33,16 @@ pub struct Remediator {
     pub probe: bool,
 }
 
-const SIDES: [(QueueName, DeadLetterSide, QueueName); 2] = [
-    (QueueName::DlqAlerter, DeadLetterSide::Alerter, QueueName::Ingest),
-    (QueueName::DlqForwarder, DeadLetterSide::Forwarder, QueueName::Alerts),
-];
+const SIDES: [(QueueName, DeadLetterSide); 2] =
+    [(QueueName::DlqAlerter, DeadLetterSide::Alerter), (QueueName::DlqForwarder, DeadLetterSide::Forwarder)];
+
+/// The queue that letters of a side came from.
+const fn came_from(side: DeadLetterSide) -> QueueName {
+    match side {
+        DeadLetterSide::Alerter => QueueName::Ingest,
+        DeadLetterSide::Forwarder => QueueName::Alerts,
+    }
+}
 
 impl Remediator {
     /// Works until stopped: a cycle at once, then one each interval.
@@ -58,13 +64,13 @@ impl Remediator {
         self.metrics.remediation_loops.inc();
         let receivers_work = self.receivers_work().await;
         self.metrics.remediation_moog_health.set(i64::from(receivers_work));
-        for (from, side, to) in SIDES {
+        for (from, side) in SIDES {
             let needed = match side {
                 // What detection could not work has nothing to do with the receivers.
                 DeadLetterSide::Alerter => true,
                 DeadLetterSide::Forwarder => receivers_work,
             };
-            if needed && let Err(error) = self.drain(from, to, stop).await {
+            if needed && let Err(error) = self.drain(from, side, stop).await {
                 tracing::warn!(%error, queue = from.as_str(), "dead letters could not be replayed; trying again");
                 self.metrics.remediation_replay_fail.get_or_create(&labels([("reason", "redis_error")])).inc();
             }
@@ -92,7 +98,7 @@ impl Remediator {
                 }
             }
         }
-        if all {
+        if all && !self.channels.is_empty() {
             self.health.ok("channel");
         }
         all
@@ -115,7 +121,7 @@ impl Remediator {
 
     /// Empties a queue of dead letters at the bounded rate; stops at the first failure. Letters that
     /// come back while it drains wait for the next cycle.
-    async fn drain(&self, from: QueueName, to: QueueName, stop: &Stop) -> StorageResult<()> {
+    async fn drain(&self, from: QueueName, side: DeadLetterSide, stop: &Stop) -> StorageResult<()> {
         let mut left = self.queues.get(from).stats().await?.depth;
         let mut consumer = self.queues.get(from).consumer();
         while left > 0 && !stop.is_requested() {
@@ -130,7 +136,7 @@ impl Remediator {
             let mut failed = None;
             for delivery in batch {
                 if failed.is_none() {
-                    failed = self.replay(&delivery, to).await.err();
+                    failed = self.replay(&delivery, side).await.err();
                 }
                 settlements.push(if failed.is_none() {
                     delivery.ack()
@@ -152,27 +158,37 @@ impl Remediator {
         Ok(())
     }
 
-    async fn replay(&self, delivery: &Delivery, to: QueueName) -> StorageResult<()> {
+    async fn replay(&self, delivery: &Delivery, side: DeadLetterSide) -> StorageResult<()> {
         let parked = |payload: Bytes| async move {
             self.queues.get(QueueName::Dead).publish(vec![payload], Durability::Strict).await?;
             self.metrics.remediation_poison_messages.inc();
             Ok(())
         };
         let letter = match decode_dead_letter(&delivery.payload) {
-            Ok(letter) if letter.retryable && letter.replays < self.live.get().poison_replays_max => letter,
-            Ok(letter) => {
-                tracing::warn!(reason = letter.reason, replays = letter.replays, "parked a dead letter for good");
-                return parked(delivery.payload.clone()).await;
-            }
+            Ok(letter) => self.completed(letter, &delivery.payload, side),
             Err(error) => {
                 self.metrics.remediation_replay_fail.get_or_create(&labels([("reason", "processing_error")])).inc();
                 tracing::warn!(%error, "parked a dead letter that cannot be read");
                 return parked(delivery.payload.clone()).await;
             }
         };
+        if !letter.retryable || letter.replays >= self.live.get().poison_replays_max {
+            tracing::warn!(reason = letter.reason, replays = letter.replays, "parked a dead letter for good");
+            return parked(encode_dead_letter(&letter)).await;
+        }
+        let to = came_from(letter.side);
         replay_letter(&letter, to, &self.queues, self.catalog.as_ref(), self.clock.as_ref()).await?;
         self.metrics.remediation_replay_success.inc();
         Ok(())
+    }
+
+    /// What the original's letters do not say: the queue says which side gave up, and from now on its
+    /// envelope does.
+    fn completed(&self, letter: DeadLetter, payload: &[u8], side: DeadLetterSide) -> DeadLetter {
+        if is_enveloped(payload) {
+            return letter;
+        }
+        DeadLetter { side, failed_at: self.clock.now(), ..letter }
     }
 }
 
@@ -184,7 +200,7 @@ pub async fn replay_letter(
     catalog: &dyn Catalog,
     clock: &dyn Clock,
 ) -> StorageResult<()> {
-    let payload = codec::with_replays(&letter.original, letter.replays + 1);
+    let payload = codec::with_replays(&codec::opened(&letter.original), letter.replays + 1);
     if to == QueueName::Alerts
         && let Ok((alert, _)) = codec::decode_alert(&payload)
     {

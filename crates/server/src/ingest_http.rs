@@ -5,7 +5,7 @@ use crate::worker_http::{RoleHealth, is_deprecated, version_headers};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{Request, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use bytes::Bytes;
@@ -80,12 +80,7 @@ impl IngestSite {
 
     async fn page(&self, request: Request<Incoming>) -> Response<Body> {
         if !PUBLIC.contains(&request.uri().path()) && self.ingest.key_org(request.headers()).is_none() {
-            let body = json!({
-                "status": "error",
-                "message": "Unauthorized",
-                "correlation_id": &*correlation_id(request.headers()),
-            });
-            return (StatusCode::UNAUTHORIZED, axum::Json(body)).into_response();
+            return refusal(StatusCode::UNAUTHORIZED, "Unauthorized", request.headers());
         }
         match self.pages.clone().oneshot(request).await {
             Ok(response) => response,
@@ -134,11 +129,24 @@ async fn admin_config(State(admin): State<Admin>) -> Response<Body> {
     }
 }
 
-async fn not_found() -> Response<Body> {
-    (StatusCode::NOT_FOUND, axum::Json(json!({"status": "error", "message": "Not Found"}))).into_response()
+async fn not_found(headers: HeaderMap) -> Response<Body> {
+    refusal(StatusCode::NOT_FOUND, "Not Found", &headers)
 }
 
-async fn wrong_method() -> Response<Body> {
-    (StatusCode::METHOD_NOT_ALLOWED, axum::Json(json!({"status": "error", "message": "Method Not Allowed"})))
-        .into_response()
+async fn wrong_method(uri: Uri, headers: HeaderMap) -> Response<Body> {
+    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", &headers);
+    let allowed = if uri.path().ends_with("/ingest") { "POST" } else { "GET, HEAD" };
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// A refusal as the input itself words its own.
+fn refusal(status: StatusCode, message: &str, asked: &HeaderMap) -> Response<Body> {
+    let correlation = correlation_id(asked);
+    let body = json!({ "status": "error", "message": message, "correlation_id": &*correlation });
+    let mut response = (status, axum::Json(body)).into_response();
+    if let Ok(value) = HeaderValue::from_str(&correlation) {
+        response.headers_mut().insert("x-correlation-id", value);
+    }
+    response
 }

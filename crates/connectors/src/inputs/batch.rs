@@ -54,6 +54,11 @@ impl Sealed {
         self.bytes.len() + self.ends.len() * (size_of::<u32>() + size_of::<NewEvent>())
     }
 
+    /// The objects from number `from` on, at most `count`.
+    pub(super) fn part(&self, from: usize, count: usize) -> impl Iterator<Item = Bytes> + '_ {
+        self.objects().skip(from).take(count)
+    }
+
     pub(super) fn objects(&self) -> impl Iterator<Item = Bytes> + '_ {
         let mut start = 0;
         self.ends.iter().map(move |end| {
@@ -65,6 +70,12 @@ impl Sealed {
     }
 
     pub(super) fn events(&self, org: &OrgId, input: InputKind) -> Vec<NewEvent> {
-        self.objects().map(|object| NewEvent { org: org.clone(), input, correlation_id: None, object }).collect()
+        self.events_of_part(0, self.len(), org, input)
+    }
+
+    /// The events from number `from` on, at most `count`.
+    pub(super) fn events_of_part(&self, from: usize, count: usize, org: &OrgId, input: InputKind) -> Vec<NewEvent> {
+        let event = |object| NewEvent { org: org.clone(), input, correlation_id: None, object };
+        self.part(from, count).map(event).collect()
     }
 }

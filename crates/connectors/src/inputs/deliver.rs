@@ -1,8 +1,10 @@
-//! From a listener to the sink: a few batches at a time, in order, retried while the sink refuses.
+//! From a listener to the sink: a few batches at a time, in order, retried while the sink refuses. A
+//! batch that the sink can never take as a whole goes in parts.
 
 use super::batch::{Batch, Sealed};
 use super::{Refused, Reject, Sink};
-use model::{Durability, InputKind, OrgId};
+use bytes::Bytes;
+use model::{Durability, InputKind, OrgId, RejectReason};
 use runtime::{Clock, Stop};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -50,7 +52,7 @@ impl Shared {
     pub(super) fn reject(
         &self,
         input: InputKind,
-        reason: model::RejectReason,
+        reason: RejectReason,
         detail: &str,
         peer: Option<SocketAddr>,
         sample: &[u8],
@@ -128,16 +130,45 @@ async fn deliver(
 ) {
     let mut marked = Marked { count: refused_now, set: false };
     let mut deadline = None;
-    loop {
-        let refused = match shared.sink.accept(batch.events(&shared.org, input), shared.durability).await {
-            Ok(_) => return,
+    // What is offered next: so many events from this one on.
+    let (mut from, mut count) = (0, batch.len());
+    while from < batch.len() {
+        count = count.min(batch.len() - from);
+        let events = batch.events_of_part(from, count, &shared.org, input);
+        let refused = match shared.sink.accept(events, shared.durability).await {
+            Ok(_) => {
+                from += count;
+                continue;
+            }
             Err(refused) => refused,
         };
+        if refused.reason == RejectReason::TooLarge {
+            if count > 1 {
+                count /= 2;
+            } else {
+                // Waiting would stop everything behind it for ever.
+                reject(&shared, input, peer, batch.part(from, 1), &refused, "the queue can never take it");
+                from += 1;
+            }
+            continue;
+        }
         marked.set();
+        // A batch as large as the queue would fit only when that is empty.
+        let half = usize::try_from(refused.queue_limit / 2).unwrap_or(usize::MAX).max(1);
+        if refused.reason == RejectReason::QueueFull {
+            count = count.min(half);
+        }
         if shared.stop.is_requested() {
             let now = tokio::time::Instant::now();
             if now >= *deadline.get_or_insert(now + STOP_GRACE) {
-                reject_all(&shared, input, peer, &batch, &refused);
+                let left = batch.len() - from;
+                tracing::warn!(
+                    events = left,
+                    reason = refused.reason.as_str(),
+                    "stopped with events that the queue refused"
+                );
+                let left = batch.part(from, left);
+                reject(&shared, input, peer, left, &refused, "the queue refused it until the stop");
                 return;
             }
             tokio::time::sleep(refused.retry_after.clamp(RETRY_MIN, STOP_GRACE / 4)).await;
@@ -147,14 +178,16 @@ async fn deliver(
     }
 }
 
-fn reject_all(shared: &Shared, input: InputKind, peer: Option<SocketAddr>, batch: &Sealed, refused: &Refused) {
-    tracing::warn!(
-        events = batch.len(),
-        reason = refused.reason.as_str(),
-        "stopped with events that the queue refused"
-    );
-    for object in batch.objects() {
-        shared.reject(input, refused.reason, "the queue refused it until the stop", peer, &object);
+fn reject(
+    shared: &Shared,
+    input: InputKind,
+    peer: Option<SocketAddr>,
+    objects: impl Iterator<Item = Bytes>,
+    refused: &Refused,
+    detail: &str,
+) {
+    for object in objects {
+        shared.reject(input, refused.reason, detail, peer, &object);
     }
 }
 
@@ -177,5 +210,91 @@ impl Drop for Marked {
         if self.set {
             self.count.fetch_sub(1, Ordering::AcqRel);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Accepted, NewEvent};
+    use super::*;
+    use async_trait::async_trait;
+    use runtime::{Stopper, SystemClock};
+    use std::sync::Mutex;
+
+    /// A queue of so many events that somebody drains, and that takes no event of over 100 bytes.
+    struct SmallQueue {
+        limit: usize,
+        depth: Mutex<usize>,
+        kept: Mutex<Vec<Bytes>>,
+        rejected: Mutex<Vec<RejectReason>>,
+    }
+
+    #[async_trait]
+    impl Sink for SmallQueue {
+        async fn admit(&self, _: u32, _: u32) -> Result<(), Refused> {
+            Ok(())
+        }
+        fn room(&self) -> Result<(), Refused> {
+            Ok(())
+        }
+        async fn accept(&self, batch: Vec<NewEvent>, _: Durability) -> Result<Accepted, Refused> {
+            let mut depth = self.depth.lock().unwrap();
+            let refused = |reason| Refused {
+                reason,
+                retry_after: RETRY_MIN,
+                queue_depth: *depth as u64,
+                queue_limit: self.limit as u64,
+            };
+            if batch.len() > self.limit || batch.iter().any(|event| event.object.len() > 100) {
+                return Err(refused(RejectReason::TooLarge));
+            }
+            if *depth + batch.len() > self.limit {
+                let full = refused(RejectReason::QueueFull);
+                // Never quite empty: others put events in too.
+                *depth = depth.saturating_sub(300).max(10);
+                return Err(full);
+            }
+            *depth += batch.len();
+            self.kept.lock().unwrap().extend(batch.into_iter().map(|event| event.object));
+            Ok(Accepted { ids: Vec::new(), queue_depth: *depth as u64 })
+        }
+        fn reject(&self, reject: Reject<'_>) {
+            self.rejected.lock().unwrap().push(reject.reason);
+        }
+        fn lost(&self, _: InputKind, _: u64) {}
+    }
+
+    async fn deliver_all(limit: usize, objects: &[String]) -> Arc<SmallQueue> {
+        let queue = SmallQueue { limit, depth: Mutex::new(10), kept: Mutex::default(), rejected: Mutex::default() };
+        let queue = Arc::new(queue);
+        let (_stopper, stop) = Stopper::new();
+        let sink = Arc::clone(&queue) as Arc<dyn Sink>;
+        let shared = Arc::new(Shared::new(sink, Arc::new(SystemClock), stop, OrgId::default(), Durability::Strict));
+        let mut delivery = Delivery::new(shared, InputKind::SyslogTcp, None, 4);
+        let mut batch = Batch::default();
+        for object in objects {
+            batch.append(|out| out.extend_from_slice(object.as_bytes()));
+        }
+        delivery.submit(batch).await;
+        delivery.finish().await;
+        queue
+    }
+
+    #[tokio::test]
+    async fn a_batch_larger_than_the_queue_goes_in_parts_and_in_order() {
+        let objects: Vec<String> = (0..4_096).map(|n| format!("{{\"n\":{n}}}")).collect();
+        let queue = deliver_all(1_000, &objects).await;
+        assert_eq!(*queue.kept.lock().unwrap(), objects);
+        assert!(queue.rejected.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_event_that_can_never_be_taken_holds_up_nobody() {
+        let mut objects: Vec<String> = (0..40).map(|n| format!("{{\"n\":{n}}}")).collect();
+        objects[17] = format!("{{\"n\":\"{}\"}}", "x".repeat(100));
+        let queue = deliver_all(1_000, &objects).await;
+        objects.remove(17);
+        assert_eq!(*queue.kept.lock().unwrap(), objects);
+        assert_eq!(*queue.rejected.lock().unwrap(), [RejectReason::TooLarge]);
     }
 }

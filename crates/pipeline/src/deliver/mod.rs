@@ -169,6 +169,10 @@ impl Deliverer {
     /// How many alerts may be taken from the queue, as the breakers of the channels stand. While all
     /// are open the alerts are left where they are.
     async fn passage(&self) -> Passage {
+        if self.channels.is_empty() {
+            self.nobody_delivers().await;
+            return Passage::Shut(LATER);
+        }
         let Some(settings) = self.breaker() else { return Passage::Free };
         let mut passage = Passage::Shut(LATER);
         for channel in &self.channels {
@@ -191,6 +195,19 @@ impl Deliverer {
         passage
     }
 
+    /// Without a channel alerts wait for a forwarder that has one; as long as any waits, the health
+    /// says so.
+    async fn nobody_delivers(&self) {
+        match self.queues.get(QueueName::Alerts).stats().await {
+            Ok(stats) if stats.depth > 0 => {
+                let waiting = stats.depth;
+                self.health.failed("channel", format!("no alert channel is configured; alerts that wait: {waiting}"));
+            }
+            Ok(_) => self.health.ok("channel"),
+            Err(error) => self.health.failed("queue", error.to_string()),
+        }
+    }
+
     fn show(&self, channel: &str, view: &BreakerView) {
         let state = match view.state {
             BreakerState::Closed => 0,
@@ -204,7 +221,9 @@ impl Deliverer {
         self.metrics.moog_circuit_open.set(i64::from(view.state == BreakerState::Open));
     }
 
-    async fn work(&self, delivery: Delivery, in_flight: &InFlight, stop: &Stop) -> Worked {
+    async fn work(&self, mut delivery: Delivery, in_flight: &InFlight, stop: &Stop) -> Worked {
+        // What becomes a dead letter is the record, not a letter that somebody put back.
+        delivery.payload = codec::opened(&delivery.payload);
         let (alert, left) = match codec::decode_alert(&delivery.payload) {
             Ok(decoded) => decoded,
             Err(reason) => {

@@ -105,6 +105,10 @@ impl App {
         &self.parts
     }
 
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     fn bind(&mut self) -> Result<()> {
         let config = self.config.clone();
         if config.has(Role::Ingestor) {
@@ -295,7 +299,7 @@ impl App {
         if self.config.has(Role::Alerter) {
             workers::start_alerter(&mut workers, &self.config, &parts, &worker_stop).await;
         }
-        if self.config.has(Role::Forwarder) && !parts.channels.is_empty() {
+        if self.config.has(Role::Forwarder) && !self.config.only_records_alerts() {
             workers::start_forwarder(&mut workers, &self.config, &parts, &worker_stop);
         }
         if self.config.has(Role::Remediation) {
@@ -416,9 +420,10 @@ pub const RUNNING_FILE: &str = "running.json";
 /// Several processes may share a data directory where the queue is elsewhere: commands want the one
 /// with the Web API.
 fn running_file(config: &Config) -> std::path::PathBuf {
-    let alone = !matches!(config.stores.queue, storage::queue::QueueConfig::Redis(_));
     let name = match config.roles.first() {
-        Some(role) if !alone && !config.has(Role::Webui) => format!("running-{}.json", role.as_str()),
+        Some(role) if config.stores.shares_queue() && !config.has(Role::Webui) => {
+            format!("running-{}.json", role.as_str())
+        }
         _ => RUNNING_FILE.to_owned(),
     };
     config.data_dir.join(name)

@@ -89,7 +89,7 @@ impl Parts {
             &queues,
             Arc::clone(&catalog),
             live.clone(),
-            !opened.is_empty(),
+            !config.only_records_alerts(),
             Arc::clone(clock),
             Arc::clone(&metrics),
         );

@@ -137,7 +137,11 @@ fn judged(store: &str, good: String, advice: StorageResult<Vec<String>>) -> Vec<
 
 fn channels(config: &Config, findings: &mut Vec<Finding>) {
     if config.channels.is_empty() {
-        findings.push(Finding::Note("no alert channel is configured: alerts are kept in the catalog only".into()));
+        findings.extend(
+            config
+                .channels_note()
+                .map(|note| if config.only_records_alerts() { Finding::Note(note) } else { Finding::Bad(note) }),
+        );
         return;
     }
     let probed = super::block_on(async {

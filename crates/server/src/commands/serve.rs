@@ -97,10 +97,8 @@ fn announce(app: &App) {
     for (what, key) in [("ingest", &app.ingest_key), ("web API", &app.webui_key)] {
         announce_key(what, key);
     }
-    if app.parts().channels.is_empty() {
-        tracing::warn!(
-            "no alert channel is configured: alerts are kept in the catalog only (settings forwarder.moog.url, [[channel]])"
-        );
+    if let Some(note) = app.config().channels_note() {
+        tracing::warn!("{note}");
     }
 }
 

@@ -70,6 +70,12 @@ pub fn load(
     if environment.get("LOG_FORMAT").is_some_and(|v| v.eq_ignore_ascii_case("json")) {
         environment.entry("LOG_JSON_ENABLED".into()).or_insert_with(|| "true".into());
     }
+    // A rate that the environment names is meant: the original's limit was on unless it was switched off.
+    let given = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
+    let rate_is_given = ["INGEST_MAX_RATE", "RATE_LIMIT_MAX_REQUESTS"].into_iter().any(given);
+    if rate_is_given && !given("RATE_LIMIT_ENABLED") && lookup(&own, "ingest.limit.enabled").is_none() {
+        environment.insert("RATE_LIMIT_ENABLED".into(), "true".into());
+    }
     let (mut table, mut problems) = layers.environment(&environment, env::BINDINGS).finish();
     problems.extend(unreadable);
     if let Some(dir) = &overrides.data_dir {
@@ -84,7 +90,10 @@ pub fn load(
     let raw = raw::read(table, &mut problems);
     let config = raw.and_then(|raw| validate::validate(raw, &environment, &mut problems));
     match config {
-        Some(config) if problems.is_empty() => Ok(Loaded { config, notes, effective }),
+        Some(config) if problems.is_empty() => {
+            notes.extend(config.moog_key_note());
+            Ok(Loaded { config, notes, effective })
+        }
         _ => Err(problems),
     }
 }
@@ -208,6 +217,29 @@ mod tests {
             assert!(listen.address.ip().is_loopback(), "{listen:?}");
         }
         assert!(config.ingest_limit.is_none(), "no site-wide limit unless somebody asks for one");
+    }
+
+    #[test]
+    fn a_rate_in_the_environment_switches_the_limit_on_unless_it_is_switched_off() {
+        let limit = |pairs: &[(&str, &str)]| {
+            load(None, &vars(pairs), &Overrides::default()).unwrap().config.live.ingest_limit.map(|limit| limit.max)
+        };
+        assert_eq!(limit(&[("INGEST_MAX_RATE", "2")]), Some(2));
+        assert_eq!(limit(&[("RATE_LIMIT_MAX_REQUESTS", "3"), ("RATE_LIMIT_ENABLED", "")]), Some(3));
+        assert_eq!(limit(&[("INGEST_MAX_RATE", "2"), ("RATE_LIMIT_ENABLED", "false")]), None);
+        assert_eq!(limit(&[("INGEST_RATE_WINDOW", "60")]), None);
+    }
+
+    #[test]
+    fn a_forwarder_that_would_ask_moogsoft_without_a_key_says_so() {
+        let notes = |pairs: &[(&str, &str)], role: &str| {
+            let overrides = Overrides { roles: Some(vec![role.to_owned()]), ..Overrides::default() };
+            load(None, &vars(pairs), &overrides).unwrap().notes.join("; ")
+        };
+        let url = ("MOOG_WEBHOOK_URL", "http://127.0.0.1:9/events");
+        assert!(notes(&[url], "forwarder").contains("MOOG_API_KEY"));
+        assert_eq!(notes(&[url], "alerter"), "");
+        assert_eq!(notes(&[url, ("MOOG_API_KEY", "k")], "forwarder"), "");
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl StoreSettings {
         }
     }
 
+    /// Whether other processes may take from the queues too.
+    pub fn shares_queue(&self) -> bool {
+        matches!(self.queue, QueueConfig::Redis(_))
+    }
+
     /// The Redis in use, if one is.
     pub fn redis(&self) -> Option<&RedisConfig> {
         match (&self.queue, &self.coordination) {

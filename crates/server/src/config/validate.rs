@@ -180,6 +180,37 @@ impl Config {
         self.roles.contains(&role)
     }
 
+    /// Whether no alert can be delivered by anybody: this process is the forwarder, has no channel, and
+    /// has the queue for itself. Everywhere else alerts wait for a forwarder that has one.
+    pub fn only_records_alerts(&self) -> bool {
+        self.channels.is_empty() && self.has(Role::Forwarder) && !self.stores.shares_queue()
+    }
+
+    /// That the forwarder will ask Moogsoft without a key, where nobody gives one.
+    pub fn moog_key_note(&self) -> Option<String> {
+        let asks = self.has(Role::Forwarder) && self.channels.iter().any(|channel| channel.0.name() == MOOGSOFT);
+        let has_key = self.stores.vault.is_some() || self.stores.given.contains_key("MOOG_API_KEY");
+        (asks && !has_key).then(|| {
+            "no key for Moogsoft is configured: alerts are sent to it without Authorization (MOOG_API_KEY, \
+             forwarder.moog.api_key)"
+                .to_owned()
+        })
+    }
+
+    /// What a person should know who has not configured a channel: what becomes of alerts. Only a
+    /// forwarder needs one.
+    pub fn channels_note(&self) -> Option<String> {
+        if !self.channels.is_empty() || !self.has(Role::Forwarder) {
+            return None;
+        }
+        let becomes = if self.only_records_alerts() {
+            "alerts are kept in the catalog only"
+        } else {
+            "this forwarder delivers nothing, and alerts wait in the queue for one that has a channel"
+        };
+        Some(format!("no alert channel is configured: {becomes} (settings forwarder.moog.url, [[channel]])"))
+    }
+
     /// Whether this process keeps events, or was told where others do.
     pub fn sees_events(&self) -> bool {
         let EventStoreConfig::Sqlite { read_also, .. } = &self.stores.events;

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod channel;
 mod drop_in;
 mod events;
 mod kill;

@@ -278,3 +278,23 @@ async fn what_was_refused_can_be_looked_at() {
     assert!(server.parts.metrics.encode().contains(r#"mutt_events_rejected_total{input="http",reason="malformed"} 1"#));
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_page_and_a_wrong_method_are_refused_in_the_same_form() {
+    let server = TestServer::start(&[]).await;
+    for (path, key, status, allow) in
+        [("/nowhere", true, 404, None), ("/nowhere", false, 401, None), ("/api/v2/ingest", true, 405, Some("POST"))]
+    {
+        let mut request = server.http.get(server.ingest_url(path)).header("x-correlation-id", "c-1");
+        if key {
+            request = request.header("x-api-key", &server.ingest_key);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        assert_eq!(response.headers()["x-correlation-id"], "c-1", "{path}");
+        assert_eq!(response.headers().get("allow").map(|value| value.to_str().unwrap()), allow, "{path}");
+        let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        assert_eq!((&body["status"], &body["correlation_id"]), (&"error".into(), &"c-1".into()), "{path}");
+    }
+    server.stop().await;
+}

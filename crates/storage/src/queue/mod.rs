@@ -25,7 +25,7 @@ mod leased;
 mod memory;
 mod redis;
 
-pub use dead_letter::{decode_dead_letter, encode_dead_letter};
+pub use dead_letter::{decode_dead_letter, encode_dead_letter, is_enveloped};
 pub use redis::{ForeignIds, RedisQueueConfig, RedisQueueKeys};
 
 use crate::{StorageError, StorageResult};

@@ -48,7 +48,8 @@ pub enum Body {
 
 /// Takes a body apart.
 pub fn parse(body: &Bytes, rules: &BodyRules) -> Body {
-    let text = body.trim_ascii();
+    // Some editors and Windows tools begin a file with a mark of its encoding.
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii();
     match text.first() {
         None => Body::Single(Err(BadEvent::malformed("Empty or null payload"))),
         Some(b'[') => array(body, text, rules),
@@ -172,19 +173,16 @@ fn event(body: &Bytes, text: &[u8], rules: &BodyRules) -> Result<Bytes, BadEvent
         });
     }
     if keys.internal {
-        return without_internal_keys(text);
+        return without_internal_keys(text_utf8);
     }
     Ok(body.slice_ref(text))
 }
 
 /// Keys that begin with `_` belong to the pipeline; a client's are dropped, as the original
-/// overwrites `_correlation_id`.
-fn without_internal_keys(text: &[u8]) -> Result<Bytes, BadEvent> {
-    let mut object: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(text).map_err(BadEvent::malformed)?;
-    object.retain(|key, _| !key.starts_with('_'));
-    let bytes = serde_json::to_vec(&object).map_err(BadEvent::malformed)?;
-    Ok(Bytes::from(bytes))
+/// overwrites `_correlation_id`. The rest stays as it was written.
+fn without_internal_keys(text: &str) -> Result<Bytes, BadEvent> {
+    let object = model::json::without(text, |key| key.starts_with('_'));
+    object.map(Bytes::from).ok_or_else(|| BadEvent::malformed("Payload must be a JSON object"))
 }
 
 /// Deepest nesting of the text, by brackets outside strings; no recursion, so no depth can hurt.
@@ -279,6 +277,8 @@ mod tests {
     fn bodies_of_every_shape_are_taken_apart() {
         check(GOOD, "+");
         check(&format!("  {GOOD}\n"), "+");
+        check(&format!("\u{feff}{GOOD}"), "+");
+        check(&format!("\u{feff}[{GOOD}]"), "[+]");
         check(&GOOD.replace(',', ",\n  "), "+");
         check(&format!("[{GOOD},{GOOD}]"), "[++]");
         check(&format!("[{GOOD},5,{{}},null,{GOOD}]"), "[+---+]");
@@ -313,6 +313,15 @@ mod tests {
         let body = r#"{"hostname":"h","_event_id":"evt_x","message":"m","\u005forg":"other","timestamp":"t"}"#;
         let Body::Single(Ok(object)) = parse(&Bytes::from_static(body.as_bytes()), &rules()) else { panic!() };
         assert_eq!(object, GOOD);
+    }
+
+    #[test]
+    fn numbers_keep_every_digit_also_beside_an_internal_key() {
+        let values =
+            r#""hostname":"h","message":"m","timestamp":1,"z":340282366920938463463374607431768211455,"a":1e400"#;
+        let body = Bytes::from(format!(r#"{{"_x":1,{values}}}"#));
+        let Body::Single(Ok(object)) = parse(&body, &rules()) else { panic!() };
+        assert_eq!(object, format!("{{{values}}}"));
     }
 
     #[test]
