@@ -7,7 +7,8 @@
 //!
 //! Always true here:
 //! * What readers hold is the last good state. An outage of Vault, a file that is gone, or a
-//!   snapshot that lacks a required key changes nothing for who already runs.
+//!   snapshot that lacks a required key changes nothing for who already runs. Only a `NEXT` ends
+//!   with its file.
 //! * Readers see one whole state or the next, never a part of one.
 //! * Nothing that is logged, shown by `Debug` or said by an error holds a secret; neither does a URL.
 //! * TLS is verified. Redirects are not followed: a token goes to the configured host only.
@@ -30,6 +31,6 @@ pub use config::{SecretsConfig, VaultConfig};
 pub use error::{Failure, Step, VaultError};
 pub use kv_path::KvPath;
 pub use live::{HEALTH_PART, RefreshError, Refresher, Secrets, StartError};
-pub use local::{Local, from_environment};
+pub use local::{Local, from_environment, read_secret, unusable};
 pub use session::Counts;
 pub use set::{NAMES, SecretSet};

@@ -1,7 +1,7 @@
 //! A token's life: log in, look whether it is still good, renew it, log in anew.
 
 use super::api::{Api, Lease};
-use super::local::read_secret;
+use super::local::read_secret_in_background;
 use super::{Failure, KvPath, SecretSet, Step, VaultConfig, VaultError};
 use crate::Secret;
 use std::collections::VecDeque;
@@ -244,7 +244,7 @@ impl Session {
             self.config.token.clone().into_iter().for_each(|token| self.hide(token));
             return Ok(None);
         }
-        let secret_id = read_secret(&self.config.secret_id_file)
+        let secret_id = read_secret_in_background(&self.config.secret_id_file)
             .await
             .map_err(|reason| VaultError::new(Step::Files, Failure::File, format!("VAULT_SECRET_ID_FILE: {reason}")))?;
         self.hide(self.config.role_id.clone());

@@ -334,6 +334,25 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_file_that_holds_nothing_is_a_mistake_wherever_it_is_named() {
+        for variable in ["INGEST_API_KEY_FILE", "WEBUI_API_KEY_CURRENT_FILE", "DB_PASS_FILE", "MOOG_API_KEY_FILE"] {
+            assert_eq!(problems("", &[(variable, "/nosuch")]), [variable]);
+        }
+        for variable in ["INGEST_API_KEY", "DB_PASS", "REDIS_PASS_CURRENT"] {
+            assert_eq!(problems("", &[(variable, "file:/nosuch")]), [variable]);
+        }
+        assert_eq!(problems("[keys]\ningest = \"file:/nosuch\"", &[]), ["keys.ingest"]);
+        assert_eq!(problems("[redis]\npassword = \"file:/nosuch\"", &[]), ["redis.password"]);
+        assert_eq!(
+            problems("[keys]\ningest = \"k\"", &[("INGEST_API_KEY_FILE", "/nosuch")]),
+            [""; 0],
+            "it is not used"
+        );
+        let next = [("INGEST_API_KEY_NEXT_FILE", "/nosuch"), ("REDIS_PASS_NEXT", "file:/nosuch")];
+        assert_eq!(problems("", &next), [""; 0], "nothing is being rotated");
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         assert_eq!(problems("[webui]\nlisten = \"127.0.0.1:8080\"", &[]), ["webui.listen"]);
         assert_eq!(

@@ -13,7 +13,7 @@ use runtime::logging::LogConfig;
 use runtime::{KeyRing, Secret, tls::MinimumTls};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 use storage::coordination::{BreakerSettings, RateLimit, UnhandledPolicy};
@@ -286,17 +286,10 @@ impl Check<'_> {
     /// The value, or the content of the file that `file:…` names.
     pub fn secret(&mut self, path: &str, text: &str) -> Secret {
         let Some(file) = text.strip_prefix("file:") else { return Secret::new(text.trim()) };
-        match std::fs::read_to_string(file) {
-            Ok(content) if !content.trim().is_empty() => Secret::new(content.trim()),
-            Ok(_) => {
-                self.problem(path, format!("the file `{file}` is empty"));
-                Secret::new("")
-            }
-            Err(error) => {
-                self.problem(path, format!("the file `{file}` cannot be read: {error}"));
-                Secret::new("")
-            }
-        }
+        runtime::secrets::read_secret(Path::new(file)).unwrap_or_else(|reason| {
+            self.problem(path, reason);
+            Secret::new("")
+        })
     }
 
     fn target(&mut self, path: &str, name: String, url: &str, timeout_ms: i64, ca_file: &str) -> HttpTarget {
@@ -333,10 +326,6 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
     let limits = limits(&mut check, &raw.queue, body_bytes_max);
     let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let pod_name = if raw.log.pod_name.is_empty() { host() } else { raw.log.pod_name.clone() };
-    // What they hold is followed by the process's secrets; here it is only asked whether it can be read.
-    for (path, text) in [("keys.ingest", &raw.keys.ingest), ("keys.webui", &raw.keys.webui)] {
-        check.secret(path, text);
-    }
     let mut stores = stores::stores(&mut check, &raw, limits, &pod_name, environment);
     let live = live(&mut check, &raw);
     let channels = channels(&mut check, &raw);
