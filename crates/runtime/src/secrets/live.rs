@@ -21,7 +21,9 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Refreshes that are asked for are at least this far apart: a store that refuses every login of
 /// many workers must not become a flood of requests to Vault.
 const ASKED_SPACING: Duration = Duration::from_millis(200);
-/// The same after a failure.
+/// How often it is looked whether a secret id that was refused has been replaced.
+const SECRET_ID_INTERVAL: Duration = Duration::from_secs(5);
+/// As [`ASKED_SPACING`], after a failure.
 const ASKED_SPACING_FAILED: Duration = Duration::from_secs(1);
 
 /// Why there are no secrets.
@@ -114,7 +116,8 @@ impl Secrets {
     /// answered once; any name of a secret will do (`DB_PASS` stands for `DB_PASS_CURRENT` too).
     ///
     /// Every try that fails is logged with what is missing, and repeated: at once at first, later
-    /// every 30 s, until it works or `stop`. The process does not run with old values of the
+    /// every 30 s, until it works or `stop`; a refused login when there is another secret id, or much
+    /// later. The process does not run with old values of the
     /// environment while Vault, which may know better, is not there. Only what trying again cannot
     /// mend ends it: a mistake of the configuration, or a missing variable where nobody else could
     /// give the secret.
@@ -137,15 +140,32 @@ impl Secrets {
         let mut sources = Sources::new(config, required, Arc::clone(&counters));
         let backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         let mut attempt = 0;
+        let mut refused_before = None;
         loop {
             attempt += 1;
             let Err(reason) = first_read(&mut sources, stop).await? else { break };
             if sources.has_vault() {
                 health.failed(HEALTH_PART, reason.clone());
             }
-            let wait = backoff.delay(attempt);
+            let refused = sources.refused_login();
+            let wait = if refused.is_some() { SECRET_ID_INTERVAL } else { backoff.delay(attempt) };
             let wait_ms = wait.as_millis() as u64;
-            tracing::warn!(attempt, wait_ms, reason, "the secrets are not there yet; trying again in {wait_ms} ms");
+            match refused {
+                None => {
+                    tracing::warn!(
+                        attempt,
+                        wait_ms,
+                        reason,
+                        "the secrets are not there yet; trying again in {wait_ms} ms"
+                    );
+                }
+                Some(_) if refused != refused_before => {
+                    tracing::warn!(attempt, reason, "the secrets are not there yet: the login was refused");
+                }
+                // Nobody was asked: it was only looked for another secret id.
+                Some(_) => {}
+            }
+            refused_before = refused;
             if !stop.sleep(wait).await {
                 return Err(StartError::Stopped);
             }

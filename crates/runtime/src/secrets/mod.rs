@@ -15,6 +15,7 @@
 //!
 //! Files: `set` what is known about secrets and their names; `local` environment and files;
 //! `config` and `kv_path` settings; `api` the four calls of Vault; `session` the token's life;
+//! `refused` what follows a login that was refused;
 //! `live` start, refresh and the handles.
 
 mod api;
@@ -23,6 +24,7 @@ mod error;
 mod kv_path;
 mod live;
 mod local;
+mod refused;
 mod session;
 mod set;
 mod sources;
