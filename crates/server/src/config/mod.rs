@@ -2,6 +2,7 @@
 
 mod env;
 mod raw;
+mod shown;
 mod snmp;
 mod stores;
 mod validate;
@@ -80,7 +81,7 @@ pub fn load(
     }
     let mut notes = Vec::new();
     listen_host(&mut table, &own, &environment, &mut notes);
-    let effective = redacted(&table);
+    let effective = shown::shown(&table);
     let raw = raw::read(table, &mut problems);
     let config = raw.and_then(|raw| validate::validate(raw, &environment, &mut problems));
     match config {
@@ -146,37 +147,6 @@ fn lookup_mut<'a>(table: &'a mut toml::Table, path: &str) -> Option<&'a mut toml
         None => table.get_mut(path),
         Some((first, rest)) => lookup_mut(table.get_mut(first)?.as_table_mut()?, rest),
     }
-}
-
-fn redacted(table: &toml::Table) -> String {
-    const SECRET: [&str; 8] = ["api_key", "secret", "ingest", "webui", "password", "password_next", "token", "role_id"];
-    fn walk(table: &mut toml::Table, in_keys: bool) {
-        for (key, value) in table.iter_mut() {
-            match value {
-                toml::Value::Table(inner) => walk(inner, key == "keys"),
-                toml::Value::Array(items) if key == "communities" => {
-                    items.iter_mut().for_each(|community| *community = "***".into());
-                }
-                toml::Value::Array(items) => {
-                    items.iter_mut().filter_map(toml::Value::as_table_mut).for_each(|t| walk(t, false));
-                }
-                // A password in the URL.
-                toml::Value::String(text) if key == "prometheus_url" && text.contains('@') => *text = "***".into(),
-                toml::Value::String(text)
-                    if (in_keys || !matches!(key.as_str(), "ingest" | "webui"))
-                        && SECRET.contains(&key.as_str())
-                        && !text.is_empty()
-                        && !text.starts_with("file:") =>
-                {
-                    *text = "***".into();
-                }
-                _ => {}
-            }
-        }
-    }
-    let mut table = table.clone();
-    walk(&mut table, false);
-    table.to_string()
 }
 
 #[cfg(test)]
