@@ -323,6 +323,20 @@ mod tests {
     }
 
     #[test]
+    fn a_url_that_could_not_be_served_is_a_mistake_and_is_not_repeated() {
+        let url = ("MOOG_WEBHOOK_URL", "http://usr:hunter2@127.0.0.1:9/e");
+        let found = load(None, &vars(&[url, ("SERVER_PORT_WEBUI", "0")]), &Overrides::default()).unwrap_err();
+        let paths: Vec<&str> = found.iter().map(|p| p.path.as_str()).collect();
+        assert_eq!(paths, ["SERVER_PORT_WEBUI", "forwarder.moog"]);
+        assert!(
+            found[1].message.contains("user name or password") && !found[1].message.contains("hunter2"),
+            "{found:?}"
+        );
+        let channel = "[[channel]]\ntype = \"webhook\"\nname = \"a\"\nurl = \"https://u:p@h/\"\nsecret = \"0123456789abcdef0123456789abcdef\"";
+        assert_eq!(problems(channel, &[]), ["channel[0]"]);
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         assert_eq!(problems("[webui]\nlisten = \"127.0.0.1:8080\"", &[]), ["webui.listen"]);
         assert_eq!(

@@ -307,6 +307,15 @@ impl Check<'_> {
             ca_file,
         }
     }
+
+    /// What only opening a channel finds, unless there is a problem of it since `found`.
+    fn opens(&mut self, path: &str, channel: &ChannelConfig, found: usize) {
+        if self.0.len() == found
+            && let Err(error) = connectors::channels::open(channel.clone())
+        {
+            self.problem(path, error.to_string());
+        }
+    }
 }
 
 const YEAR_MS: i64 = 31_536_000_000;
@@ -532,12 +541,16 @@ fn channels(check: &mut Check<'_>, raw: &Raw) -> Vec<ChannelSettings> {
     let mut channels = Vec::new();
     let moog = &raw.forwarder.moog;
     if !moog.url.is_empty() {
+        let found = check.0.len();
         let target = check.target("forwarder.moog", MOOGSOFT.into(), &moog.url, moog.timeout_ms, &moog.ca_file);
         let api_keys = KeyRing::fixed(check.secret("forwarder.moog.api_key", &moog.api_key));
-        channels.push(ChannelConfig::Moogsoft { target, api_keys });
+        let config = ChannelConfig::Moogsoft { target, api_keys };
+        check.opens("forwarder.moog", &config, found);
+        channels.push(config);
     }
     for (index, channel) in &raw.channel {
         let path = format!("channel[{index}]");
+        let found = check.0.len();
         let config = match channel {
             raw::Channel::Moogsoft { name, url, api_key, timeout_ms, ca_file } => ChannelConfig::Moogsoft {
                 target: check.target(&path, name.clone(), url, *timeout_ms, ca_file),
@@ -556,9 +569,7 @@ fn channels(check: &mut Check<'_>, raw: &Raw) -> Vec<ChannelSettings> {
         } else if channels.iter().any(|c: &ChannelConfig| c.name() == name) {
             check.problem(format!("{path}.name"), format!("`{name}` is the name of another channel"));
         }
-        if let Err(error) = connectors::channels::open(config.clone()) {
-            check.problem(path, error.to_string());
-        }
+        check.opens(&path, &config, found);
         channels.push(config);
     }
     channels.into_iter().map(ChannelSettings).collect()
