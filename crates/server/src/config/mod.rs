@@ -337,6 +337,22 @@ mod tests {
     }
 
     #[test]
+    fn each_role_needs_its_keys_of_vault() {
+        let required = |roles: &str, vault: bool| {
+            let mut env = vec![("MUTT_ROLES", roles), ("MOOG_WEBHOOK_URL", "http://127.0.0.1:9/events")];
+            if vault {
+                env.extend([("VAULT_ADDR", "https://vault:8200"), ("VAULT_ROLE_ID", "role")]);
+            }
+            load(None, &vars(&env), &Overrides::default()).unwrap().config.required_secrets()
+        };
+        assert_eq!(required("ingestor,forwarder,webui", false), [""; 0], "they are made here");
+        assert_eq!(required("ingestor", true), ["INGEST_API_KEY"]);
+        assert_eq!(required("webui", true), ["WEBUI_API_KEY"]);
+        assert_eq!(required("alerter", true), [""; 0]);
+        assert_eq!(required("ingestor,forwarder,webui", true), ["INGEST_API_KEY", "WEBUI_API_KEY", "MOOG_API_KEY"]);
+    }
+
+    #[test]
     fn contradictions_are_refused() {
         assert_eq!(problems("[webui]\nlisten = \"127.0.0.1:8080\"", &[]), ["webui.listen"]);
         assert_eq!(

@@ -157,7 +157,7 @@ pub struct Config {
 
 impl Config {
     /// The secrets that these roles cannot do without, where a Vault is to give them. Without one a
-    /// missing ingest key is made, and stores may need no password.
+    /// missing key of ours is made, and stores may need no password.
     pub fn required_secrets(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
         if self.stores.vault.is_none() {
@@ -165,6 +165,10 @@ impl Config {
         }
         if self.has(Role::Ingestor) {
             names.push("INGEST_API_KEY");
+        }
+        // A key made in each data directory would be another one behind each address of a balancer.
+        if self.has(Role::Webui) {
+            names.push("WEBUI_API_KEY");
         }
         if self.has(Role::Forwarder) && self.channels.iter().any(|channel| channel.0.name() == MOOGSOFT) {
             names.push("MOOG_API_KEY");
