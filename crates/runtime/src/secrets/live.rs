@@ -26,6 +26,9 @@ const SECRET_ID_INTERVAL: Duration = Duration::from_secs(5);
 /// As [`ASKED_SPACING`], after a failure.
 const ASKED_SPACING_FAILED: Duration = Duration::from_secs(1);
 
+/// Reasons of one outage that are remembered as logged.
+const REASONS_MAX: usize = 16;
+
 /// Why there are no secrets.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -186,6 +189,7 @@ impl Secrets {
             served: served_writer,
             health,
             intervals,
+            on_reading: None,
         };
         Ok((Self(shared), refresher))
     }
@@ -302,13 +306,29 @@ pub struct Refresher {
     served: watch::Sender<Served>,
     health: Health,
     intervals: Intervals,
+    on_reading: Option<OnReading>,
+}
+
+struct OnReading(Box<dyn Fn(bool) + Send + Sync>);
+
+impl std::fmt::Debug for OnReading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnReading")
+    }
 }
 
 impl Refresher {
+    /// Calls `tell` after every reading of Vault, with whether it was good; for metrics.
+    pub fn telling(mut self, tell: impl Fn(bool) + Send + Sync + 'static) -> Self {
+        self.on_reading = Some(OnReading(Box::new(tell)));
+        self
+    }
+
     /// Returns when stopped; nothing else ends it.
     pub async fn run(mut self, stop: Stop) {
         let backoff = Backoff::new(Duration::from_secs(1), self.intervals.vault.min(RETRY_MAX));
         let mut failures = 0;
+        let mut said: Vec<String> = Vec::new();
         let mut files_at = far(self.sources.local.has_files().then_some(self.intervals.files));
         let mut vault_at = self.vault_at();
         let mut asked_at = Instant::now();
@@ -331,24 +351,38 @@ impl Refresher {
             let number = *self.asked.borrow_and_update();
             let result = tokio::select! {
                 () = stop.requested() => return,
-                result = self.sources.read_vault() => result.map_err(|e| e.to_string()),
+                result = self.sources.read_vault() => result,
             };
             self.publish();
             match &result {
                 Ok(()) => {
                     failures = 0;
+                    said.clear();
                     vault_at = self.vault_at();
                     if self.sources.has_vault() {
                         self.health.ok(HEALTH_PART);
                     }
                 }
-                Err(reason) => {
+                Err(error) => {
                     failures += 1;
                     vault_at = Instant::now() + backoff.delay(failures);
-                    self.health.failed(HEALTH_PART, reason.clone());
-                    tracing::debug!(failures, reason, "the secrets stay as they are");
+                    let reason = error.to_string();
+                    self.health.failed_publicly(HEALTH_PART, reason.clone(), error.public());
+                    // The first reason of an outage is logged by `Health`.
+                    if failures > 1 && !said.contains(&reason) {
+                        tracing::warn!(failures, reason, "the secrets stay as they are, now for another reason");
+                    }
+                    if !said.contains(&reason) && said.len() < REASONS_MAX {
+                        said.push(reason);
+                    }
                 }
             }
+            if self.sources.has_vault()
+                && let Some(OnReading(tell)) = &self.on_reading
+            {
+                tell(result.is_ok());
+            }
+            let result = result.map_err(|error| error.to_string());
             asked_at = Instant::now() + if result.is_ok() { ASKED_SPACING } else { ASKED_SPACING_FAILED };
             self.served.send_replace(Served { number, result });
         }

@@ -184,8 +184,12 @@ async fn the_most_talkative_log_holds_no_secret() {
     let (live, ()) = tokio::join!(Live::start(of_vault(config), &["REDIS_PASS"]), other_id);
     hostile.receiver.set(kv(json!({ "REDIS_PASS": "two-hunter2" })));
     live.wait_redis(&["two-hunter2"]).await;
+    hostile.receiver.set(Behaviour::answer(418, json!({ "errors": [TOKEN] }).to_string()));
+    live.wait_broken("HTTP 418").await;
     hostile.receiver.set(Behaviour::answer(403, json!({ "errors": [TOKEN] }).to_string()));
     live.wait_broken("HTTP 403").await;
+    let failures = live.failures();
+    assert!(wait_until(LONG, || live.failures() > failures + 1).await);
     drop(guard);
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     for line in [
@@ -197,6 +201,7 @@ async fn the_most_talkative_log_holds_no_secret() {
     ] {
         assert!(text.contains(line), "{line:?} is not in the log");
     }
+    assert_eq!(text.lines().filter(|line| line.contains("WARN") && line.contains("HTTP 403")).count(), 1, "once");
     assert!(text.contains("TRACE") && !text.contains("hunter2"), "a secret is in the log");
     let sent = hostile.receiver.requests();
     assert!(sent.iter().all(|r| !r.path.contains("hunter2")), "a secret is in a URL");
