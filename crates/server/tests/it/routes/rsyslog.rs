@@ -173,6 +173,44 @@ async fn severity_words_and_mnemonics_stay_in_the_message_on_every_way() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_replaced_is_read_again_when_the_old_one_is_refused() {
+    let receiver = Receiver::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let in_file = format!("MUTT_INGEST_API_KEY_FILE={}\n", path("key"));
+    for (settings, then) in
+        [(in_file.as_str(), in_file.as_str()), ("MUTT_INGEST_API_KEY=\"one\"\n", "MUTT_INGEST_API_KEY=\"two\"\n")]
+    {
+        receiver.forget();
+        std::fs::write(path("key"), "one\n").unwrap();
+        std::fs::write(path("env"), settings).unwrap();
+        let program = packaged("rsyslog/rsyslog_to_mutt.sh");
+        let one_program = ("queue.workerThreads=\"4\"", "queue.workerThreads=\"1\"");
+        let script = ("/opt/mutt/scripts/rsyslog_to_mutt.sh", program.to_str().unwrap());
+        let replacements = [script, one_program, RETRY];
+        let env = [
+            ("MUTT_ENV_FILE", path("env")),
+            ("NO_PROXY", "127.0.0.1".to_owned()),
+            ("MUTT_INGEST_URL", receiver.url()),
+            ("MUTT_REFUSED_FILE", path("refused")),
+        ];
+        let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let rsyslog = Rsyslog::start(&with("rsyslog/99-mutt-omprog.conf", &replacements), &env);
+        rsyslog.send(&["<11>1 - host1 app - - - before"]);
+        receiver.wait_for(1, SOON).await;
+        std::fs::write(path("key"), "two\n").unwrap();
+        std::fs::write(path("env"), then).unwrap();
+        receiver.script([Behaviour::status(401)]);
+        rsyslog.send(&["<11>1 - host1 app - - - after"]);
+        let came = receiver.wait_for(3, SOON).await;
+        let told: Vec<_> = came.iter().map(|r| (r.json()["message"].clone(), r.header("x-api-key"))).collect();
+        let expected = [(json!("before"), Some("one")), (json!("after"), Some("one")), (json!("after"), Some("two"))];
+        assert_eq!(told, expected, "{settings}");
+    }
+    receiver.stop().await;
+}
+
 /// The omprog sample and its environment.
 fn omprog(url: &str, key: &str, refused: &std::path::Path) -> Rsyslog {
     let program = packaged("rsyslog/rsyslog_to_mutt.sh");
