@@ -122,14 +122,24 @@ trap_to_json() {
       if (match($0, /\[[0-9A-Fa-f:.%a-z]+\]/)) device = substr($0, RSTART + 1, RLENGTH - 2)
       next
     }
+    # Whether a quoted value goes on after this line: net-snmp writes a quote in a value as \", and \ as \\.
+    function opens(line) {
+      gsub(/\\./, "", line)
+      return (inside + gsub(/"/, "", line)) % 2
+    }
     {
+      # A device writes what it likes into a text, line breaks too; such a line is no variable. A text
+      # without quotes (a MIB says so) may go on until the end.
+      believed = !inside && !unquoted
+      if (!inside && $0 ~ /^[^"]* = STRING: [^"]/) unquoted = 1
+      inside = opens($0)
       # A community is a secret, and an event is no place for it.
       if (variable($0, "1.3.6.1.6.3.18.1.4", "SNMP-COMMUNITY-MIB::snmpTrapCommunity") != "") next
-      if (oid == "" && (value = variable($0, "1.3.6.1.6.3.1.1.4.1", "SNMPv2-MIB::snmpTrapOID")) != "") {
+      if (believed && oid == "" && (value = variable($0, "1.3.6.1.6.3.1.1.4.1", "SNMPv2-MIB::snmpTrapOID")) != "") {
         oid = numeric(value)
         named = value
       }
-      if ((value = variable($0, "1.3.6.1.6.3.18.1.3", "SNMP-COMMUNITY-MIB::snmpTrapAddress")) ~ /^(IpAddress: )?[0-9.]+/) {
+      if (believed && (value = variable($0, "1.3.6.1.6.3.18.1.3", "SNMP-COMMUNITY-MIB::snmpTrapAddress")) ~ /^(IpAddress: )?[0-9.]+/) {
         sub(/^IpAddress: /, "", value)
         sub(/[^0-9.].*$/, "", value)
         if (value != "0.0.0.0" && value !~ /^127\./) agent = value

@@ -124,6 +124,9 @@ metrics! {
     retention_policy_days: Family<Labels, Gauge> = Family::default(), "mutt_retention_policy_days", "How long a type is kept";
     retention_cleanup_last_run: Gauge = Gauge::default(), "mutt_retention_cleanup_last_run_timestamp_seconds", "End of the last run of the retention, Unix time";
 
+    secrets_refresh_failures: Counter = Counter::default(), "mutt_secrets_refresh_failures", "Readings of Vault that failed; the secrets of before stay";
+    secrets_last_refresh: Gauge = Gauge::default(), "mutt_secrets_last_refresh_timestamp_seconds", "Last good reading of Vault, Unix time; 0 without a Vault";
+
     host_udp_datagrams_dropped: Counter = Counter::default(), "mutt_host_udp_datagrams_dropped", "UDP datagrams for any socket of this host (network namespace) that no program got";
     host_packets_dropped: Counter = Counter::default(), "mutt_host_packets_dropped", "Packets of any kind that the host's kernel dropped before any socket";
     process_cpu_seconds: Counter<f64, AtomicU64> = Counter::default(), "process_cpu_seconds", "User and system time";

@@ -5,7 +5,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 /// The state of the parts of one process. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Health(Arc<RwLock<BTreeMap<&'static str, Result<(), String>>>>);
+pub struct Health(Arc<RwLock<BTreeMap<&'static str, Result<(), Trouble>>>>);
+
+#[derive(Debug, Clone)]
+struct Trouble {
+    reason: String,
+    /// What strangers may know.
+    public: String,
+}
 
 impl Health {
     /// Reports a part as working.
@@ -15,15 +22,22 @@ impl Health {
 
     /// Reports a part as broken; the reason is shown to whoever asks, so no secret in it.
     pub fn failed(&self, part: &'static str, reason: impl Into<String>) {
-        self.set(part, Err(reason.into()));
+        self.failed_publicly(part, reason, "not working");
     }
 
-    fn set(&self, part: &'static str, state: Result<(), String>) {
+    /// The same with words for a page that everybody can read: neither hosts nor files in them.
+    pub fn failed_publicly(&self, part: &'static str, reason: impl Into<String>, public: impl Into<String>) {
+        self.set(part, Err(Trouble { reason: reason.into(), public: public.into() }));
+    }
+
+    fn set(&self, part: &'static str, state: Result<(), Trouble>) {
         let mut parts = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let before = parts.insert(part, state.clone());
         drop(parts);
         match (before, state) {
-            (Some(Ok(())) | None, Err(reason)) => tracing::error!(part, reason, "{part} is not working"),
+            (Some(Ok(())) | None, Err(Trouble { reason, .. })) => {
+                tracing::error!(part, reason, "{part} is not working");
+            }
             (Some(Err(_)), Ok(())) => tracing::info!(part, "{part} is working again"),
             (Some(Ok(())) | None, Ok(())) | (Some(Err(_)), Err(_)) => {}
         }
@@ -36,7 +50,7 @@ impl Health {
             .iter()
             .filter_map(|part| match parts.get(part) {
                 Some(Ok(())) => None,
-                Some(Err(reason)) => Some(format!("{part}: {reason}")),
+                Some(Err(trouble)) => Some(format!("{part}: {}", trouble.reason)),
                 None => Some(format!("{part}: not started")),
             })
             .collect()
@@ -44,7 +58,14 @@ impl Health {
 
     /// Every part with its state.
     pub fn all(&self) -> BTreeMap<&'static str, Result<(), String>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let parts = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().map(|(part, state)| (*part, state.clone().map_err(|trouble| trouble.reason))).collect()
+    }
+
+    /// What everybody may know of a part; `None`: it never reported.
+    pub fn public(&self, part: &str) -> Option<Result<(), String>> {
+        let parts = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        parts.get(part).map(|state| state.clone().map_err(|trouble| trouble.public))
     }
 }
 
@@ -59,6 +80,10 @@ mod tests {
         health.failed("channel", "refused");
         assert_eq!(health.broken(&["queue"]), Vec::<String>::new());
         assert_eq!(health.broken(&["queue", "channel", "catalog"]), ["channel: refused", "catalog: not started"]);
+        health.failed_publicly("channel", "refused by 10.0.0.1", "refused");
+        assert_eq!(health.public("channel"), Some(Err("refused".to_owned())));
+        assert_eq!((health.public("queue"), health.public("catalog")), (Some(Ok(())), None));
+        assert_eq!(health.all()["channel"], Err("refused by 10.0.0.1".to_owned()));
         health.ok("channel");
         assert!(health.broken(&["channel"]).is_empty());
     }

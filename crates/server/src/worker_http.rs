@@ -47,6 +47,9 @@ impl RoleHealth {
         body.insert("pod".into(), self.pod.as_str().into());
         body.insert("redis".into(), queue.into());
         body.insert("queue".into(), queue.into());
+        if let Some(vault) = vault_state(&self.health) {
+            body.insert("vault".into(), vault.into());
+        }
         if broken.is_empty() {
             body.insert("status".into(), "healthy".into());
             return (StatusCode::OK, Value::Object(body));
@@ -56,6 +59,13 @@ impl RoleHealth {
         body.insert("errors".into(), broken.into());
         (StatusCode::SERVICE_UNAVAILABLE, Value::Object(body))
     }
+}
+
+/// `connected`, or why Vault gives no secrets; `None` without a Vault. It makes nothing red: the
+/// secrets of before are in force.
+pub fn vault_state(health: &Health) -> Option<String> {
+    let state = health.public(runtime::secrets::HEALTH_PART)?;
+    Some(state.err().unwrap_or_else(|| "connected".to_owned()))
 }
 
 /// Whether a path belongs to the first version of the API, which is to go.
@@ -89,4 +99,32 @@ async fn metrics(State(role): State<RoleHealth>) -> Response {
 pub fn metrics_response(metrics: &Metrics) -> Response {
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS))], metrics.encode()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vault_is_told_where_there_is_one_without_hosts_and_without_making_the_role_red() {
+        let health = Health::default();
+        health.ok("queue");
+        let role = RoleHealth {
+            service: "mutt-ingestor",
+            needs: &["queue"],
+            pod: "pod".into(),
+            health: health.clone(),
+            metrics: Metrics::new(),
+            version_prefix: true,
+        };
+        assert_eq!(role.report().1.get("vault"), None);
+        health.ok("vault");
+        assert_eq!(role.report().1["vault"], "connected");
+        health.failed_publicly("vault", "`http://10.0.0.1` is sealed", "it is sealed");
+        let (status, body) = role.report();
+        assert_eq!(
+            (status, &body["status"], &body["vault"]),
+            (StatusCode::OK, &"healthy".into(), &"it is sealed".into())
+        );
+    }
 }

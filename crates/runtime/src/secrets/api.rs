@@ -192,9 +192,12 @@ impl Api {
         let said = said(answer, &self.hidden);
         let sealed = said.to_lowercase().contains("sealed");
         let (failure, hint) = match (status.as_u16(), &call.step) {
-            (400, Step::Login) => (Failure::Refused, "; is the role id right, and the secret id still valid?"),
+            (400, Step::Login) => (Failure::Refused, "; the role id or the secret id is wrong, expired or used up"),
             (400, _) => (Failure::Refused, ""),
-            (403, Step::Login) => (Failure::Denied, "; is AppRole enabled at `auth/approle`?"),
+            (403, Step::Login) => (
+                Failure::Denied,
+                "; locked out after refused logins (user lockout), or is AppRole not enabled at `auth/approle`?",
+            ),
             (403, _) => (Failure::Denied, ""),
             // A deleted version is a 404 whose answer names the time.
             (404, Step::Read) if answer["data"]["metadata"]["version"].is_u64() => {

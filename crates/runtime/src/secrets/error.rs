@@ -55,16 +55,46 @@ impl VaultError {
     }
 }
 
+impl VaultError {
+    /// The same without hosts, files and names.
+    pub fn public(&self) -> String {
+        format!("{} failed: {}", self.step, self.failure)
+    }
+}
+
 impl fmt::Display for VaultError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let doing = match self.step {
-            Step::Files => "preparing the login to Vault",
-            Step::Login => "logging in to Vault",
-            Step::LookupToken => "asking Vault about our token",
-            Step::RenewToken => "renewing our token of Vault",
-            Step::Read => "reading the secrets from Vault",
-        };
-        write!(f, "{doing} failed: {}", self.reason)
+        write!(f, "{} failed: {}", self.step, self.reason)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Files => "preparing the login to Vault",
+            Self::Login => "logging in to Vault",
+            Self::LookupToken => "asking Vault about our token",
+            Self::RenewToken => "renewing our token of Vault",
+            Self::Read => "reading the secrets from Vault",
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable => f.write_str("it cannot be reached"),
+            Self::Tls => f.write_str("no agreement on TLS"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::File => f.write_str("a file cannot be used"),
+            Self::Refused => f.write_str("refused (HTTP 400)"),
+            Self::Denied => f.write_str("denied (HTTP 403)"),
+            Self::NotFound => f.write_str("not found (HTTP 404)"),
+            Self::Sealed => f.write_str("it is sealed"),
+            Self::Status(status) => write!(f, "HTTP {status}"),
+            Self::BadAnswer => f.write_str("not an answer of Vault"),
+            Self::MissingKey => f.write_str("a secret that is needed is missing"),
+        }
     }
 }
 

@@ -21,8 +21,13 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Refreshes that are asked for are at least this far apart: a store that refuses every login of
 /// many workers must not become a flood of requests to Vault.
 const ASKED_SPACING: Duration = Duration::from_millis(200);
-/// The same after a failure.
+/// How often it is looked whether a secret id that was refused has been replaced.
+const SECRET_ID_INTERVAL: Duration = Duration::from_secs(5);
+/// As [`ASKED_SPACING`], after a failure.
 const ASKED_SPACING_FAILED: Duration = Duration::from_secs(1);
+
+/// Reasons of one outage that are remembered as logged.
+const REASONS_MAX: usize = 16;
 
 /// Why there are no secrets.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +119,8 @@ impl Secrets {
     /// answered once; any name of a secret will do (`DB_PASS` stands for `DB_PASS_CURRENT` too).
     ///
     /// Every try that fails is logged with what is missing, and repeated: at once at first, later
-    /// every 30 s, until it works or `stop`. The process does not run with old values of the
+    /// every 30 s, until it works or `stop`; a refused login when there is another secret id, or much
+    /// later. The process does not run with old values of the
     /// environment while Vault, which may know better, is not there. Only what trying again cannot
     /// mend ends it: a mistake of the configuration, or a missing variable where nobody else could
     /// give the secret.
@@ -137,15 +143,32 @@ impl Secrets {
         let mut sources = Sources::new(config, required, Arc::clone(&counters));
         let backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         let mut attempt = 0;
+        let mut refused_before = None;
         loop {
             attempt += 1;
             let Err(reason) = first_read(&mut sources, stop).await? else { break };
             if sources.has_vault() {
                 health.failed(HEALTH_PART, reason.clone());
             }
-            let wait = backoff.delay(attempt);
+            let refused = sources.refused_login();
+            let wait = if refused.is_some() { SECRET_ID_INTERVAL } else { backoff.delay(attempt) };
             let wait_ms = wait.as_millis() as u64;
-            tracing::warn!(attempt, wait_ms, reason, "the secrets are not there yet; trying again in {wait_ms} ms");
+            match refused {
+                None => {
+                    tracing::warn!(
+                        attempt,
+                        wait_ms,
+                        reason,
+                        "the secrets are not there yet; trying again in {wait_ms} ms"
+                    );
+                }
+                Some(_) if refused != refused_before => {
+                    tracing::warn!(attempt, reason, "the secrets are not there yet: the login was refused");
+                }
+                // Nobody was asked: it was only looked for another secret id.
+                Some(_) => {}
+            }
+            refused_before = refused;
             if !stop.sleep(wait).await {
                 return Err(StartError::Stopped);
             }
@@ -166,6 +189,7 @@ impl Secrets {
             served: served_writer,
             health,
             intervals,
+            on_reading: None,
         };
         Ok((Self(shared), refresher))
     }
@@ -282,13 +306,29 @@ pub struct Refresher {
     served: watch::Sender<Served>,
     health: Health,
     intervals: Intervals,
+    on_reading: Option<OnReading>,
+}
+
+struct OnReading(Box<dyn Fn(bool) + Send + Sync>);
+
+impl std::fmt::Debug for OnReading {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnReading")
+    }
 }
 
 impl Refresher {
+    /// Calls `tell` after every reading of Vault, with whether it was good; for metrics.
+    pub fn telling(mut self, tell: impl Fn(bool) + Send + Sync + 'static) -> Self {
+        self.on_reading = Some(OnReading(Box::new(tell)));
+        self
+    }
+
     /// Returns when stopped; nothing else ends it.
     pub async fn run(mut self, stop: Stop) {
         let backoff = Backoff::new(Duration::from_secs(1), self.intervals.vault.min(RETRY_MAX));
         let mut failures = 0;
+        let mut said: Vec<String> = Vec::new();
         let mut files_at = far(self.sources.local.has_files().then_some(self.intervals.files));
         let mut vault_at = self.vault_at();
         let mut asked_at = Instant::now();
@@ -311,24 +351,38 @@ impl Refresher {
             let number = *self.asked.borrow_and_update();
             let result = tokio::select! {
                 () = stop.requested() => return,
-                result = self.sources.read_vault() => result.map_err(|e| e.to_string()),
+                result = self.sources.read_vault() => result,
             };
             self.publish();
             match &result {
                 Ok(()) => {
                     failures = 0;
+                    said.clear();
                     vault_at = self.vault_at();
                     if self.sources.has_vault() {
                         self.health.ok(HEALTH_PART);
                     }
                 }
-                Err(reason) => {
+                Err(error) => {
                     failures += 1;
                     vault_at = Instant::now() + backoff.delay(failures);
-                    self.health.failed(HEALTH_PART, reason.clone());
-                    tracing::debug!(failures, reason, "the secrets stay as they are");
+                    let reason = error.to_string();
+                    self.health.failed_publicly(HEALTH_PART, reason.clone(), error.public());
+                    // The first reason of an outage is logged by `Health`.
+                    if failures > 1 && !said.contains(&reason) {
+                        tracing::warn!(failures, reason, "the secrets stay as they are, now for another reason");
+                    }
+                    if !said.contains(&reason) && said.len() < REASONS_MAX {
+                        said.push(reason);
+                    }
                 }
             }
+            if self.sources.has_vault()
+                && let Some(OnReading(tell)) = &self.on_reading
+            {
+                tell(result.is_ok());
+            }
+            let result = result.map_err(|error| error.to_string());
             asked_at = Instant::now() + if result.is_ok() { ASKED_SPACING } else { ASKED_SPACING_FAILED };
             self.served.send_replace(Served { number, result });
         }

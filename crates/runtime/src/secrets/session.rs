@@ -1,7 +1,8 @@
 //! A token's life: log in, look whether it is still good, renew it, log in anew.
 
 use super::api::{Api, Lease};
-use super::local::read_secret;
+use super::local::read_secret_in_background;
+use super::refused::RefusedLogin;
 use super::{Failure, KvPath, SecretSet, Step, VaultConfig, VaultError};
 use crate::Secret;
 use std::collections::VecDeque;
@@ -116,6 +117,8 @@ pub(super) struct Session {
     token: Option<Token>,
     /// The reading that worked first; from then on there is no other.
     path: Option<KvPath>,
+    /// The last login, where it was refused.
+    refused: Option<RefusedLogin>,
     /// The last that we sent or were given: a server may repeat them in what it says later.
     hidden: VecDeque<Secret>,
     counters: Arc<Counters>,
@@ -123,7 +126,7 @@ pub(super) struct Session {
 
 impl Session {
     pub fn new(config: VaultConfig, counters: Arc<Counters>) -> Self {
-        Self { config, api: None, token: None, path: None, hidden: VecDeque::new(), counters }
+        Self { config, api: None, token: None, path: None, refused: None, hidden: VecDeque::new(), counters }
     }
 
     /// Where the secrets are read, for messages.
@@ -137,6 +140,11 @@ impl Session {
     /// When the token wants attention; `None`: not before the next reading.
     pub fn due(&self) -> Option<Instant> {
         self.token.as_ref().and_then(Token::due)
+    }
+
+    /// How often the login was refused that is not repeated for now, if there is one.
+    pub fn refused(&self) -> Option<u32> {
+        self.refused.as_ref().map(RefusedLogin::times)
     }
 
     /// Sees to the token, then reads the secrets.
@@ -219,7 +227,20 @@ impl Session {
         // A client of its own for each token, so that a new CA file is taken up.
         let mut api = Api::open(&self.config, self.hidden.iter().cloned().collect())?;
         let lease = match (&secret_id, &self.config.token) {
-            (Some(secret_id), _) => api.login(&self.config.role_id, secret_id).await?,
+            (Some(secret_id), _) => {
+                let before = self.refused.take();
+                if let Some(error) = before.as_ref().and_then(|b| b.forbids(secret_id, Instant::now())) {
+                    self.refused = before;
+                    return Err(error);
+                }
+                match api.login(&self.config.role_id, secret_id).await {
+                    Ok(lease) => lease,
+                    Err(error) => {
+                        let refused = RefusedLogin::of(error, secret_id, before.as_ref(), Instant::now())?;
+                        return Err(self.refused.insert(refused).error());
+                    }
+                }
+            }
             (None, Some(token)) => api.lookup_self(token).await.map_err(|mut error| {
                 if error.failure == Failure::Denied {
                     error.reason.push_str("; the token of VAULT_TOKEN is not valid (any more): give a new one");
@@ -244,7 +265,7 @@ impl Session {
             self.config.token.clone().into_iter().for_each(|token| self.hide(token));
             return Ok(None);
         }
-        let secret_id = read_secret(&self.config.secret_id_file)
+        let secret_id = read_secret_in_background(&self.config.secret_id_file)
             .await
             .map_err(|reason| VaultError::new(Step::Files, Failure::File, format!("VAULT_SECRET_ID_FILE: {reason}")))?;
         self.hide(self.config.role_id.clone());

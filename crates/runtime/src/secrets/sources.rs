@@ -37,6 +37,11 @@ impl Sources {
         self.vault.as_ref().and_then(Session::due)
     }
 
+    /// See [`Session::refused`].
+    pub fn refused_login(&self) -> Option<u32> {
+        self.vault.as_ref().and_then(Session::refused)
+    }
+
     /// The state of now.
     pub fn set(&self) -> SecretSet {
         self.local.set().overlaid_by(&self.from_vault)

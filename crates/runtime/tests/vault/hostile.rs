@@ -1,13 +1,14 @@
 //! A server that is not Vault, or one that has been taken over.
 
-use crate::support::{Live, OFTEN, Starting, of_vault};
+use crate::support::{LONG, Live, OFTEN, Starting, of_vault, wait_broken};
 use runtime::Secret;
 use runtime::secrets::VaultConfig;
 use serde_json::json;
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tempfile::TempDir;
-use testkit::{Behaviour, Receiver};
+use testkit::{Behaviour, Receiver, wait_until};
 
 const SECRET_ID: &str = "secretid-hunter2";
 const TOKEN: &str = "token-hunter2";
@@ -20,8 +21,15 @@ struct Hostile {
 impl Hostile {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("id"), SECRET_ID).unwrap();
-        Self { receiver: Receiver::start().await, dir }
+        let hostile = Self { receiver: Receiver::start().await, dir };
+        hostile.write_id(SECRET_ID);
+        hostile
+    }
+
+    fn write_id(&self, secret_id: &str) {
+        let new = self.dir.path().join("id.new");
+        std::fs::write(&new, secret_id).unwrap();
+        std::fs::rename(new, self.dir.path().join("id")).unwrap();
     }
 
     fn config(&self) -> VaultConfig {
@@ -73,6 +81,28 @@ async fn wrong_answers_to_the_login_are_bounded_and_explained() {
         hostile.receiver.set(behaviour.clone());
         let said = hostile.says(says).await;
         assert!(said.contains("logging in"), "{behaviour:?}: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_login_is_repeated_only_with_another_secret_id() {
+    for (status, hint) in [(400, "wrong, expired or used up"), (403, "user lockout")] {
+        let hostile = Hostile::start().await;
+        hostile.receiver.set(Behaviour::answer(status, "{}"));
+        let starting = Starting::with(of_vault(hostile.config()), &["REDIS_PASS"]);
+        let said = wait_broken(&starting.health, &format!("HTTP {status}")).await;
+        assert!(said.contains(hint) && said.contains("when the file of the secret id changes"), "{said}");
+        // In this time there were five logins once.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(hostile.receiver.requests().len(), 1);
+        hostile.receiver.set(kv(json!({ "REDIS_PASS": "x" })));
+        hostile.receiver.script([login()]);
+        // As some editors write it.
+        hostile.write_id("\u{feff}another-hunter2\r\n");
+        starting.succeeds().await;
+        let sent = hostile.receiver.requests();
+        assert_eq!(sent[1].json()["secret_id"], "another-hunter2");
+        assert_eq!(sent.len(), 3, "and the reading");
     }
 }
 
@@ -143,21 +173,35 @@ async fn the_most_talkative_log_holds_no_secret() {
     let hostile = Hostile::start().await;
     hostile.receiver.set(kv(json!({ "REDIS_PASS": "one-hunter2" })));
     let refused = Behaviour::answer(400, json!({ "errors": [SECRET_ID] }).to_string());
-    hostile.receiver.script([refused, login()]);
+    let broken = Behaviour::answer(500, json!({ "errors": [SECRET_ID] }).to_string());
+    hostile.receiver.script([broken, refused, login()]);
     let address = format!("http://{}/behind/", hostile.receiver.addr());
     let config = VaultConfig { address, namespace: Some("team".into()), ..hostile.config() };
-    let live = Live::start(of_vault(config), &["REDIS_PASS"]).await;
+    let other_id = async {
+        assert!(wait_until(LONG, || hostile.receiver.requests().len() == 2).await, "it is refused");
+        hostile.write_id("otherid-hunter2");
+    };
+    let (live, ()) = tokio::join!(Live::start(of_vault(config), &["REDIS_PASS"]), other_id);
     hostile.receiver.set(kv(json!({ "REDIS_PASS": "two-hunter2" })));
     live.wait_redis(&["two-hunter2"]).await;
+    hostile.receiver.set(Behaviour::answer(418, json!({ "errors": [TOKEN] }).to_string()));
+    live.wait_broken("HTTP 418").await;
     hostile.receiver.set(Behaviour::answer(403, json!({ "errors": [TOKEN] }).to_string()));
     live.wait_broken("HTTP 403").await;
+    let failures = live.failures();
+    assert!(wait_until(LONG, || live.failures() > failures + 1).await);
     drop(guard);
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    for line in
-        ["trying again in", "logged in to Vault", "the secrets are at `secret/data/mutt`", "secrets have changed"]
-    {
+    for line in [
+        "trying again in",
+        "the login was refused",
+        "logged in to Vault",
+        "the secrets are at `secret/data/mutt`",
+        "secrets have changed",
+    ] {
         assert!(text.contains(line), "{line:?} is not in the log");
     }
+    assert_eq!(text.lines().filter(|line| line.contains("WARN") && line.contains("HTTP 403")).count(), 1, "once");
     assert!(text.contains("TRACE") && !text.contains("hunter2"), "a secret is in the log");
     let sent = hostile.receiver.requests();
     assert!(sent.iter().all(|r| !r.path.contains("hunter2")), "a secret is in a URL");

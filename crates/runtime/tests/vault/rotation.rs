@@ -2,7 +2,7 @@
 
 use crate::support::{LONG, Live, NEVER, OFTEN, Vault, of_vault, passwords};
 use runtime::Secret;
-use runtime::secrets::{RefreshError, VaultConfig};
+use runtime::secrets::{HEALTH_PART, RefreshError, VaultConfig};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use testkit::wait_until;
@@ -149,6 +149,10 @@ async fn an_outage_of_vault_changes_nothing_and_ends_by_itself() {
     vault.bao.seal();
     live.wait_broken("sealed").await;
     assert_eq!(live.redis(), ["after"]);
+    let public = live.health.public(HEALTH_PART).unwrap().unwrap_err();
+    assert!(public.ends_with("failed: it is sealed") && !public.contains("127.0.0.1"), "{public}");
+    let failures = live.failures();
+    assert!(wait_until(LONG, || live.failures() > failures).await, "every failed reading is told");
     vault.bao.unseal();
     live.wait_healthy().await;
 }

@@ -88,6 +88,22 @@ async fn what_is_missing_is_said_precisely_and_without_secrets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_with_a_stale_secret_id_locks_no_other_out() {
+    let vault = Vault::start();
+    let stale = vault.secret_id_file().with_file_name("stale");
+    std::fs::write(&stale, "3b1f7b2c-stale-hunter2").unwrap();
+    let config = VaultConfig { secret_id_file: stale.clone(), ..vault.config() };
+    let starting = Starting::with(of_vault(config), ALL);
+    crate::support::wait_broken(&starting.health, "HTTP 400").await;
+    // Five refused logins, which this was enough for, lock the role.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let live = Live::start(of_vault(vault.config()), ALL).await;
+    assert_eq!(live.secrets.counts().logins, 1);
+    std::fs::write(&stale, &vault.role.secret_id).unwrap();
+    starting.succeeds().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_key_is_named_and_waited_for() {
     let vault = Vault::start();
     let starting = Starting::with(of_vault(vault.config()), &["REDIS_PASS", "WEBUI_API_KEY", "MOOG_API_KEY"]);

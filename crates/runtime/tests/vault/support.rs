@@ -3,6 +3,8 @@
 use runtime::secrets::{HEALTH_PART, Refresher, Secrets, SecretsConfig, StartError, VaultConfig};
 use runtime::{Health, Secret, Stopper};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use testkit::servers::{AppRole, OpenBao, OpenBaoOptions};
@@ -83,6 +85,7 @@ pub struct Live {
     pub health: Health,
     pub stopper: Stopper,
     pub task: JoinHandle<()>,
+    failures: Arc<AtomicU64>,
 }
 
 impl Drop for Live {
@@ -101,8 +104,18 @@ impl Live {
         let started = tokio::time::timeout(LONG, Secrets::start(config, required, health.clone(), &stop)).await;
         let Ok(started) = started else { panic!("it does not start: {:?}", health.all()) };
         let (secrets, refresher) = started.unwrap();
+        let failures = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&failures);
+        let refresher = refresher.telling(move |good| {
+            counter.fetch_add(u64::from(!good), Ordering::SeqCst);
+        });
         let task = tokio::spawn(refresher.run(stop));
-        Self { secrets, health, stopper, task }
+        Self { secrets, health, stopper, task, failures }
+    }
+
+    /// Readings that failed, as the refresher told them.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::SeqCst)
     }
 
     pub fn redis(&self) -> Vec<String> {

@@ -3,7 +3,7 @@
 use super::Api;
 use super::auth::{Anyone, Cached, Viewer};
 use super::error::ApiResult;
-use crate::worker_http::metrics_response;
+use crate::worker_http::{metrics_response, vault_state};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -41,6 +41,9 @@ pub async fn health(_: Anyone, State(api): State<Arc<Api>>) -> Response {
         "redis": state(coordination.is_ok()),
         "database": state(catalog.is_ok()),
     });
+    if let Some(vault) = vault_state(&api.deps.health) {
+        body["vault"] = vault.into();
+    }
     if errors.is_empty() {
         return Json(body).into_response();
     }

@@ -68,6 +68,7 @@ impl App {
             keys::obtain(&config.data_dir, "ingest_api_key", secrets.watch("INGEST_API_KEY").into(), "mik_")?;
         let webui_key = keys::obtain(&config.data_dir, "webui_api_key", secrets.watch("WEBUI_API_KEY").into(), "mwk_")?;
         let parts = Parts::open(&config, &secrets, health, &clock, stop).await?;
+        let refresher = telling_metrics(refresher, &config, &parts);
         let run = random_run()?;
         let acceptor = Arc::new(Acceptor::new(
             &parts.queues,
@@ -455,6 +456,22 @@ impl AppHandle {
             Err(error) => tracing::error!(%error, "rules could not be reloaded; the old ones stay"),
         }
     }
+}
+
+fn telling_metrics(refresher: Refresher, config: &Config, parts: &Parts) -> Refresher {
+    let (metrics, clock) = (Arc::clone(&parts.metrics), Arc::clone(&parts.clock));
+    let tell = move |good: bool| {
+        if good {
+            metrics.secrets_last_refresh.set(clock.now().micros() / 1_000_000);
+        } else {
+            metrics.secrets_refresh_failures.inc();
+        }
+    };
+    if config.stores.vault.is_some() {
+        // Vault has answered, or there would be no refresher.
+        tell(true);
+    }
+    refresher.telling(tell)
 }
 
 fn random_run() -> Result<u32> {

@@ -2,6 +2,7 @@
 
 mod env;
 mod raw;
+mod shown;
 mod snmp;
 mod stores;
 mod validate;
@@ -86,7 +87,7 @@ pub fn load(
     }
     let mut notes = Vec::new();
     listen_host(&mut table, &own, &environment, &mut notes);
-    let effective = redacted(&table);
+    let effective = shown::shown(&table);
     let raw = raw::read(table, &mut problems);
     let config = raw.and_then(|raw| validate::validate(raw, &environment, &mut problems));
     match config {
@@ -155,37 +156,6 @@ fn lookup_mut<'a>(table: &'a mut toml::Table, path: &str) -> Option<&'a mut toml
         None => table.get_mut(path),
         Some((first, rest)) => lookup_mut(table.get_mut(first)?.as_table_mut()?, rest),
     }
-}
-
-fn redacted(table: &toml::Table) -> String {
-    const SECRET: [&str; 8] = ["api_key", "secret", "ingest", "webui", "password", "password_next", "token", "role_id"];
-    fn walk(table: &mut toml::Table, in_keys: bool) {
-        for (key, value) in table.iter_mut() {
-            match value {
-                toml::Value::Table(inner) => walk(inner, key == "keys"),
-                toml::Value::Array(items) if key == "communities" => {
-                    items.iter_mut().for_each(|community| *community = "***".into());
-                }
-                toml::Value::Array(items) => {
-                    items.iter_mut().filter_map(toml::Value::as_table_mut).for_each(|t| walk(t, false));
-                }
-                // A password in the URL.
-                toml::Value::String(text) if key == "prometheus_url" && text.contains('@') => *text = "***".into(),
-                toml::Value::String(text)
-                    if (in_keys || !matches!(key.as_str(), "ingest" | "webui"))
-                        && SECRET.contains(&key.as_str())
-                        && !text.is_empty()
-                        && !text.starts_with("file:") =>
-                {
-                    *text = "***".into();
-                }
-                _ => {}
-            }
-        }
-    }
-    let mut table = table.clone();
-    walk(&mut table, false);
-    table.to_string()
 }
 
 #[cfg(test)]
@@ -363,6 +333,55 @@ mod tests {
             matches!(chosen.config.stores.queue, QueueConfig::Embedded { .. }),
             "the configuration may say otherwise"
         );
+    }
+
+    #[test]
+    fn a_secret_file_that_holds_nothing_is_a_mistake_wherever_it_is_named() {
+        for variable in ["INGEST_API_KEY_FILE", "WEBUI_API_KEY_CURRENT_FILE", "DB_PASS_FILE", "MOOG_API_KEY_FILE"] {
+            assert_eq!(problems("", &[(variable, "/nosuch")]), [variable]);
+        }
+        for variable in ["INGEST_API_KEY", "DB_PASS", "REDIS_PASS_CURRENT"] {
+            assert_eq!(problems("", &[(variable, "file:/nosuch")]), [variable]);
+        }
+        assert_eq!(problems("[keys]\ningest = \"file:/nosuch\"", &[]), ["keys.ingest"]);
+        assert_eq!(problems("[redis]\npassword = \"file:/nosuch\"", &[]), ["redis.password"]);
+        assert_eq!(
+            problems("[keys]\ningest = \"k\"", &[("INGEST_API_KEY_FILE", "/nosuch")]),
+            [""; 0],
+            "it is not used"
+        );
+        let next = [("INGEST_API_KEY_NEXT_FILE", "/nosuch"), ("REDIS_PASS_NEXT", "file:/nosuch")];
+        assert_eq!(problems("", &next), [""; 0], "nothing is being rotated");
+    }
+
+    #[test]
+    fn a_url_that_could_not_be_served_is_a_mistake_and_is_not_repeated() {
+        let url = ("MOOG_WEBHOOK_URL", "http://usr:hunter2@127.0.0.1:9/e");
+        let found = load(None, &vars(&[url, ("SERVER_PORT_WEBUI", "0")]), &Overrides::default()).unwrap_err();
+        let paths: Vec<&str> = found.iter().map(|p| p.path.as_str()).collect();
+        assert_eq!(paths, ["SERVER_PORT_WEBUI", "forwarder.moog"]);
+        assert!(
+            found[1].message.contains("user name or password") && !found[1].message.contains("hunter2"),
+            "{found:?}"
+        );
+        let channel = "[[channel]]\ntype = \"webhook\"\nname = \"a\"\nurl = \"https://u:p@h/\"\nsecret = \"0123456789abcdef0123456789abcdef\"";
+        assert_eq!(problems(channel, &[]), ["channel[0]"]);
+    }
+
+    #[test]
+    fn each_role_needs_its_keys_of_vault() {
+        let required = |roles: &str, vault: bool| {
+            let mut env = vec![("MUTT_ROLES", roles), ("MOOG_WEBHOOK_URL", "http://127.0.0.1:9/events")];
+            if vault {
+                env.extend([("VAULT_ADDR", "https://vault:8200"), ("VAULT_ROLE_ID", "role")]);
+            }
+            load(None, &vars(&env), &Overrides::default()).unwrap().config.required_secrets()
+        };
+        assert_eq!(required("ingestor,forwarder,webui", false), [""; 0], "they are made here");
+        assert_eq!(required("ingestor", true), ["INGEST_API_KEY"]);
+        assert_eq!(required("webui", true), ["WEBUI_API_KEY"]);
+        assert_eq!(required("alerter", true), [""; 0]);
+        assert_eq!(required("ingestor,forwarder,webui", true), ["INGEST_API_KEY", "WEBUI_API_KEY", "MOOG_API_KEY"]);
     }
 
     #[test]

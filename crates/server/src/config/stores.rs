@@ -3,7 +3,7 @@
 use super::raw::{self, Raw};
 use super::validate::{ChannelSettings, Check};
 use connectors::channels::ChannelConfig;
-use runtime::secrets::{Local, VaultConfig};
+use runtime::secrets::{Local, VaultConfig, unusable};
 use runtime::{Credentials, Secret};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -127,28 +127,40 @@ pub fn stores(
         coordination,
         events,
         vault: vault(check, &raw.vault),
-        given: given(raw, environment),
+        given: given(check, raw, environment),
     }
 }
 
 /// Secrets by the names that Vault uses too. What the settings say goes before files that only the
-/// environment names.
-fn given(raw: &Raw, environment: &BTreeMap<String, String>) -> BTreeMap<String, Local> {
-    let mut given = runtime::secrets::from_environment(environment);
-    for (name, text) in [
-        ("INGEST_API_KEY", &raw.keys.ingest),
-        ("WEBUI_API_KEY", &raw.keys.webui),
-        ("MOOG_API_KEY", &raw.forwarder.moog.api_key),
-        ("REDIS_PASS_CURRENT", &raw.redis.password),
-        ("REDIS_PASS_NEXT", &raw.redis.password_next),
-        ("DB_PASS_CURRENT", &raw.postgres.password),
-        ("DB_PASS_NEXT", &raw.postgres.password_next),
-        ("REDIS_USER", &raw.redis.user),
+/// environment names. A file that holds no secret is a mistake: a random key in its place would
+/// shut out who has the right one.
+fn given(check: &mut Check<'_>, raw: &Raw, environment: &BTreeMap<String, String>) -> BTreeMap<String, Local> {
+    let by_environment = runtime::secrets::from_environment(environment);
+    let mut given = by_environment.clone();
+    for (name, setting, text) in [
+        ("INGEST_API_KEY", "keys.ingest", &raw.keys.ingest),
+        ("WEBUI_API_KEY", "keys.webui", &raw.keys.webui),
+        ("MOOG_API_KEY", "forwarder.moog.api_key", &raw.forwarder.moog.api_key),
+        ("REDIS_PASS_CURRENT", "redis.password", &raw.redis.password),
+        ("REDIS_PASS_NEXT", "redis.password_next", &raw.redis.password_next),
+        ("DB_PASS_CURRENT", "postgres.password", &raw.postgres.password),
+        ("DB_PASS_NEXT", "postgres.password_next", &raw.postgres.password_next),
+        ("REDIS_USER", "redis.user", &raw.redis.user),
     ] {
-        if !text.is_empty() {
-            given.insert(name.to_owned(), Local::parse(text));
+        if text.is_empty() {
+            continue;
         }
+        let local = Local::parse(text);
+        // A setting that a variable has set is named by the variable.
+        if !by_environment.values().any(|other| *other == local) {
+            let one = BTreeMap::from([(name.to_owned(), local.clone())]);
+            unusable(&one, &BTreeMap::new()).into_iter().for_each(|problem| check.problem(setting, problem.message));
+        }
+        given.insert(name.to_owned(), local);
     }
+    let unchanged = given.iter().filter(|(name, local)| by_environment.get(*name) == Some(*local));
+    let unchanged = unchanged.map(|(name, local)| (name.clone(), local.clone())).collect();
+    unusable(&unchanged, environment).into_iter().for_each(|p| check.problem(p.path, p.message));
     given
 }
 

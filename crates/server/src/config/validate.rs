@@ -13,7 +13,7 @@ use runtime::logging::LogConfig;
 use runtime::{KeyRing, Secret, tls::MinimumTls};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 use storage::coordination::{BreakerSettings, RateLimit, UnhandledPolicy};
@@ -157,7 +157,7 @@ pub struct Config {
 
 impl Config {
     /// The secrets that these roles cannot do without, where a Vault is to give them. Without one a
-    /// missing ingest key is made, and stores may need no password.
+    /// missing key of ours is made, and stores may need no password.
     pub fn required_secrets(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
         if self.stores.vault.is_none() {
@@ -165,6 +165,10 @@ impl Config {
         }
         if self.has(Role::Ingestor) {
             names.push("INGEST_API_KEY");
+        }
+        // A key made in each data directory would be another one behind each address of a balancer.
+        if self.has(Role::Webui) {
+            names.push("WEBUI_API_KEY");
         }
         if self.has(Role::Forwarder) && self.channels.iter().any(|channel| channel.0.name() == MOOGSOFT) {
             names.push("MOOG_API_KEY");
@@ -317,17 +321,10 @@ impl Check<'_> {
     /// The value, or the content of the file that `file:…` names.
     pub fn secret(&mut self, path: &str, text: &str) -> Secret {
         let Some(file) = text.strip_prefix("file:") else { return Secret::new(text.trim()) };
-        match std::fs::read_to_string(file) {
-            Ok(content) if !content.trim().is_empty() => Secret::new(content.trim()),
-            Ok(_) => {
-                self.problem(path, format!("the file `{file}` is empty"));
-                Secret::new("")
-            }
-            Err(error) => {
-                self.problem(path, format!("the file `{file}` cannot be read: {error}"));
-                Secret::new("")
-            }
-        }
+        runtime::secrets::read_secret(Path::new(file)).unwrap_or_else(|reason| {
+            self.problem(path, reason);
+            Secret::new("")
+        })
     }
 
     fn target(&mut self, path: &str, name: String, url: &str, timeout_ms: i64, ca_file: &str) -> HttpTarget {
@@ -343,6 +340,15 @@ impl Check<'_> {
             url: url.to_owned(),
             timeout: self.millis(&format!("{path}.timeout_ms"), timeout_ms, 100, 300_000),
             ca_file,
+        }
+    }
+
+    /// What only opening a channel finds, unless there is a problem of it since `found`.
+    fn opens(&mut self, path: &str, channel: &ChannelConfig, found: usize) {
+        if self.0.len() == found
+            && let Err(error) = connectors::channels::open(channel.clone())
+        {
+            self.problem(path, error.to_string());
         }
     }
 }
@@ -364,10 +370,6 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
     let limits = limits(&mut check, &raw.queue, body_bytes_max);
     let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
     let pod_name = if raw.log.pod_name.is_empty() { host() } else { raw.log.pod_name.clone() };
-    // What they hold is followed by the process's secrets; here it is only asked whether it can be read.
-    for (path, text) in [("keys.ingest", &raw.keys.ingest), ("keys.webui", &raw.keys.webui)] {
-        check.secret(path, text);
-    }
     let mut stores = stores::stores(&mut check, &raw, limits, &pod_name, environment);
     let live = live(&mut check, &raw);
     let channels = channels(&mut check, &raw);
@@ -574,12 +576,16 @@ fn channels(check: &mut Check<'_>, raw: &Raw) -> Vec<ChannelSettings> {
     let mut channels = Vec::new();
     let moog = &raw.forwarder.moog;
     if !moog.url.is_empty() {
+        let found = check.0.len();
         let target = check.target("forwarder.moog", MOOGSOFT.into(), &moog.url, moog.timeout_ms, &moog.ca_file);
         let api_keys = KeyRing::fixed(check.secret("forwarder.moog.api_key", &moog.api_key));
-        channels.push(ChannelConfig::Moogsoft { target, api_keys });
+        let config = ChannelConfig::Moogsoft { target, api_keys };
+        check.opens("forwarder.moog", &config, found);
+        channels.push(config);
     }
     for (index, channel) in &raw.channel {
         let path = format!("channel[{index}]");
+        let found = check.0.len();
         let config = match channel {
             raw::Channel::Moogsoft { name, url, api_key, timeout_ms, ca_file } => ChannelConfig::Moogsoft {
                 target: check.target(&path, name.clone(), url, *timeout_ms, ca_file),
@@ -598,9 +604,7 @@ fn channels(check: &mut Check<'_>, raw: &Raw) -> Vec<ChannelSettings> {
         } else if channels.iter().any(|c: &ChannelConfig| c.name() == name) {
             check.problem(format!("{path}.name"), format!("`{name}` is the name of another channel"));
         }
-        if let Err(error) = connectors::channels::open(config.clone()) {
-            check.problem(path, error.to_string());
-        }
+        check.opens(&path, &config, found);
         channels.push(config);
     }
     channels.into_iter().map(ChannelSettings).collect()

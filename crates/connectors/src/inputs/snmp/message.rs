@@ -166,8 +166,8 @@ fn inform_key(peer: SocketAddr, who: &[u8], pdu: &[u8]) -> InformKey {
     hash.finalize().into()
 }
 
-/// Where the community stands in bytes that begin like a message of version 1 or 2c, however broken
-/// they are behind it.
+/// Where the community stands in bytes that begin like a message with one, whatever version they claim
+/// and however broken they are behind it. In version 3 there is no text behind the version.
 fn community_span(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
     let skip_length = |at: usize| {
         let first = usize::from(*bytes.get(at)?);
@@ -179,8 +179,7 @@ fn community_span(bytes: &[u8]) -> Option<std::ops::Range<usize>> {
     }
     let (number, octets) = skip_length(version + 1)?;
     let community = number.checked_add(octets)?;
-    let (last, tag) = (*bytes.get(community.checked_sub(1)?)?, *bytes.get(community)?);
-    if last > 1 || tag != ber::OCTET_STRING {
+    if *bytes.get(community)? != ber::OCTET_STRING {
         return None;
     }
     let (start, length) = skip_length(community + 1)?;

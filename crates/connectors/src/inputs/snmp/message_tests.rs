@@ -156,6 +156,13 @@ fn no_community_is_in_a_sample() {
             }
         }
     }
+    for version in [0, 2, 3, 5, 255] {
+        let mut datagram = v2(b"public", pdu::TRAP);
+        let at = datagram.windows(3).position(|w| w == [ber::INTEGER, 1, 1]).unwrap();
+        datagram[at + 2] = version;
+        let sample = reception.sample(&datagram);
+        assert!(!sample.windows(6).any(|w| w == b"public"), "version {version}: {sample:?}");
+    }
     let elsewhere = [b"broken ".to_vec(), b"s3cret".to_vec()].concat();
     assert_eq!(&*reception.sample(&elsewhere), b"broken ******");
     assert_eq!(reception.sample(&[0x30; 5_000]).len(), SAMPLE_MAX);

@@ -60,7 +60,12 @@ pub fn bind(config: SyslogConfig) -> Result<Syslog, BindError> {
     }
     let mut tls = None;
     if let Some(listen) = &config.tls {
-        let server = runtime::tls::server_config(&listen.cert, &listen.key, listen.minimum)?;
+        let mut server =
+            rustls::ServerConfig::clone(&*runtime::tls::server_config(&listen.cert, &listen.key, listen.minimum)?);
+        // Senders that only write leave tickets unread in their socket. rsyslog looks there for our end
+        // before it sends, and would see the tickets instead.
+        server.send_tls13_tickets = 0;
+        let server = Arc::new(server);
         let listener = tcp_listener(listen.address).map_err(failed("TLS", listen.address))?;
         addresses.tls = Some(listener.local_addr().map_err(failed("TLS", listen.address))?);
         tls = Some((listener, server));

@@ -30,9 +30,15 @@ pub(super) const GROWTH_BYTES: usize = 64 << 20;
 const SMALL_READS: u32 = 32;
 const IN_FLIGHT: usize = 4;
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// After a stop, what has already arrived is read for at most this long.
-const STOP_DRAIN: Duration = Duration::from_millis(500);
+/// After a stop, what comes is read for at most this long, until the peer ends too or is quiet: at
+/// once where it sent nothing just before, else for as long as it may need to see our end.
+const STOP_DRAIN: Duration = Duration::from_secs(3);
 const STOP_QUIET: Duration = Duration::from_millis(20);
+const STOP_QUIET_BUSY: Duration = Duration::from_millis(500);
+/// Who sent something this long before a stop is busy.
+const BUSY: Duration = Duration::from_secs(1);
+/// A handshake that is under way at a stop.
+const STOP_HANDSHAKE: Duration = Duration::from_millis(500);
 /// Out of file descriptors: closing connections frees some soon.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long to look for the last connections after a stop.
@@ -82,6 +88,12 @@ pub(super) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, limit
     }
     drop(listener);
     while door.connections.join_next().await.is_some() {}
+}
+
+/// Half-closes: a sender that looks before it sends goes elsewhere at once, and nothing of what it has
+/// sent is thrown away by a close.
+fn end_sending(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write);
 }
 
 /// Lets connections in, up to the cap.
@@ -147,40 +159,47 @@ struct Connection {
 impl Connection {
     async fn run(self, stream: TcpStream, tls: Option<TlsAcceptor>, _permit: OwnedSemaphorePermit) {
         let Some(tls) = tls else {
-            return self.read(stream).await;
+            return self.read(stream, end_sending).await;
         };
         let stopped = async {
             self.shared.stop.requested().await;
-            tokio::time::sleep(STOP_DRAIN).await;
+            tokio::time::sleep(STOP_HANDSHAKE).await;
         };
         let shaken = tokio::select! {
             () = stopped => return,
             shaken = timeout(HANDSHAKE, tls.accept(stream)) => shaken,
         };
         let detail = match shaken {
-            Ok(Ok(stream)) => return self.read(stream).await,
+            Ok(Ok(stream)) => return self.read(stream, |stream| end_sending(stream.get_ref().0)).await,
             Ok(Err(error)) => format!("TLS handshake failed: {error}"),
             Err(_) => format!("TLS handshake took longer than {} s", HANDSHAKE.as_secs()),
         };
         self.shared.reject(self.input, RejectReason::Malformed, &detail, Some(self.peer), b"");
     }
 
-    async fn read(&self, mut stream: impl AsyncRead + Unpin) {
+    /// `end_sending` tells the peer that we stop, while what it has sent is still read.
+    async fn read<S: AsyncRead + Unpin>(&self, mut stream: S, end_sending: impl Fn(&S)) {
         let mut delivery = Delivery::new(Arc::clone(&self.shared), self.input, Some(self.peer), IN_FLIGHT);
         let mut framer = Framer::new(self.limits.max_message_bytes);
         let mut buffer = Buffer::new(Arc::clone(&self.limits.growth));
         let peer_ip = self.peer.ip().to_string();
         let mut stopping = None;
+        let mut busy_until = Instant::now();
+        let mut quiet = STOP_QUIET;
         loop {
             let patience = match stopping {
                 None => Instant::now() + self.limits.idle_timeout,
-                Some(until) => (Instant::now() + STOP_QUIET).min(until),
+                Some(until) => (Instant::now() + quiet).min(until),
             };
             // Cancel safe: a read that is dropped has taken nothing.
             let read = tokio::select! {
                 biased;
                 () = self.shared.stop.requested(), if stopping.is_none() => {
                     stopping = Some(Instant::now() + STOP_DRAIN);
+                    if Instant::now() < busy_until {
+                        quiet = STOP_QUIET_BUSY;
+                    }
+                    end_sending(&stream);
                     continue;
                 }
                 read = timeout_at(patience, stream.read(&mut buffer.bytes)) => read,
@@ -192,6 +211,7 @@ impl Connection {
             };
             self.take(&buffer.bytes[..n], &mut framer, &peer_ip, &mut delivery).await;
             buffer.adapt(n);
+            busy_until = Instant::now() + BUSY;
             if stopping.is_some_and(|until| Instant::now() >= until) {
                 break;
             }

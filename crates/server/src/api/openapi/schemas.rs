@@ -123,6 +123,7 @@ fn general() -> Schemas {
                 ("version", text()),
                 ("redis", part.clone()),
                 ("database", part),
+                ("vault?", text()),
                 ("error?", text()),
             ]),
         ),

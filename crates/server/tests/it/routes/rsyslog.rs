@@ -118,6 +118,99 @@ async fn messages_wait_for_a_listener_that_is_away() {
     server.stop().await;
 }
 
+/// What devices send, with the host and message that every way has to give.
+const OLD_STYLE: [(&str, &str, &str); 12] = [
+    ("Nov 25 22:14:15 sw7 %DOT1X-5-FIRMWARE-RUNNING: x", "sw7", "%DOT1X-5-FIRMWARE-RUNNING: x"),
+    ("Nov 25 22:14:15 asa1 : %ASA-4-106023: Deny tcp", "asa1", "%ASA-4-106023: Deny tcp"),
+    ("Nov 25 22:14:15 sw9 %%10SHELL/5/SHELL_LOGIN: admin", "sw9", "%%10SHELL/5/SHELL_LOGIN: admin"),
+    ("Nov 25 22:14:15 app1 CRITICAL: disk failed", "app1", "CRITICAL: disk failed"),
+    ("Nov 25 22:14:15 app2 error: disk failed", "app2", "error: disk failed"),
+    ("Nov 25 22:14:15 app3 disk failed: sda", "app3", "disk failed: sda"),
+    ("Nov 25 22:14:15 app4 sshd[42]: Failed password", "app4", "Failed password"),
+    ("Nov 25 22:14:15 app5 cron: job", "app5", "job"),
+    ("124: sw1: *Nov 25 22:14:15.123: %LINK-3-UPDOWN: Gi0/1 down", "sw1", "%LINK-3-UPDOWN: Gi0/1 down"),
+    ("125: sw2: Nov 25 22:14:15.123 UTC: %LINK-3-UPDOWN: Gi0/2", "sw2", "%LINK-3-UPDOWN: Gi0/2"),
+    ("126: sw3: %SYS-5-CONFIG_I: Configured from console", "sw3", "%SYS-5-CONFIG_I: Configured from console"),
+    ("127: sw4: .Nov 25 2026 22:14:15: %SYS-5-RESTART: up", "sw4", "%SYS-5-RESTART: up"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn severity_words_and_mnemonics_stay_in_the_message_on_every_way() {
+    let server = TestServer::start(&[MANY]).await;
+    let dir = tempfile::tempdir().unwrap();
+    let port = format!("\"{}\"", server.addresses.syslog_tcp.unwrap().port());
+    let tcp = Rsyslog::start(&with("rsyslog/99-mutt-syslog.conf", &[("\"5514\"", &port)]), &[]);
+    let http = omprog(&server.ingest_url("/ingest"), &server.ingest_key, &dir.path().join("refused"));
+    let lines: Vec<String> = OLD_STYLE.iter().map(|(line, ..)| format!("<187>{line}")).collect();
+    tcp.send(&lines);
+    http.send(&lines);
+    let direct = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for line in &lines {
+        direct.send_to(line.as_bytes(), server.addresses.syslog_udp.unwrap()).unwrap();
+    }
+    for (line, host, message) in OLD_STYLE {
+        let events = stored(&server, host, 3).await;
+        let told: Vec<_> = events.iter().map(|e| [&e["message"], &e["program"]]).collect();
+        for event in &told {
+            assert_eq!(event[0], message, "{line}: {told:?}");
+            assert_eq!(event[1], told[0][1], "{line}: {told:?}");
+        }
+    }
+    // A tag that was not in the line is none of the line's words.
+    let file = dir.path().join("app.log");
+    std::fs::write(&file, "disk failed\n").unwrap();
+    let input = format!("module(load=\"imfile\")\ninput(type=\"imfile\" file=\"{}\" tag=\"disk\")\n", file.display());
+    let sample = with("rsyslog/99-mutt-syslog.conf", &[("\"5514\"", &port)]);
+    let files = Rsyslog::start(&format!("{input}{sample}"), &[]);
+    server
+        .until(async || {
+            let (_, page) = server.api("GET", "/api/v2/events?limit=1000", None).await;
+            let events = page["events"].as_array().unwrap().iter().map(|e| &e["event"]);
+            events.filter(|e| e["program"] == "disk" && e["message"] == "disk failed").count() == 1
+        })
+        .await;
+    drop((tcp, http, files));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_replaced_is_read_again_when_the_old_one_is_refused() {
+    let receiver = Receiver::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let in_file = format!("MUTT_INGEST_API_KEY_FILE={}\n", path("key"));
+    for (settings, then) in
+        [(in_file.as_str(), in_file.as_str()), ("MUTT_INGEST_API_KEY=\"one\"\n", "MUTT_INGEST_API_KEY=\"two\"\n")]
+    {
+        receiver.forget();
+        std::fs::write(path("key"), "one\n").unwrap();
+        std::fs::write(path("env"), settings).unwrap();
+        let program = packaged("rsyslog/rsyslog_to_mutt.sh");
+        let one_program = ("queue.workerThreads=\"4\"", "queue.workerThreads=\"1\"");
+        let script = ("/opt/mutt/scripts/rsyslog_to_mutt.sh", program.to_str().unwrap());
+        let replacements = [script, one_program, RETRY];
+        let env = [
+            ("MUTT_ENV_FILE", path("env")),
+            ("NO_PROXY", "127.0.0.1".to_owned()),
+            ("MUTT_INGEST_URL", receiver.url()),
+            ("MUTT_REFUSED_FILE", path("refused")),
+        ];
+        let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let rsyslog = Rsyslog::start(&with("rsyslog/99-mutt-omprog.conf", &replacements), &env);
+        rsyslog.send(&["<11>1 - host1 app - - - before"]);
+        receiver.wait_for(1, SOON).await;
+        std::fs::write(path("key"), "two\n").unwrap();
+        std::fs::write(path("env"), then).unwrap();
+        receiver.script([Behaviour::status(401)]);
+        rsyslog.send(&["<11>1 - host1 app - - - after"]);
+        let came = receiver.wait_for(3, SOON).await;
+        let told: Vec<_> = came.iter().map(|r| (r.json()["message"].clone(), r.header("x-api-key"))).collect();
+        let expected = [(json!("before"), Some("one")), (json!("after"), Some("one")), (json!("after"), Some("two"))];
+        assert_eq!(told, expected, "{settings}");
+    }
+    receiver.stop().await;
+}
+
 /// The omprog sample and its environment.
 fn omprog(url: &str, key: &str, refused: &std::path::Path) -> Rsyslog {
     let program = packaged("rsyslog/rsyslog_to_mutt.sh");
@@ -203,9 +296,12 @@ fn the_samples_for_omhttp_use_what_is_documented_and_what_is_tested() {
         "queue.size",
         "queue.workerThreads",
     ];
-    let shared = |text: &str| text[text.find("# Bytes that").unwrap()..text.find("# Every value").unwrap()].to_owned();
-    let template =
-        |text: &str| text[text.find("template(name=\"mutt_json\"").unwrap()..text.find("}\n\n").unwrap()].to_owned();
+    let shared =
+        |text: &str| text[text.find("# Whether the tag").unwrap()..text.find("# Every value").unwrap()].to_owned();
+    let template = |text: &str| {
+        let text = &text[text.find("template(name=\"mutt_json\"").unwrap()..];
+        text[..text.find("}\n\n").unwrap()].to_owned()
+    };
     let tested = with("rsyslog/99-mutt-omprog.conf", &[]);
     for file in ["99-mutt.conf", "99-mutt-tls.conf", "99-mutt-batch.conf"] {
         let text = with(&format!("rsyslog/{file}"), &[]);

@@ -53,17 +53,27 @@ async fn traps_of_every_version_arrive_as_events_of_their_device() {
     let v1 = ["-v1", "-c", "c0mmunity"];
     trapd.trap(&v1, &[".1.3.6.1.4.1.9.9.43.2", "10.9.8.7", "6", "17", "4200", name, "s", "one"]);
     trapd.trap(&v1, &[".1.3.6.1.4.1.9.1.1", "0.0.0.0", "2", "0", "4200"]);
+    let forged = "said \"so\" \\\n.1.3.6.1.6.3.18.1.3.0 = IpAddress: 6.6.6.6";
+    trapd.trap(&V2, &["5", ".1.3.6.1.6.3.1.1.5.2", name, "s", forged]);
     let v3 = ["-v3", "-e", "0x80001f8880aabbccdd", "-u", "mutt", "-l", "authPriv"];
     let keys = ["-a", "SHA-256", "-A", "auth-passphrase", "-x", "AES", "-X", "priv-passphrase"];
     trapd.trap(&[&v3[..], &keys].concat(), &["5", ".1.3.6.1.6.3.1.1.5.4"]);
-    let events = stored(&server, "127.0.0.1", 4).await;
+    let events = stored(&server, "127.0.0.1", 5).await;
     let oids: Vec<_> = events.iter().map(|e| e["trap_oid"].as_str().unwrap()).collect();
-    let expected = ["1.3.6.1.6.3.1.1.5.1", "1.3.6.1.4.1.9.9.43.2.0.17", "1.3.6.1.6.3.1.1.5.3", "1.3.6.1.6.3.1.1.5.4"];
+    let expected = [
+        "1.3.6.1.6.3.1.1.5.1",
+        "1.3.6.1.4.1.9.9.43.2.0.17",
+        "1.3.6.1.6.3.1.1.5.3",
+        "1.3.6.1.6.3.1.1.5.2",
+        "1.3.6.1.6.3.1.1.5.4",
+    ];
     assert_eq!(oids, expected, "{}", trapd.daemon().output());
     let message = events[0]["message"].as_str().unwrap();
     assert!(message.contains("zwei\nZeilen\t\\\"quoted\\\" \\\\ end"), "{message:?}");
     assert!(message.contains("00 1B FF"), "{message:?}");
     assert_eq!((&events[1]["agent_address"], &events[1]["source"]), (&json!("10.9.8.7"), &json!("snmp")));
+    assert!(events[3]["message"].as_str().unwrap().contains("6.6.6.6"), "{}", events[3]);
+    assert_eq!(events[3].get("agent_address"), None, "a line of a text is no variable");
     for event in &events {
         assert!(!event.to_string().contains("c0mmunity"), "no community gets into an event: {event}");
         assert_eq!(event["source_ip"], "127.0.0.1");
