@@ -138,7 +138,7 @@ CREATE INDEX IF NOT EXISTS idx_archive_hostname ON event_audit_log_archive (host
 CREATE INDEX IF NOT EXISTS idx_archive_rule_id ON event_audit_log_archive (matched_rule_id);
 CREATE INDEX IF NOT EXISTS idx_archive_archived_at ON event_audit_log_archive (archived_at);
 CREATE INDEX IF NOT EXISTS idx_archive_event ON event_audit_log_archive (event_id);
-CREATE INDEX IF NOT EXISTS idx_archive_foreign ON event_audit_log_archive (event_timestamp) WHERE event_id IS NULL;
+CREATE INDEX IF NOT EXISTS idx_archive_foreign ON event_audit_log_archive (archived_at) WHERE event_id IS NULL;
 
 DO $$
 DECLARE

@@ -222,7 +222,8 @@ BEGIN
     RETURN n;
 END $$;
 
--- Drops every partition whose months ended `months` months ago, with its rows.
+-- Drops every monthly partition that ended `months` months ago, with its rows. A partition of another
+-- name (a legal hold, years before the months) is somebody's decision and stays.
 CREATE FUNCTION drop_old_partitions(months INTEGER) RETURNS INTEGER LANGUAGE plpgsql AS $$
 DECLARE
     old RECORD;
@@ -231,6 +232,7 @@ BEGIN
     FOR old IN
         SELECT p.part AS name, p.relid::regclass AS tbl FROM muttd_audit_partitions() p
         WHERE NOT p.is_default
+          AND p.part ~ '^event_audit_log_\d{4}_\d{2}$'
           AND p.upper_bound <= date_trunc('month', now()) - months * interval '1 month' + interval '1 day'
     LOOP
         EXECUTE format('DROP TABLE %s', old.tbl);
@@ -246,9 +248,9 @@ CREATE FUNCTION muttd_first_id(t TIMESTAMPTZ) RETURNS UUID LANGUAGE sql IMMUTABL
             || repeat('0', 20))::uuid
 $$;
 
--- Takes at most `batch` rows accepted before `before` out of the log, into the archive when
--- `keep`; rows without an event id go by event_timestamp. Gives how many.
-CREATE FUNCTION muttd_take_events(before TIMESTAMPTZ, batch BIGINT, keep BOOLEAN) RETURNS BIGINT
+-- Moves at most `batch` rows accepted before `before` from the log into the archive; rows without an
+-- event id go by event_timestamp. Gives how many.
+CREATE FUNCTION muttd_archive_events(before TIMESTAMPTZ, batch BIGINT) RETURNS BIGINT
 LANGUAGE plpgsql AS $$
 DECLARE
     first_kept UUID := muttd_first_id(before);
@@ -275,14 +277,15 @@ BEGIN
                 org, event_id)
             SELECT g.event_timestamp, g.hostname, g.matched_rule_id, g.handling_decision, g.forwarded_to_moog,
                    g.raw_message, left(k.relname, 50), g.id, g.event_timestamp, g.org, g.event_id
-            FROM gone g JOIN pg_class k ON k.oid = g.part WHERE keep
+            FROM gone g JOIN pg_class k ON k.oid = g.part
     )
     SELECT count(*) INTO n FROM gone;
     PERFORM set_config('muttd.counts_itself', 'no', true);
     RETURN n;
 END $$;
 
--- Deletes at most `batch` archived rows of events accepted before `before`.
+-- Deletes at most `batch` archived rows of events accepted before `before`. Of rows without an event id
+-- only archived_at is certain: event_timestamp is the word of a clock that may stand in 1970.
 CREATE FUNCTION muttd_purge_archive(before TIMESTAMPTZ, batch BIGINT) RETURNS BIGINT LANGUAGE plpgsql AS $$
 DECLARE
     n BIGINT;
@@ -291,8 +294,8 @@ BEGIN
         (SELECT a.id FROM event_audit_log_archive a WHERE a.event_id < muttd_first_id(before)
             ORDER BY a.event_id LIMIT batch)
         UNION ALL
-        (SELECT a.id FROM event_audit_log_archive a WHERE a.event_id IS NULL AND a.event_timestamp < before
-            ORDER BY a.event_timestamp LIMIT batch)
+        (SELECT a.id FROM event_audit_log_archive a WHERE a.event_id IS NULL AND a.archived_at < before
+            ORDER BY a.archived_at LIMIT batch)
         LIMIT batch);
     GET DIAGNOSTICS n = ROW_COUNT;
     RETURN n;
@@ -306,7 +309,7 @@ DECLARE
     total BIGINT := 0;
 BEGIN
     LOOP
-        n := muttd_take_events(now() - retention_days * interval '1 day', greatest(batch_size, 1), true);
+        n := muttd_archive_events(now() - retention_days * interval '1 day', greatest(batch_size, 1));
         EXIT WHEN n = 0;
         total := total + n;
     END LOOP;

@@ -183,8 +183,8 @@ pub trait AuditStore: Send + Sync {
     /// than `changes_before`, at most `limit` rows of each; returns how many went.
     async fn purge(&self, events_before: Timestamp, changes_before: Timestamp, limit: u64) -> StorageResult<Purged>;
     /// Moves event audit rows older than `before` out of the log into the archive, at most `limit`;
-    /// returns how many went. Ask until 0, then purge what is left. A driver without an archive
-    /// answers 0.
+    /// returns how many went. A driver without an archive answers 0; one with an archive purges into
+    /// it, too.
     async fn archive(&self, _before: Timestamp, _limit: u64) -> StorageResult<u64> {
         Ok(0)
     }

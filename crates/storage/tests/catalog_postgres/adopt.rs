@@ -176,7 +176,8 @@ async fn a_user_without_rights_on_the_schema_works_once_the_owner_has_adopted_it
     let later = now().plus(std::time::Duration::from_secs(3_600));
     assert_eq!(app.archive(later, 1).await.unwrap(), 1);
     assert_eq!(app.purge(later, later, 10).await.unwrap().events, 1);
-    assert_eq!(app.purge_archive(later, 10).await.unwrap(), 2, "the old sample and ours");
+    server.psql("UPDATE event_audit_log_archive SET archived_at = '2021-01-01'");
+    assert_eq!(app.purge_archive(later, 10).await.unwrap(), 3, "the old sample and ours");
     assert_eq!(total(&app).await, 0);
 }
 

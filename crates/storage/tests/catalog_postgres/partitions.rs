@@ -167,8 +167,48 @@ async fn old_rows_go_to_the_archive_and_leave_it_years_later() {
     assert_eq!(kept, "foreign|5|5|5\nrouter-1|1|1|1");
     assert_eq!(catalog.purge(before, before, 100).await.unwrap().events, 0);
     assert_eq!(catalog.purge_archive(at("2026-01-01T12:00:00Z"), 100).await.unwrap(), 1);
+    assert_eq!(catalog.purge_archive(before, 3).await.unwrap(), 0, "only archived a moment ago");
+    server.psql("UPDATE event_audit_log_archive SET archived_at = '2026-03-01'");
     assert_eq!(catalog.purge_archive(before, 3).await.unwrap(), 3);
     assert_eq!(catalog.purge_archive(before, 3).await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_a_wrong_clock_stays_in_the_archive_as_long_as_any_other() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    server.psql(
+        "INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         VALUES ('1970-01-01 00:05Z', 'a', 1, 'Ignore'), ('0044-03-15 BC', 'b', 1, 'Ignore'), \
+                ('-infinity', 'c', 1, 'Ignore')",
+    );
+    let years_ago = now().minus(7 * 365 * DAY);
+    assert_eq!(catalog.archive(now().minus(90 * DAY), 100).await.unwrap(), 3);
+    assert_eq!(catalog.purge_archive(years_ago, 100).await.unwrap(), 0);
+    // One that arrives between the last round of archiving and the purge.
+    server.psql(
+        "INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         VALUES ('1970-01-01 00:05Z', 'd', 1, 'Ignore')",
+    );
+    assert_eq!(catalog.purge(now().minus(90 * DAY), years_ago, 100).await.unwrap().events, 1);
+    assert_eq!(server.psql("SELECT delete_old_archives(7)"), "0");
+    assert_eq!(server.psql("SELECT string_agg(hostname, '' ORDER BY hostname) FROM event_audit_log_archive"), "abcd");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_monthly_partitions_are_dropped_by_age() {
+    let server = PostgresServer::start();
+    drop(catalog(&server).await);
+    server.psql(
+        "SELECT create_monthly_partition('2019-03-01'); \
+         CREATE TABLE event_audit_log_legacy PARTITION OF event_audit_log FOR VALUES FROM (MINVALUE) TO ('2015-01-01Z'); \
+         CREATE TABLE audit_legal_hold_2018 PARTITION OF event_audit_log \
+         FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')",
+    );
+    server.psql("SELECT drop_old_partitions(12)");
+    let left = server.psql("SELECT to_regclass('event_audit_log_2019_03'), to_regclass('event_audit_log_legacy'), \
+                            to_regclass('audit_legal_hold_2018'), to_regclass('event_audit_log_default')");
+    assert_eq!(left, "|event_audit_log_legacy|audit_legal_hold_2018|event_audit_log_default");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,6 +225,8 @@ async fn the_functions_of_the_contract_work() {
     assert_eq!(server.psql("SELECT archive_old_events(90, 7)"), "31");
     assert_eq!(total(&catalog).await, 10);
     assert_eq!(server.psql("SELECT total_archived, active_events FROM get_archive_statistics()"), "31|10");
+    assert_eq!(server.psql("SELECT delete_old_archives(7)"), "0", "archived just now");
+    server.psql("UPDATE event_audit_log_archive SET archived_at = event_timestamp + interval '90 days'");
     assert_eq!(server.psql("SELECT delete_old_archives(7)"), "1");
     assert_eq!(server.psql("SELECT archive_old_events()"), "0");
     assert_eq!(server.psql("SELECT drop_old_partitions(60)"), "1");

@@ -116,7 +116,7 @@ impl AuditStore for PostgresCatalog {
             .pool
             .run(Access::Write, move |c| {
                 Box::pin(async move {
-                    let events = take_events(c, events_before, limit, false).await?;
+                    let events = archive_events(c, events_before, limit).await?;
                     let alerts = sqlx::query(
                         "DELETE FROM alerts WHERE id IN \
                          (SELECT id FROM alerts WHERE id < $1 AND state <> $2 ORDER BY id LIMIT $3)",
@@ -149,7 +149,7 @@ impl AuditStore for PostgresCatalog {
 
     async fn archive(&self, before: Timestamp, limit: u64) -> StorageResult<u64> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.pool.run(Access::Write, move |c| Box::pin(async move { take_events(c, before, limit, true).await })).await
+        self.pool.run(Access::Write, move |c| Box::pin(async move { archive_events(c, before, limit).await })).await
     }
 
     async fn purge_archive(&self, before: Timestamp, limit: u64) -> StorageResult<u64> {
@@ -169,11 +169,12 @@ impl AuditStore for PostgresCatalog {
     }
 }
 
-async fn take_events(c: &mut PgConnection, before: Timestamp, limit: i64, keep: bool) -> StorageResult<u64> {
-    let taken: i64 = sqlx::query_scalar("SELECT muttd_take_events($1, $2, $3)")
+/// The only way out of the log: what another program wrote a moment ago with the timestamp of a wrong
+/// clock is never deleted unarchived.
+async fn archive_events(c: &mut PgConnection, before: Timestamp, limit: i64) -> StorageResult<u64> {
+    let taken: i64 = sqlx::query_scalar("SELECT muttd_archive_events($1, $2)")
         .bind(Time(before))
         .bind(limit)
-        .bind(keep)
         .fetch_one(c)
         .await?;
     Ok(u64::try_from(taken).unwrap_or(0))
