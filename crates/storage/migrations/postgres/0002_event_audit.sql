@@ -133,12 +133,12 @@ CREATE TABLE IF NOT EXISTS event_audit_log_archive (
 );
 ALTER TABLE event_audit_log_archive ADD COLUMN IF NOT EXISTS org TEXT NOT NULL DEFAULT 'default';
 ALTER TABLE event_audit_log_archive ADD COLUMN IF NOT EXISTS event_id UUID;
-CREATE INDEX IF NOT EXISTS idx_archive_timestamp ON event_audit_log_archive (event_timestamp);
-CREATE INDEX IF NOT EXISTS idx_archive_hostname ON event_audit_log_archive (hostname);
-CREATE INDEX IF NOT EXISTS idx_archive_rule_id ON event_audit_log_archive (matched_rule_id);
-CREATE INDEX IF NOT EXISTS idx_archive_archived_at ON event_audit_log_archive (archived_at);
-CREATE INDEX IF NOT EXISTS idx_archive_event ON event_audit_log_archive (event_id);
-CREATE INDEX IF NOT EXISTS idx_archive_foreign ON event_audit_log_archive (archived_at) WHERE event_id IS NULL;
+CREATE INDEX IF NOT EXISTS idx_audit_archive_timestamp ON event_audit_log_archive (event_timestamp);
+CREATE INDEX IF NOT EXISTS idx_audit_archive_hostname ON event_audit_log_archive (hostname);
+CREATE INDEX IF NOT EXISTS idx_audit_archive_rule_id ON event_audit_log_archive (matched_rule_id);
+CREATE INDEX IF NOT EXISTS idx_audit_archive_archived_at ON event_audit_log_archive (archived_at);
+CREATE INDEX IF NOT EXISTS idx_audit_archive_event ON event_audit_log_archive (event_id);
+CREATE INDEX IF NOT EXISTS idx_audit_archive_foreign ON event_audit_log_archive (archived_at) WHERE event_id IS NULL;
 
 DO $$
 DECLARE
