@@ -95,12 +95,13 @@ pub(super) struct PostgresCatalog {
 }
 
 impl PostgresCatalog {
-    /// Connects, brings the schema up to date and makes the partitions of this and the next months.
+    /// Connects, brings the schema up to date and makes the partitions of this and the next months
+    /// where that takes no time.
     pub async fn open(config: PostgresConfig) -> StorageResult<Self> {
         let pool = Pool::new(config)?;
         migrate::up_to_date(&pool).await?;
         let catalog = Self { pool, months: Months::default(), recorded: AtomicU32::new(0) };
-        catalog.keep_partitions().await;
+        catalog.make_months_at_start().await;
         catalog.pool.warm_up().await?;
         Ok(catalog)
     }
