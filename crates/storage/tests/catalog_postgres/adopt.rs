@@ -3,7 +3,7 @@
 use super::{ALL, admin, catalog, config, entry, home, now, total};
 use model::ErrorKind;
 use runtime::{Credentials, Secret};
-use storage::catalog::{AuditFilter, CatalogConfig, ConfigChangeFilter, PostgresConfig, open};
+use storage::catalog::{AuditFilter, CatalogConfig, ConfigChangeFilter, PostgresConfig, open, postgres_advice};
 use testkit::servers::PostgresServer;
 use tokio::task::JoinSet;
 
@@ -255,6 +255,8 @@ async fn what_a_superuser_adopts_belongs_to_the_owner_of_the_tables() {
             catalog.record(&home(), vec![entry(number)], Vec::new()).await.unwrap();
             catalog.create_rule(&home(), rule_draft(), &admin()).await.unwrap();
             catalog.create_user(&home(), role, storage::catalog::users::Role::Viewer, &admin()).await.unwrap();
+            let advice = postgres_advice(&as_role(&server, name, role)).await.unwrap();
+            assert!(!advice.iter().any(|text| text.contains("lacks")), "{name}, {role}: {advice:?}");
         }
         let lies = server.psql_in(name, "SELECT DISTINCT tableoid::regclass FROM event_audit_log");
         assert_eq!(lies, "event_audit_log_2026_11", "{name}");

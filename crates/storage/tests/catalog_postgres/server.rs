@@ -284,3 +284,27 @@ async fn the_doctor_is_told_what_is_wrong_with_a_server() {
     let error = postgres_advice(&with("s3cret")).await.unwrap_err().to_string();
     assert!(error.contains("refuses") && !error.contains("s3cret"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_names_the_rights_that_a_login_lacks() {
+    let server = PostgresServer::start();
+    drop(catalog(&server).await);
+    server.psql(
+        "CREATE ROLE app LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app; \
+         REVOKE ALL ON muttd_user_keys FROM app; REVOKE DELETE ON alerts FROM app",
+    );
+    let as_app = PostgresConfig {
+        credentials: Credentials::fixed(Some("app".into()), Secret::new("")),
+        ..config(&server, server.database())
+    };
+    let advice = postgres_advice(&as_app).await.unwrap().join("\n");
+    for lacking in [
+        "DELETE on alerts;",
+        "SELECT, INSERT, UPDATE, DELETE on muttd_user_keys;",
+        "EXECUTE on muttd_make_month(date, boolean)",
+        "USAGE on public.alert_rules_id_seq",
+    ] {
+        assert!(advice.contains(lacking), "{lacking}: {advice}");
+    }
+    assert!(!advice.contains("on alert_rules;"), "{advice}");
+}
