@@ -46,7 +46,7 @@ impl AuditStore for PostgresCatalog {
         conditions.add_range("event_timestamp", filter.from, filter.to)?;
         let org = org.clone();
         self.pool
-            .run(Access::Read, move |c| {
+            .run_list(move |c| {
                 Box::pin(async move {
                     let total = if conditions.unfiltered {
                         counted(c, &org).await?
@@ -75,7 +75,7 @@ impl AuditStore for PostgresCatalog {
         conditions.add("record_id = $$", filter.record_id)?;
         conditions.add_range("changed_at", filter.from, filter.to)?;
         self.pool
-            .run(Access::Read, move |c| {
+            .run_list(move |c| {
                 Box::pin(async move {
                     let total = conditions.count(c, "config_audit_log").await?;
                     let rows = conditions.page(c, ("config_audit_log", CHANGE_COLUMNS, "changed_at"), page).await?;

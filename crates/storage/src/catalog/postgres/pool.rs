@@ -6,6 +6,8 @@
 //! * A connection that met an error of its own is closed, never given out again. One that died while
 //!   it lay idle is noticed before the work starts, and replaced without an error.
 //! * A caller that stops waiting takes its connection along: it is closed, and the server rolls back.
+//! * Lists use at most half of the connections: those that wait for a locked table leave room for
+//!   everything else.
 //! * One call uses one connection, for no longer than [`PostgresConfig::statement_timeout`] a
 //!   statement; nothing waits for ever.
 
@@ -57,6 +59,8 @@ impl Access {
 pub(super) struct Pool {
     config: PostgresConfig,
     permits: Semaphore,
+    /// Lists that may run at once.
+    lists: Semaphore,
     shelf: Mutex<Shelf>,
 }
 
@@ -94,7 +98,12 @@ impl Pool {
             ));
         }
         let shelf = Shelf { logins: config.credentials.logins(), generation: 0, idle: Vec::new() };
-        Ok(Self { permits: Semaphore::new(config.pool_max as usize), shelf: Mutex::new(shelf), config })
+        Ok(Self {
+            permits: Semaphore::new(config.pool_max as usize),
+            lists: Semaphore::new((config.pool_max / 2).max(1) as usize),
+            shelf: Mutex::new(shelf),
+            config,
+        })
     }
 
     /// Makes the connections that are kept.
@@ -116,6 +125,16 @@ impl Pool {
     {
         let lease = self.begin(access.begin()).await?;
         self.work(lease, (self.config.statement_timeout + SLACK) * STATEMENTS_PER_CALL, work).await
+    }
+
+    /// Runs `work`, which reads one page of a list.
+    pub async fn run_list<T, F>(&self, work: F) -> StorageResult<T>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send,
+    {
+        let busy = || "as many lists are being read as may be at once".to_owned();
+        let _turn = self.permit(&self.lists, busy).await?;
+        self.run(Access::Read, work).await
     }
 
     /// The same for writing work whose one statement may take as long as `statement_max`.
