@@ -327,6 +327,8 @@ async fn pages_and_counts_read_indexes_only() {
         "SELECT id, event_timestamp FROM event_audit_log WHERE org = 'default' AND hostname = 'router-1' \
          ORDER BY event_timestamp DESC, id DESC LIMIT 50",
         "SELECT count(*) FROM event_audit_log WHERE org = 'default' AND matched_rule_id = 5",
+        "SELECT id, event_timestamp FROM event_audit_log WHERE org = 'default' AND event_timestamp <= '2026-11-22 12:00Z' \
+         AND (event_timestamp, id) < ('2026-11-22 12:00Z', 4000) ORDER BY event_timestamp DESC, id DESC LIMIT 50",
     ] {
         let plan = server.psql(&format!("SET enable_seqscan = off; SET enable_bitmapscan = off; EXPLAIN {sql}"));
         assert!(

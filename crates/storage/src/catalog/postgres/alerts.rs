@@ -183,7 +183,7 @@ impl AlertStore for PostgresCatalog {
                 Box::pin(async move {
                     let total = conditions.count(c, "alerts").await?;
                     let rows = conditions.page(c, ("alerts", COLUMNS, "created_at"), page).await?;
-                    Ok(Page { rows: rows.iter().map(record_of).collect::<StorageResult<_>>()?, total })
+                    Ok(Page { rows: rows.iter().map(record_of).collect::<StorageResult<_>>()?, total, next: None })
                 })
             })
             .await

@@ -44,7 +44,7 @@ impl AuditStore for PostgresCatalog {
             id => conditions.add("event_id = $$", id.map(|id| Key(id.to_u128())))?,
         }
         conditions.add_range("event_timestamp", filter.from, filter.to)?;
-        let org = org.clone();
+        let (org, after) = (org.clone(), filter.after);
         self.pool
             .run_list(move |c| {
                 Box::pin(async move {
@@ -54,8 +54,8 @@ impl AuditStore for PostgresCatalog {
                         conditions.count(c, "event_audit_log").await?
                     };
                     let table = ("event_audit_log", EVENT_COLUMNS, "event_timestamp");
-                    let rows = conditions.page(c, table, page).await?;
-                    Ok(Page { rows: rows.iter().map(audit_row_of).collect::<sqlx::Result<_>>()?, total })
+                    let (rows, next) = conditions.page_after(c, table, page, after).await?;
+                    Ok(Page { rows: rows.iter().map(audit_row_of).collect::<sqlx::Result<_>>()?, total, next })
                 })
             })
             .await
@@ -74,12 +74,14 @@ impl AuditStore for PostgresCatalog {
         conditions.add("table_name = $$", filter.table_name.as_deref().map(no_nul))?;
         conditions.add("record_id = $$", filter.record_id)?;
         conditions.add_range("changed_at", filter.from, filter.to)?;
+        let after = filter.after;
         self.pool
             .run_list(move |c| {
                 Box::pin(async move {
                     let total = conditions.count(c, "config_audit_log").await?;
-                    let rows = conditions.page(c, ("config_audit_log", CHANGE_COLUMNS, "changed_at"), page).await?;
-                    Ok(Page { rows: rows.iter().map(change_of).collect::<sqlx::Result<_>>()?, total })
+                    let table = ("config_audit_log", CHANGE_COLUMNS, "changed_at");
+                    let (rows, next) = conditions.page_after(c, table, page, after).await?;
+                    Ok(Page { rows: rows.iter().map(change_of).collect::<sqlx::Result<_>>()?, total, next })
                 })
             })
             .await
@@ -94,7 +96,7 @@ impl AuditStore for PostgresCatalog {
                     let by = Actor {
                         name: change.changed_by,
                         reason: change.reason,
-                        correlation_id: change.correlation_id,
+                        correlation_id: change.correlation_id.unwrap_or_default(),
                         at: change.changed_at,
                     };
                     let row = Change {
@@ -263,6 +265,7 @@ fn audit_row_of(row: &PgRow) -> sqlx::Result<AuditRow> {
     };
     Ok(AuditRow {
         id,
+        has_raw: raw.is_some(),
         entry: AuditEntry {
             event_id: event_id.map_or_else(foreign, Key::event),
             event_timestamp,
@@ -288,7 +291,7 @@ fn change_of(row: &PgRow) -> sqlx::Result<ConfigChange> {
         old_values: json(6)?,
         new_values: json(7)?,
         reason: row.try_get(8)?,
-        correlation_id: row.try_get::<Option<String>, _>(9)?.unwrap_or_default(),
+        correlation_id: row.try_get(9)?,
     })
 }
 
