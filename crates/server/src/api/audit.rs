@@ -3,31 +3,31 @@
 use super::Api;
 use super::auth::Viewer;
 use super::error::{ApiError, ApiResult};
-use super::params::{Params, pagination};
+use super::params::{Params, pagination_to};
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use storage::catalog::{AuditFilter, AuditRow, ConfigChange, ConfigChangeFilter, PageRequest};
+use storage::catalog::{AuditFilter, AuditRow, ConfigChange, ConfigChangeFilter, Page, PageRequest};
 
 /// What can be done to a row.
 pub const OPERATIONS: [&str; 3] = ["CREATE", "UPDATE", "DELETE"];
 
 /// `/audit`: with old and new values.
 pub async fn logs(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
-    let (page, rows, total) = config_changes(&api, &params).await?;
-    let logs: Vec<Value> = rows.iter().map(with_values).collect();
-    Ok(Json(json!({ "logs": logs, "pagination": pagination(page, total) })))
+    let (page, found) = config_changes(&api, &params).await?;
+    let logs: Vec<Value> = found.rows.iter().map(with_values).collect();
+    Ok(Json(json!({ "logs": logs, "pagination": pagination_to(page, &found) })))
 }
 
 /// `/config-audit`: without them.
 pub async fn changes(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
-    let (page, rows, total) = config_changes(&api, &params).await?;
-    let changes: Vec<Value> = rows.iter().map(without_values).collect();
-    Ok(Json(json!({ "changes": changes, "pagination": pagination(page, total) })))
+    let (page, found) = config_changes(&api, &params).await?;
+    let changes: Vec<Value> = found.rows.iter().map(without_values).collect();
+    Ok(Json(json!({ "changes": changes, "pagination": pagination_to(page, &found) })))
 }
 
-async fn config_changes(api: &Api, params: &Params) -> ApiResult<(PageRequest, Vec<ConfigChange>, u64)> {
+async fn config_changes(api: &Api, params: &Params) -> ApiResult<(PageRequest, Page<ConfigChange>)> {
     let filter = ConfigChangeFilter {
         changed_by: params.bounded("changed_by")?,
         operation: params.read("operation", "one of CREATE, UPDATE, DELETE", |text| {
@@ -37,21 +37,23 @@ async fn config_changes(api: &Api, params: &Params) -> ApiResult<(PageRequest, V
         record_id: params.id("record_id")?,
         from: params.from("start_date")?,
         to: params.to("end_date")?,
+        after: None,
     };
-    config_page(api, params, &filter).await
+    config_page(api, params, filter).await
 }
 
 /// One page of changes; also what `/config/history` shows.
 pub async fn config_page(
     api: &Api,
     params: &Params,
-    filter: &ConfigChangeFilter,
-) -> ApiResult<(PageRequest, Vec<ConfigChange>, u64)> {
+    filter: ConfigChangeFilter,
+) -> ApiResult<(PageRequest, Page<ConfigChange>)> {
     let page = params.page()?;
     in_order(filter.from <= filter.to || filter.to.is_none())?;
-    let work = api.deps.catalog.config_changes(&api.deps.org, filter, page);
+    let filter = ConfigChangeFilter { after: params.cursor(page)?, ..filter };
+    let work = api.deps.catalog.config_changes(&api.deps.org, &filter, page);
     let found = api.ask("config_audit_list", work).await?;
-    Ok((page, found.rows, found.total))
+    Ok((page, found))
 }
 
 fn in_order(ordered: bool) -> ApiResult<()> {
@@ -88,18 +90,19 @@ pub fn values(text: Option<&str>) -> Value {
 
 /// `/audit-logs`: events that a rule took.
 pub async fn events(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+    let page = params.page()?;
     let filter = AuditFilter {
         hostname: params.bounded("hostname")?,
         rule_id: params.id("rule_id")?,
         event_id: params.read("event_id", "an event id, evt_…", |text| text.parse().ok())?,
         from: params.from("start_date")?,
         to: params.to("end_date")?,
+        after: params.cursor(page)?,
     };
-    let page = params.page()?;
     in_order(filter.from <= filter.to || filter.to.is_none())?;
     let found = api.ask("audit_logs_list", api.deps.catalog.audit_log(&api.deps.org, &filter, page)).await?;
     let logs: Vec<Value> = found.rows.iter().map(event_row).collect();
-    Ok(Json(json!({ "logs": logs, "pagination": pagination(page, found.total) })))
+    Ok(Json(json!({ "logs": logs, "pagination": pagination_to(page, &found) })))
 }
 
 /// All columns of `event_audit_log`, and the event's id.
@@ -113,6 +116,6 @@ pub fn event_row(row: &AuditRow) -> Value {
         "matched_rule_id": entry.matched_rule_id,
         "handling_decision": entry.handling_decision,
         "forwarded_to_moog": entry.forwarded,
-        "raw_message": String::from_utf8_lossy(&entry.raw_message),
+        "raw_message": row.has_raw.then(|| String::from_utf8_lossy(&entry.raw_message)),
     })
 }

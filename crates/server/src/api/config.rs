@@ -4,7 +4,7 @@ use super::Api;
 use super::audit::{config_page, values};
 use super::auth::{Admin, Caller, Viewer};
 use super::error::{ApiError, ApiResult};
-use super::params::{Fields, MaybeObject, Object, Params, Segment, pagination};
+use super::params::{Fields, MaybeObject, Object, Params, Segment, pagination_to};
 use super::settings::{self, Effect, Refusal};
 use axum::Json;
 use axum::extract::State;
@@ -114,9 +114,9 @@ async fn change(
 
 pub async fn history(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let filter = ConfigChangeFilter { table_name: Some(TABLE.to_owned()), ..ConfigChangeFilter::default() };
-    let (page, rows, total) = config_page(&api, &params, &filter).await?;
-    let history: Vec<Value> = rows.iter().map(history_row).collect();
-    Ok(Json(json!({ "history": history, "pagination": pagination(page, total) })))
+    let (page, found) = config_page(&api, &params, filter).await?;
+    let history: Vec<Value> = found.rows.iter().map(history_row).collect();
+    Ok(Json(json!({ "history": history, "pagination": pagination_to(page, &found) })))
 }
 
 fn history_row(change: &ConfigChange) -> Value {
@@ -158,7 +158,7 @@ fn row(
         old_values: values(old),
         new_values: values(new),
         reason: actor.reason,
-        correlation_id: actor.correlation_id,
+        correlation_id: Some(actor.correlation_id),
     }
 }
 

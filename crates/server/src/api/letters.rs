@@ -245,7 +245,7 @@ async fn record(
         old_values: old.map(|value| value.to_string()),
         new_values: new.map(|value| value.to_string()),
         reason: actor.reason,
-        correlation_id: actor.correlation_id,
+        correlation_id: Some(actor.correlation_id),
     };
     api.ask("letters_audit", api.deps.catalog.record_config_change(&api.deps.org, change)).await
 }

@@ -68,7 +68,7 @@ use pipeline::metrics::{Metrics, labels};
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
 use route::{
-    ALERTS, AUDIT_PAGE, CHANGES, EVENT_AUDIT, EVENTS, Endpoint, LOGIN, PAGED, PEEK, PERIOD, TO_1000, VERSIONED,
+    ALERTS, AUDIT_PAGE, CHANGES, CURSOR, EVENT_AUDIT, EVENTS, Endpoint, LOGIN, PAGED, PEEK, PERIOD, TO_1000, VERSIONED,
 };
 use route::{delete, get, post, put};
 use runtime::{Clock, Health, KeyRing};
@@ -202,7 +202,7 @@ fn contract() -> Vec<Endpoint> {
         get("/config", config::list).about("Live settings that are set").gives("Settings"),
         get("/config/history", config::history)
             .about("Changes of live settings")
-            .query(&[PAGED])
+            .query(&[PAGED, CURSOR])
             .gives("SettingHistory"),
         put("/config/{key}", config::set).about("Sets a live setting").takes("SettingValue").gives("SettingChanged"),
         delete("/config/{key}", config::unset)
@@ -216,15 +216,15 @@ fn contract() -> Vec<Endpoint> {
         delete("/rules/{id}", rules::remove).about("Deletes a rule; history stays").may_take("Reason"),
         get("/audit", audit::logs)
             .about("Changes with old and new values")
-            .query(&[CHANGES, PERIOD, PAGED])
+            .query(&[CHANGES, PERIOD, PAGED, CURSOR])
             .gives("Audit"),
         get("/config-audit", audit::changes)
             .about("Changes without values")
-            .query(&[CHANGES, PERIOD, PAGED])
+            .query(&[CHANGES, PERIOD, PAGED, CURSOR])
             .gives("ConfigAudit"),
         get("/audit-logs", audit::events)
             .about("Events that a rule took")
-            .query(&[EVENT_AUDIT, PERIOD, PAGED])
+            .query(&[EVENT_AUDIT, PERIOD, PAGED, CURSOR])
             .gives("EventAudit"),
         get("/dev-hosts", hosts::dev_hosts).about("Development hosts").gives("Hosts"),
         post("/dev-hosts", hosts::add_dev_host).about("Adds one").takes("HostDraft").created().gives("HostAdded"),

@@ -14,7 +14,7 @@ use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
-use storage::catalog::PageRequest;
+use storage::catalog::{Cursor, Page, PageRequest};
 
 /// The query. Of equal names the first counts; an empty value is as none.
 #[derive(Debug, Default)]
@@ -108,6 +108,15 @@ impl Params {
         Ok(PageRequest { page, limit: limit.unwrap_or(PAGE_ROWS).min(PAGE_ROWS_MAX) })
     }
 
+    /// `cursor` of a list that goes on where a page ended; not together with another page than the first.
+    pub fn cursor(&self, page: PageRequest) -> ApiResult<Option<Cursor>> {
+        let cursor = self.read("cursor", "a `next_cursor` of this list", Cursor::parse)?;
+        if cursor.is_some() && page.page > 1 {
+            return Err(ApiError::invalid("cursor: not together with page; it goes on where a page ended"));
+        }
+        Ok(cursor)
+    }
+
     /// `limit` of our own lists.
     pub fn limit(&self, default: usize, most: usize) -> ApiResult<usize> {
         Ok(self.number("limit", 1..=most)?.unwrap_or(default))
@@ -132,6 +141,15 @@ fn shown(text: &str) -> String {
 /// `pagination` of the contract's lists.
 pub fn pagination(page: PageRequest, total: u64) -> Value {
     json!({ "page": page.page, "limit": page.limit, "total": total, "pages": total.div_ceil(page.limit.max(1)) })
+}
+
+/// The same of a list that a cursor can go through; `next_cursor` is there while there is more.
+pub fn pagination_to<T>(page: PageRequest, found: &Page<T>) -> Value {
+    let mut pagination = pagination(page, found.total);
+    if let Some(next) = found.next {
+        pagination["next_cursor"] = next.to_string().into();
+    }
+    pagination
 }
 
 /// One segment of the path, as text.

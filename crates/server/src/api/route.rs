@@ -54,6 +54,7 @@ pub enum Kind {
     OneOf(&'static [&'static str]),
     Severity,
     EventId,
+    Cursor,
 }
 
 const fn query(name: &'static str, kind: Kind, about: &'static str) -> Query {
@@ -65,6 +66,8 @@ pub const PAGED: &[Query] = &[
     query("page", Kind::Whole(1, 1_000_000_000), "page, from 1"),
     query("limit", Kind::Whole(1, 1_000_000_000), "rows of a page, 50 if not given; more than 200 is 200"),
 ];
+pub const CURSOR: &[Query] =
+    &[query("cursor", Kind::Cursor, "goes on where a page ended: its `next_cursor`; not together with `page`")];
 pub const PERIOD: &[Query] = &[
     query("start_date", Kind::Time, "not before this"),
     query("end_date", Kind::Time, "not after this; a date means its whole day"),

@@ -68,13 +68,14 @@ CREATE TABLE IF NOT EXISTS config_audit_log (
     correlation_id VARCHAR(36)
 );
 ALTER TABLE config_audit_log ADD COLUMN IF NOT EXISTS org TEXT NOT NULL DEFAULT 'default';
-CREATE INDEX IF NOT EXISTS idx_config_audit_table_record ON config_audit_log (table_name, record_id);
-CREATE INDEX IF NOT EXISTS idx_config_audit_changed_at ON config_audit_log (changed_at DESC);
-CREATE INDEX IF NOT EXISTS idx_config_audit_changed_by ON config_audit_log (changed_by);
-CREATE INDEX IF NOT EXISTS idx_config_audit_correlation ON config_audit_log (correlation_id)
+-- The names are the original's, so that an adopted table gets no index twice.
+CREATE INDEX IF NOT EXISTS idx_config_audit_log_table_record ON config_audit_log (table_name, record_id);
+CREATE INDEX IF NOT EXISTS idx_config_audit_log_changed_at ON config_audit_log (changed_at DESC);
+CREATE INDEX IF NOT EXISTS idx_config_audit_log_changed_by ON config_audit_log (changed_by);
+CREATE INDEX IF NOT EXISTS idx_config_audit_log_correlation_id ON config_audit_log (correlation_id)
     WHERE correlation_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS idx_config_audit_old_values ON config_audit_log USING GIN (old_values);
-CREATE INDEX IF NOT EXISTS idx_config_audit_new_values ON config_audit_log USING GIN (new_values);
+CREATE INDEX IF NOT EXISTS idx_config_audit_log_old_values_gin ON config_audit_log USING GIN (old_values);
+CREATE INDEX IF NOT EXISTS idx_config_audit_log_new_values_gin ON config_audit_log USING GIN (new_values);
 CREATE INDEX IF NOT EXISTS idx_config_audit_page ON config_audit_log (org, changed_at, id);
 
 -- Whoever edits, with whatever program: workers must notice. SECURITY DEFINER, so that a person who

@@ -1,14 +1,27 @@
 -- event_audit_log: partitioned by month, adopted with every row it holds.
 
--- A log that is not partitioned is set aside as event_audit_log_unpartitioned; 0004 moves its rows.
+-- A log that is not partitioned is set aside as event_audit_log_unpartitioned, and the new one is made
+-- after its image, with all columns a site has added; 0004 moves the rows. Indexes and triggers of the
+-- site's own are made again once the rows are there.
 DO $$
 DECLARE
     old REGCLASS := to_regclass('event_audit_log');
     kind "char";
     views TEXT;
     item RECORD;
+    again TEXT := '';
 BEGIN
     IF old IS NULL THEN
+        CREATE TABLE event_audit_log (
+            id                BIGSERIAL,
+            event_timestamp   TIMESTAMPTZ NOT NULL,
+            hostname          VARCHAR(255) NOT NULL,
+            matched_rule_id   INTEGER NOT NULL,
+            handling_decision VARCHAR(100) NOT NULL,
+            forwarded_to_moog BOOLEAN NOT NULL DEFAULT false,
+            raw_message       TEXT,
+            CONSTRAINT event_audit_log_pkey PRIMARY KEY (id, event_timestamp)
+        ) PARTITION BY RANGE (event_timestamp);
         RETURN;
     END IF;
     SELECT relkind INTO kind FROM pg_class WHERE oid = old;
@@ -35,25 +48,28 @@ BEGIN
     FOR item IN SELECT conname FROM pg_constraint WHERE conrelid = old AND contype IN ('p', 'u', 'f', 'x') LOOP
         EXECUTE format('ALTER TABLE event_audit_log DROP CONSTRAINT %I', item.conname);
     END LOOP;
-    FOR item IN SELECT indexrelid::regclass AS name FROM pg_index WHERE indrelid = old LOOP
+    FOR item IN SELECT i.indexrelid::regclass AS name, i.indisunique, c.relname, pg_get_indexdef(i.indexrelid) AS def
+                FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = old LOOP
+        IF NOT item.indisunique AND item.relname NOT LIKE 'idx\_audit\_log\_%' THEN
+            again := again || item.def || ';';
+        END IF;
         EXECUTE format('DROP INDEX %s', item.name);
     END LOOP;
+    FOR item IN SELECT pg_get_triggerdef(t.oid) AS def FROM pg_trigger t WHERE t.tgrelid = old AND NOT t.tgisinternal LOOP
+        again := again || item.def || ';';
+    END LOOP;
+    PERFORM set_config('muttd.again', again, true);
     ALTER TABLE event_audit_log RENAME TO event_audit_log_unpartitioned;
     IF to_regclass('event_audit_log_id_seq') IS NOT NULL THEN
         ALTER SEQUENCE event_audit_log_id_seq RENAME TO event_audit_log_unpartitioned_id_seq;
     END IF;
+    CREATE TABLE event_audit_log (LIKE event_audit_log_unpartitioned INCLUDING ALL EXCLUDING IDENTITY)
+        PARTITION BY RANGE (event_timestamp);
+    -- The old sequence goes with the old table.
+    CREATE SEQUENCE event_audit_log_id_seq OWNED BY event_audit_log.id;
+    ALTER TABLE event_audit_log ALTER COLUMN id TYPE BIGINT,
+        ALTER COLUMN id SET DEFAULT nextval('event_audit_log_id_seq');
 END $$;
-
-CREATE TABLE IF NOT EXISTS event_audit_log (
-    id                BIGSERIAL,
-    event_timestamp   TIMESTAMPTZ NOT NULL,
-    hostname          VARCHAR(255) NOT NULL,
-    matched_rule_id   INTEGER NOT NULL,
-    handling_decision VARCHAR(100) NOT NULL,
-    forwarded_to_moog BOOLEAN NOT NULL DEFAULT false,
-    raw_message       TEXT,
-    CONSTRAINT event_audit_log_pkey PRIMARY KEY (id, event_timestamp)
-) PARTITION BY RANGE (event_timestamp);
 
 -- History outlives rules: no foreign key, neither of the log nor of one of its partitions.
 DO $$
@@ -133,12 +149,12 @@ CREATE TABLE IF NOT EXISTS event_audit_log_archive (
 );
 ALTER TABLE event_audit_log_archive ADD COLUMN IF NOT EXISTS org TEXT NOT NULL DEFAULT 'default';
 ALTER TABLE event_audit_log_archive ADD COLUMN IF NOT EXISTS event_id UUID;
-CREATE INDEX IF NOT EXISTS idx_archive_timestamp ON event_audit_log_archive (event_timestamp);
-CREATE INDEX IF NOT EXISTS idx_archive_hostname ON event_audit_log_archive (hostname);
-CREATE INDEX IF NOT EXISTS idx_archive_rule_id ON event_audit_log_archive (matched_rule_id);
-CREATE INDEX IF NOT EXISTS idx_archive_archived_at ON event_audit_log_archive (archived_at);
-CREATE INDEX IF NOT EXISTS idx_archive_event ON event_audit_log_archive (event_id);
-CREATE INDEX IF NOT EXISTS idx_archive_foreign ON event_audit_log_archive (event_timestamp) WHERE event_id IS NULL;
+CREATE INDEX IF NOT EXISTS idx_audit_archive_timestamp ON event_audit_log_archive (event_timestamp);
+CREATE INDEX IF NOT EXISTS idx_audit_archive_hostname ON event_audit_log_archive (hostname);
+CREATE INDEX IF NOT EXISTS idx_audit_archive_rule_id ON event_audit_log_archive (matched_rule_id);
+CREATE INDEX IF NOT EXISTS idx_audit_archive_archived_at ON event_audit_log_archive (archived_at);
+CREATE INDEX IF NOT EXISTS idx_audit_archive_event ON event_audit_log_archive (event_id);
+CREATE INDEX IF NOT EXISTS idx_audit_archive_foreign ON event_audit_log_archive (archived_at) WHERE event_id IS NULL;
 
 DO $$
 DECLARE
@@ -147,5 +163,18 @@ BEGIN
     FOR fk IN SELECT conname FROM pg_constraint
               WHERE contype = 'f' AND conrelid = 'event_audit_log_archive'::regclass LOOP
         EXECUTE format('ALTER TABLE event_audit_log_archive DROP CONSTRAINT %I', fk.conname);
+    END LOOP;
+END $$;
+
+-- Columns that a site has added to the log are kept in the archive, too.
+DO $$
+DECLARE
+    extra RECORD;
+BEGIN
+    FOR extra IN
+        SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type FROM pg_attribute a
+        WHERE a.attrelid = 'event_audit_log'::regclass AND a.attnum > 0 AND NOT a.attisdropped
+    LOOP
+        EXECUTE format('ALTER TABLE event_audit_log_archive ADD COLUMN IF NOT EXISTS %I %s', extra.attname, extra.type);
     END LOOP;
 END $$;

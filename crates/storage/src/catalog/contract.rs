@@ -29,6 +29,7 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
     history::recording_again_changes_nothing(&open).await;
     history::deleting_a_rule_keeps_history(&open("history").await).await;
     history::audit_rows_are_filtered_and_paged_newest_first(&open("audit pages").await).await;
+    history::a_cursor_meets_each_row_once_whatever_arrives(&open("cursor").await).await;
     history::config_changes_are_filtered_and_wildcards_mean_themselves(&open("changes").await).await;
     history::old_rows_are_purged_in_batches(&open("purge").await).await;
     history::alerts_go_from_pending_to_an_end(&open).await;

@@ -13,7 +13,9 @@
 //! * Age, for [`AuditStore::purge`], is the time of acceptance in the id: a device with a wrong clock
 //!   neither loses its rows early nor keeps them for ever.
 //! * Lists are paged by number, as the contract asks, over keys only: a deep page costs what it
-//!   skips in an index, never in rows. A page is at most 1,000 rows; a total is always given.
+//!   skips in an index, never in rows. A page is at most 1,000 rows; a total is always given. The audit
+//!   logs are paged by [`Cursor`], too: that costs the same everywhere, and rows that arrive meanwhile
+//!   move nothing.
 //! * Another organisation's object is `NotFound`.
 //! * No text or time of an event makes [`AlertStore::record`] fail: what a store cannot hold it changes,
 //!   the same way every time, and finds by the original.
@@ -113,6 +115,8 @@ pub struct AuditEntry {
 pub struct AuditRow {
     pub id: i64,
     pub entry: AuditEntry,
+    /// False for a row of another program that has none; `raw_message` is empty then.
+    pub has_raw: bool,
 }
 
 /// A row of `config_audit_log`; values are JSON texts.
@@ -129,15 +133,39 @@ pub struct ConfigChange {
     pub old_values: Option<String>,
     pub new_values: Option<String>,
     pub reason: Option<String>,
-    pub correlation_id: String,
+    pub correlation_id: Option<String>,
 }
 
 /// One page of a list, newest first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Page<T> {
     pub rows: Vec<T>,
     /// All rows that match the filter.
     pub total: u64,
+    /// Where the next page begins, when this one is full and its list can be paged so.
+    pub next: Option<Cursor>,
+}
+
+/// A place in an audit log: behind its row with this time and id, whether or not that row is still
+/// there. The numbers are the driver's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    pub(crate) time: i64,
+    pub(crate) id: i64,
+}
+
+impl Cursor {
+    /// Reads what [`Display`](std::fmt::Display) writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (time, id) = text.split_once('.')?;
+        Some(Self { time: time.parse().ok()?, id: id.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.time, self.id)
+    }
 }
 
 /// Which page: number from 1 as the contract pages (0 is 1), and rows on it, at most 1,000.
@@ -154,6 +182,8 @@ pub struct AuditFilter {
     pub event_id: Option<EventId>,
     pub from: Option<Timestamp>,
     pub to: Option<Timestamp>,
+    /// Begins the page here, whatever its number; says nothing about the total.
+    pub after: Option<Cursor>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -166,6 +196,8 @@ pub struct ConfigChangeFilter {
     pub record_id: Option<i64>,
     pub from: Option<Timestamp>,
     pub to: Option<Timestamp>,
+    /// Begins the page here, whatever its number; says nothing about the total.
+    pub after: Option<Cursor>,
 }
 
 #[async_trait]
@@ -183,8 +215,8 @@ pub trait AuditStore: Send + Sync {
     /// than `changes_before`, at most `limit` rows of each; returns how many went.
     async fn purge(&self, events_before: Timestamp, changes_before: Timestamp, limit: u64) -> StorageResult<Purged>;
     /// Moves event audit rows older than `before` out of the log into the archive, at most `limit`;
-    /// returns how many went. Ask until 0, then purge what is left. A driver without an archive
-    /// answers 0.
+    /// returns how many went. A driver without an archive answers 0; one with an archive purges into
+    /// it, too.
     async fn archive(&self, _before: Timestamp, _limit: u64) -> StorageResult<u64> {
         Ok(0)
     }

@@ -3,7 +3,7 @@
 use super::{ALL, admin, catalog, config, entry, home, now, total};
 use model::ErrorKind;
 use runtime::{Credentials, Secret};
-use storage::catalog::{AuditFilter, CatalogConfig, ConfigChangeFilter, PostgresConfig, open};
+use storage::catalog::{AuditFilter, CatalogConfig, ConfigChangeFilter, PostgresConfig, open, postgres_advice};
 use testkit::servers::PostgresServer;
 use tokio::task::JoinSet;
 
@@ -176,7 +176,8 @@ async fn a_user_without_rights_on_the_schema_works_once_the_owner_has_adopted_it
     let later = now().plus(std::time::Duration::from_secs(3_600));
     assert_eq!(app.archive(later, 1).await.unwrap(), 1);
     assert_eq!(app.purge(later, later, 10).await.unwrap().events, 1);
-    assert_eq!(app.purge_archive(later, 10).await.unwrap(), 2, "the old sample and ours");
+    server.psql("UPDATE event_audit_log_archive SET archived_at = '2021-01-01'");
+    assert_eq!(app.purge_archive(later, 10).await.unwrap(), 3, "the old sample and ours");
     assert_eq!(total(&app).await, 0);
 }
 
@@ -188,4 +189,153 @@ async fn a_database_that_cannot_hold_every_text_is_refused() {
     let error = open(CatalogConfig::Postgres(config(&server, "latin"))).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("LATIN1"), "{error}");
+}
+
+fn as_role(server: &PostgresServer, database: &str, role: &str) -> PostgresConfig {
+    PostgresConfig { credentials: Credentials::fixed(Some(role.into()), Secret::new("")), ..config(server, database) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_fails_leaves_everything_as_it_was() {
+    let server = PostgresServer::start();
+    server.psql(&format!("{}{ROWS}", unpartitioned()));
+    server.psql("CREATE TABLE muttd_user_keys (mine TEXT)"); // in the way of a late step
+    let error = open(CatalogConfig::Postgres(config(&server, server.database()))).await.err().unwrap();
+    assert!(error.to_string().contains("step 5 (users)"), "{error}");
+    assert_eq!(server.psql("SELECT count(*) FROM event_audit_log"), "100");
+    assert_eq!(server.psql("SELECT to_regclass('muttd_migrations') IS NULL AND to_regclass('alerts') IS NULL"), "t");
+    server.psql("DROP TABLE muttd_user_keys");
+    assert_eq!(total(&catalog(&server).await).await, 100);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_indexes_and_triggers_of_the_site_are_kept() {
+    let server = PostgresServer::start();
+    server.psql(&unpartitioned());
+    server.psql(
+        "ALTER TABLE event_audit_log ADD site TEXT NOT NULL DEFAULT 'here', ADD ticket_no INTEGER; \
+         CREATE INDEX by_site ON event_audit_log (site); CREATE TABLE seen (host TEXT); \
+         CREATE FUNCTION see() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN INSERT INTO seen VALUES (NEW.hostname); RETURN NULL; END $$; \
+         CREATE TRIGGER see AFTER INSERT ON event_audit_log FOR EACH ROW EXECUTE FUNCTION see(); \
+         INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision, site, ticket_no) \
+         VALUES ('2025-12-24 18:00Z', 'sw1', 1, 'Ignore', 'there', 7)",
+    );
+    let catalog = catalog(&server).await;
+    catalog.record(&home(), vec![entry(1)], Vec::new()).await.unwrap();
+    let rows = "SELECT hostname, site, ticket_no FROM event_audit_log ORDER BY id";
+    assert_eq!(server.psql(rows), "sw1|there|7\nrouter-1|here|");
+    assert_eq!(server.psql("SELECT 'by_site'::regclass, string_agg(host, ' ') FROM seen"), "by_site|sw1 router-1");
+    catalog.archive(now(), 10).await.unwrap();
+    assert_eq!(server.psql("SELECT hostname, site, ticket_no FROM event_audit_log_archive"), "sw1|there|7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_superuser_adopts_belongs_to_the_owner_of_the_tables() {
+    let server = PostgresServer::start();
+    server.psql("CREATE ROLE site LOGIN; CREATE ROLE app LOGIN");
+    for (name, schema) in [("partitioned", SCHEMA.to_owned()), ("flat", unpartitioned())] {
+        server.psql_in("postgres", &format!("CREATE DATABASE {name} OWNER site"));
+        server.psql_in(name, &format!("SET ROLE site; {schema}{AUDIT}"));
+        server.psql_in(
+            name,
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app; \
+                              GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO app",
+        );
+        drop(open(CatalogConfig::Postgres(config(&server, name))).await.unwrap());
+        let foreign = "SELECT string_agg(name, ' ') FROM (SELECT relname, relowner FROM pg_class \
+                           WHERE relnamespace = 'public'::regnamespace \
+                       UNION ALL SELECT proname, proowner FROM pg_proc \
+                           WHERE pronamespace = 'public'::regnamespace) o (name, owner) \
+                       WHERE owner <> 'site'::regrole";
+        assert_eq!(server.psql_in(name, foreign), "", "{name}");
+        for role in ["site", "app"] {
+            let catalog = open(CatalogConfig::Postgres(as_role(&server, name, role))).await.unwrap();
+            let number = role.len() as u64;
+            catalog.record(&home(), vec![entry(number)], Vec::new()).await.unwrap();
+            catalog.create_rule(&home(), rule_draft(), &admin()).await.unwrap();
+            catalog.create_user(&home(), role, storage::catalog::users::Role::Viewer, &admin()).await.unwrap();
+            let advice = postgres_advice(&as_role(&server, name, role)).await.unwrap();
+            assert!(!advice.iter().any(|text| text.contains("lacks")), "{name}, {role}: {advice:?}");
+        }
+        let lies = server.psql_in(name, "SELECT DISTINCT tableoid::regclass FROM event_audit_log");
+        assert_eq!(lies, "event_audit_log_2026_11", "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_somebody_else_made_is_counted_all_the_same() {
+    let server = PostgresServer::start();
+    server.psql("CREATE ROLE site LOGIN; CREATE ROLE app LOGIN");
+    server.psql_in("postgres", "CREATE DATABASE split OWNER site");
+    server.psql_in("split", &format!("SET ROLE site; {SCHEMA}{AUDIT}"));
+    server.psql_in(
+        "split",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app; \
+                             GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO app",
+    );
+    drop(open(CatalogConfig::Postgres(as_role(&server, "split", "site"))).await.unwrap());
+    let app = open(CatalogConfig::Postgres(as_role(&server, "split", "app"))).await.unwrap();
+    for (owner, year) in [("site", 2052), ("mutt_user", 2053)] {
+        server.psql_in(
+            "split",
+            &format!(
+                "SET ROLE {owner}; CREATE TABLE event_audit_log_{year}_01 PARTITION OF event_audit_log \
+             FOR VALUES FROM ('{year}-01-01Z') TO ('{year}-02-01Z'); \
+             INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+             SELECT '{year}-01-05', 'x', 1, 'Ignore' FROM generate_series(1, 7)"
+            ),
+        );
+    }
+    assert_eq!(total(&app).await, 14);
+    let long_ago = now().minus(std::time::Duration::from_secs(86_400 * 36_500));
+    app.purge(long_ago, long_ago, 1).await.unwrap();
+    assert_eq!(total(&app).await, 14, "after counting what can be counted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_and_views_on_the_contracts_functions_survive() {
+    let server = PostgresServer::start();
+    let odd = "CREATE FUNCTION delete_old_archives(years INTEGER) RETURNS INTEGER LANGUAGE sql AS 'SELECT 1'; \
+               CREATE VIEW partition_health_summary AS SELECT 1 AS mine;";
+    for (name, made) in [("original", format!("{SCHEMA}{AUDIT}")), ("odd", format!("{SCHEMA}{odd}"))] {
+        server.create_database(name);
+        server.psql_in(name, &made);
+        server.psql_in(
+            name,
+            "DO $$ BEGIN IF to_regrole('reader') IS NULL THEN CREATE ROLE reader; END IF; END $$; \
+             GRANT SELECT ON partition_health_summary TO reader; \
+             REVOKE EXECUTE ON FUNCTION delete_old_archives FROM PUBLIC; \
+             GRANT EXECUTE ON FUNCTION delete_old_archives TO reader; \
+             CREATE VIEW theirs AS SELECT * FROM partition_health_summary; \
+             CREATE VIEW archived AS SELECT delete_old_archives(1000)",
+        );
+        let before = server.psql_in(name, "SELECT count(*) FROM theirs");
+        let catalog = open(CatalogConfig::Postgres(config(&server, name))).await.unwrap();
+        assert_eq!(total(&catalog).await, 0, "{name}");
+        server.psql_in(
+            name,
+            "SET ROLE reader; SELECT partition_name, partition_range, partition_size, \
+                              row_count_estimate FROM partition_health_summary",
+        );
+        let may = "SELECT has_function_privilege('reader', 'delete_old_archives(integer)', 'EXECUTE')";
+        assert_eq!(server.psql_in(name, may), "t", "{name}");
+        let named = server.psql_in(name, "SELECT delete_old_archives(retention_years => 1000), count(*) FROM archived");
+        assert_eq!(named, "0|1", "{name}");
+        let theirs = server.psql_in(name, "SELECT count(*) FROM theirs");
+        assert_eq!(theirs == before, name == "odd", "{name}: {theirs}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_table_gets_no_index_twice() {
+    let server = PostgresServer::start();
+    server.create_database("adopted");
+    server.psql_in("adopted", &format!("{SCHEMA}{AUDIT}{PARTITIONS}"));
+    for name in ["adopted", server.database()] {
+        drop(open(CatalogConfig::Postgres(config(&server, name))).await.unwrap());
+    }
+    let indexes = "SELECT indexdef FROM pg_indexes WHERE tablename IN ('alert_rules', 'config_audit_log', \
+                   'event_audit_log', 'event_audit_log_archive') ORDER BY 1";
+    assert_eq!(server.psql_in("adopted", indexes), server.psql(indexes));
 }

@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::catalog::{
-    Actor, AuditEntry, AuditFilter, Catalog, CatalogConfig, PageRequest, PgTls, PostgresConfig, contract, open,
+    Actor, AuditEntry, AuditFilter, Catalog, CatalogConfig, ConfigChangeFilter, PageRequest, PgTls, PostgresConfig,
+    contract, open,
 };
 use testkit::servers::PostgresServer;
 
@@ -123,4 +124,36 @@ async fn a_hostile_text_lies_there_as_documented() {
     assert_eq!(lines.next().unwrap(), "3|a\u{fffd}b|x\u{fffd}\u{fffd}");
     let filter = AuditFilter { hostname: Some("'; DROP TABLE alert_rules --".into()), ..Default::default() };
     assert_eq!(catalog.audit_log(&home(), &filter, ALL).await.unwrap().total, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_other_programs_left_empty_or_strange_is_shown_as_it_is() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    server.psql(
+        "INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision, raw_message) \
+         VALUES ('infinity', 'a', 1, 'Ignore', NULL), ('0044-03-15 BC', 'b', 1, 'Ignore', ''), \
+                ('-infinity', 'c', 1, 'Ignore', NULL), ('-infinity', 'd', 1, 'Ignore', NULL); \
+         INSERT INTO config_audit_log (changed_by, operation, table_name, record_id) VALUES ('x', 'CREATE', 't', 1)",
+    );
+    let (mut rows, mut filter) = (Vec::new(), AuditFilter::default());
+    loop {
+        let page = catalog.audit_log(&home(), &filter, PageRequest { page: 1, limit: 1 }).await.unwrap();
+        rows.extend(page.rows);
+        assert!(rows.len() <= 4, "no row twice");
+        filter.after = page.next;
+        if filter.after.is_none() {
+            break;
+        }
+    }
+    let shown: Vec<_> = rows
+        .iter()
+        .map(|row| (row.entry.hostname.as_str(), row.has_raw, row.entry.event_timestamp.rfc3339()))
+        .collect();
+    let first = "0001-01-01T00:00:00.000000Z".to_owned();
+    assert_eq!(shown[0].0, "a");
+    assert!(!shown[0].1 && shown[0].2.starts_with("9999-12-30"), "{shown:?}");
+    assert_eq!(shown[1..], [("b", true, first.clone()), ("d", false, first.clone()), ("c", false, first)]);
+    let changes = catalog.config_changes(&home(), &ConfigChangeFilter::default(), ALL).await.unwrap();
+    assert_eq!(changes.rows[0].correlation_id, None);
 }

@@ -1,9 +1,10 @@
 //! Months, wrong clocks, the archive, and totals that stay right whoever writes.
 
-use super::{ALL, catalog, entry, home, now, total};
+use super::{ALL, catalog, config, entry, home, now, total};
 use model::{EventId, Timestamp};
+use std::sync::Arc;
 use std::time::Duration;
-use storage::catalog::{AuditEntry, AuditFilter};
+use storage::catalog::{AuditEntry, AuditFilter, Catalog, CatalogConfig, PostgresConfig, Purged, open};
 use testkit::servers::PostgresServer;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -14,6 +15,12 @@ fn at(text: &str) -> Timestamp {
 
 fn of(number: u64, accepted: &str, timestamp: &str) -> AuditEntry {
     AuditEntry { event_id: EventId::new(at(accepted), 7, number), event_timestamp: at(timestamp), ..entry(number) }
+}
+
+/// What a round of retention does when there is nothing left to remove.
+async fn chore(catalog: &Arc<dyn Catalog>) {
+    let long_ago = at("1900-01-01T00:00:00Z");
+    assert_eq!(catalog.purge(long_ago, long_ago, 1).await.unwrap(), Purged::default());
 }
 
 fn where_rows_lie(server: &PostgresServer) -> Vec<String> {
@@ -73,26 +80,47 @@ async fn what_the_default_partition_caught_moves_when_its_month_is_made() {
     );
     assert_eq!(where_rows_lie(&server), ["event_audit_log_default 32"]);
     assert_eq!(total(&catalog).await, 32, "rows of others are counted");
-    assert_eq!(server.psql("SELECT create_monthly_partition('2033-02-14')"), "event_audit_log_2033_02");
+    assert_eq!(server.psql("SELECT muttd_make_month('2033-02-14', false)"), "", "only where nothing is to be moved");
+    server.psql("SELECT create_monthly_partition('2033-02-14')");
     assert_eq!(where_rows_lie(&server), ["event_audit_log_2033_02 30", "event_audit_log_default 2"]);
     assert_eq!(total(&catalog).await, 32);
+    assert_eq!(server.psql("SELECT muttd_make_month('2033-02-01', true)"), "event_audit_log_2033_02", "again: nothing");
     assert_eq!(
-        server.psql("SELECT create_monthly_partition('2033-02-01')"),
-        "event_audit_log_2033_02",
-        "again: nothing"
+        server.psql("SELECT row_count_estimate FROM partition_health_summary WHERE range_start = '2033-02-01Z'"),
+        "30"
     );
-    assert_eq!(server.psql("SELECT row_count FROM partition_health_summary WHERE range_start = '2033-02-01Z'"), "30");
     // Of last month, while nobody looked: found by the next chore.
     server.psql(
         "SET session_replication_role = replica; \
          INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
          VALUES (date_trunc('month', now()) - interval '40 days', 'late', 1, 'Ignore')",
     );
-    server.psql("SELECT muttd_keep_partitions()");
+    chore(&catalog).await;
     let partition = server.psql("SELECT tableoid::regclass FROM event_audit_log WHERE hostname = 'late'");
     assert!(partition.starts_with("event_audit_log_2"), "{partition}");
     server.psql("SELECT muttd_recount()");
     assert_eq!(total(&catalog).await, 33);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_default_partition_holds_up_neither_start_nor_chore() {
+    let server = PostgresServer::start();
+    drop(catalog(&server).await);
+    // As slow to move as millions of rows.
+    server.psql(
+        "DO $$ BEGIN EXECUTE 'DROP TABLE event_audit_log_' || to_char(now() AT TIME ZONE 'UTC', 'YYYY_MM'); END $$; \
+         INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         VALUES (now(), 'h', 1, 'Ignore'); \
+         CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(25); RETURN NULL; END $$; \
+         CREATE TRIGGER slow AFTER DELETE ON event_audit_log_default FOR EACH ROW EXECUTE FUNCTION slow()",
+    );
+    let limited = PostgresConfig { statement_timeout: Duration::from_secs(20), ..config(&server, server.database()) };
+    let catalog = open(CatalogConfig::Postgres(limited)).await.unwrap();
+    assert_eq!(where_rows_lie(&server), ["event_audit_log_default 1"], "the start does not wait for it");
+    chore(&catalog).await;
+    let lies = where_rows_lie(&server);
+    assert!(lies.len() == 1 && !lies[0].contains("default"), "the limit of other statements is none of it: {lies:?}");
+    assert_eq!(total(&catalog).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,7 +163,8 @@ async fn totals_stay_right_whoever_writes_and_drops() {
          SELECT '2052-01-05', 'x', 1, 'Ignore' FROM generate_series(1, 7)",
     );
     assert_eq!(total(&catalog).await, 97);
-    server.psql("SELECT muttd_keep_partitions(); SELECT muttd_compact_counts()");
+    chore(&catalog).await;
+    server.psql("SELECT muttd_compact_counts()");
     assert_eq!(total(&catalog).await, 97);
     server.psql("ALTER TABLE event_audit_log DETACH PARTITION event_audit_log_2052_01");
     assert_eq!(total(&catalog).await, 90);
@@ -167,8 +196,50 @@ async fn old_rows_go_to_the_archive_and_leave_it_years_later() {
     assert_eq!(kept, "foreign|5|5|5\nrouter-1|1|1|1");
     assert_eq!(catalog.purge(before, before, 100).await.unwrap().events, 0);
     assert_eq!(catalog.purge_archive(at("2026-01-01T12:00:00Z"), 100).await.unwrap(), 1);
+    assert_eq!(catalog.purge_archive(before, 3).await.unwrap(), 0, "only archived a moment ago");
+    server.psql("UPDATE event_audit_log_archive SET archived_at = '2026-03-01'");
     assert_eq!(catalog.purge_archive(before, 3).await.unwrap(), 3);
     assert_eq!(catalog.purge_archive(before, 3).await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_a_wrong_clock_stays_in_the_archive_as_long_as_any_other() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    server.psql(
+        "INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         VALUES ('1970-01-01 00:05Z', 'a', 1, 'Ignore'), ('0044-03-15 BC', 'b', 1, 'Ignore'), \
+                ('-infinity', 'c', 1, 'Ignore')",
+    );
+    let years_ago = now().minus(7 * 365 * DAY);
+    assert_eq!(catalog.archive(now().minus(90 * DAY), 100).await.unwrap(), 3);
+    assert_eq!(catalog.purge_archive(years_ago, 100).await.unwrap(), 0);
+    // One that arrives between the last round of archiving and the purge.
+    server.psql(
+        "INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         VALUES ('1970-01-01 00:05Z', 'd', 1, 'Ignore')",
+    );
+    assert_eq!(catalog.purge(now().minus(90 * DAY), years_ago, 100).await.unwrap().events, 1);
+    assert_eq!(server.psql("SELECT delete_old_archives(7)"), "0");
+    assert_eq!(server.psql("SELECT string_agg(hostname, '' ORDER BY hostname) FROM event_audit_log_archive"), "abcd");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_monthly_partitions_are_dropped_by_age() {
+    let server = PostgresServer::start();
+    drop(catalog(&server).await);
+    server.psql(
+        "SELECT create_monthly_partition('2019-03-01'); \
+         CREATE TABLE event_audit_log_legacy PARTITION OF event_audit_log FOR VALUES FROM (MINVALUE) TO ('2015-01-01Z'); \
+         CREATE TABLE audit_legal_hold_2018 PARTITION OF event_audit_log \
+         FOR VALUES FROM ('2018-01-01Z') TO ('2019-01-01Z')",
+    );
+    server.psql("SELECT drop_old_partitions(12)");
+    let left = server.psql(
+        "SELECT to_regclass('event_audit_log_2019_03'), to_regclass('event_audit_log_legacy'), \
+                            to_regclass('audit_legal_hold_2018'), to_regclass('event_audit_log_default')",
+    );
+    assert_eq!(left, "|event_audit_log_legacy|audit_legal_hold_2018|event_audit_log_default");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,10 +255,25 @@ async fn the_functions_of_the_contract_work() {
     );
     assert_eq!(server.psql("SELECT archive_old_events(90, 7)"), "31");
     assert_eq!(total(&catalog).await, 10);
-    assert_eq!(server.psql("SELECT total_archived, active_events FROM get_archive_statistics()"), "31|10");
+    let figures =
+        server.psql("SELECT metric_name, metric_value FROM get_archive_statistics() WHERE metric_name LIKE '%Events%'");
+    assert_eq!(figures, "Total Archived Events|31\nActive Events Count|10");
+    assert_eq!(server.psql("SELECT delete_old_archives(7)"), "0", "archived just now");
+    server.psql("UPDATE event_audit_log_archive SET archived_at = event_timestamp + interval '90 days'");
     assert_eq!(server.psql("SELECT delete_old_archives(7)"), "1");
     assert_eq!(server.psql("SELECT archive_old_events()"), "0");
-    assert_eq!(server.psql("SELECT drop_old_partitions(60)"), "1");
+    assert_eq!(server.psql("SELECT delete_old_archives(retention_years => 7)"), "0");
+    server.psql("SELECT create_monthly_partition(start_date => '2019-04-01')");
+    let shown = server.psql(
+        "SELECT partition_range, partition_size <> '', row_count_estimate FROM partition_health_summary \
+         WHERE partition_name = 'event_audit_log_2019_04'",
+    );
+    assert_eq!(shown, "FOR VALUES FROM ('2019-04-01 00:00:00+00') TO ('2019-05-01 00:00:00+00')|t|0");
+    for day in ["NULL", "'0044-03-01 BC'", "'infinity'", "'12000-01-01'"] {
+        let error = server.try_psql(server.database(), &format!("SELECT create_monthly_partition({day})")).unwrap_err();
+        assert!(error.contains("wants a day of the years 1 to 9998, not "), "{day}: {error}");
+    }
+    server.psql("SELECT drop_old_partitions(retention_months => 60)");
     assert_eq!(server.psql("SELECT to_regclass('event_audit_log_2019_03') IS NULL"), "t");
     let filter = AuditFilter { hostname: Some("h".into()), ..Default::default() };
     assert_eq!(catalog.audit_log(&home(), &filter, ALL).await.unwrap().total, 10);
@@ -241,6 +327,8 @@ async fn pages_and_counts_read_indexes_only() {
         "SELECT id, event_timestamp FROM event_audit_log WHERE org = 'default' AND hostname = 'router-1' \
          ORDER BY event_timestamp DESC, id DESC LIMIT 50",
         "SELECT count(*) FROM event_audit_log WHERE org = 'default' AND matched_rule_id = 5",
+        "SELECT id, event_timestamp FROM event_audit_log WHERE org = 'default' AND event_timestamp <= '2026-11-22 12:00Z' \
+         AND (event_timestamp, id) < ('2026-11-22 12:00Z', 4000) ORDER BY event_timestamp DESC, id DESC LIMIT 50",
     ] {
         let plan = server.psql(&format!("SET enable_seqscan = off; SET enable_bitmapscan = off; EXPLAIN {sql}"));
         assert!(

@@ -171,6 +171,44 @@ async fn a_server_that_hangs_is_a_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lists_that_wait_for_a_locked_table_leave_room_for_the_rest() {
+    let server = PostgresServer::start();
+    let config = PostgresConfig {
+        pool_max: 4,
+        statement_timeout: Duration::from_secs(600),
+        acquire_timeout: Duration::from_secs(60),
+        ..config(&server, server.database())
+    };
+    let catalog = open(CatalogConfig::Postgres(config)).await.unwrap();
+    let server = Arc::new(server);
+    let holder = Arc::clone(&server);
+    let held = tokio::task::spawn_blocking(move || {
+        holder.try_psql(holder.database(), "BEGIN; LOCK TABLE event_audit_log; SELECT pg_sleep(600)")
+    });
+    let lock = "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock' \
+                AND relation = 'event_audit_log'::regclass";
+    assert!(testkit::wait_until(Duration::from_secs(60), || server.psql(lock) == "1").await, "the table is locked");
+    let mut lists = JoinSet::new();
+    for _ in 0..10 {
+        let catalog = Arc::clone(&catalog);
+        lists.spawn(async move { catalog.audit_log(&home(), &AuditFilter::default(), ALL).await });
+    }
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'muttd' AND wait_event_type = 'Lock'";
+    assert!(testkit::wait_until(Duration::from_secs(60), || server.psql(waiting) == "2").await, "lists wait");
+    for _ in 0..4 {
+        catalog.rules(&home()).await.unwrap();
+        catalog.ping().await.unwrap();
+    }
+    assert_eq!(server.psql(waiting), "2");
+    server.psql("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND application_name = 'psql' AND pid <> pg_backend_pid()");
+    assert!(held.await.unwrap().is_err());
+    while let Some(list) = lists.join_next().await {
+        // Those that waited for their turn too long have said so.
+        assert!(list.unwrap().map_or_else(|error| error.kind() == ErrorKind::Unavailable, |page| page.total == 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logins_that_rotate_under_load_cause_no_error() {
     let server = PostgresServer::with(PostgresOptions { password: Some("old".into()), ..Default::default() });
     let login = |password: &str| Login { user: Some("mutt_user".into()), password: Secret::new(password) };
@@ -283,4 +321,28 @@ async fn the_doctor_is_told_what_is_wrong_with_a_server() {
     assert!(advice.iter().any(|text| text.starts_with("synchronous_commit is off")), "{advice:?}");
     let error = postgres_advice(&with("s3cret")).await.unwrap_err().to_string();
     assert!(error.contains("refuses") && !error.contains("s3cret"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_names_the_rights_that_a_login_lacks() {
+    let server = PostgresServer::start();
+    drop(catalog(&server).await);
+    server.psql(
+        "CREATE ROLE app LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO app; \
+         REVOKE ALL ON muttd_user_keys FROM app; REVOKE DELETE ON alerts FROM app",
+    );
+    let as_app = PostgresConfig {
+        credentials: Credentials::fixed(Some("app".into()), Secret::new("")),
+        ..config(&server, server.database())
+    };
+    let advice = postgres_advice(&as_app).await.unwrap().join("\n");
+    for lacking in [
+        "DELETE on alerts;",
+        "SELECT, INSERT, UPDATE, DELETE on muttd_user_keys;",
+        "EXECUTE on muttd_make_month(date, boolean)",
+        "USAGE on public.alert_rules_id_seq",
+    ] {
+        assert!(advice.contains(lacking), "{lacking}: {advice}");
+    }
+    assert!(!advice.contains("on alert_rules;"), "{advice}");
 }

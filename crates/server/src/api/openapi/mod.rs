@@ -120,6 +120,7 @@ fn schema_of(query: &Query) -> Value {
         Kind::OneOf(values) => json!({ "type": "string", "enum": values }),
         Kind::Severity => json!({ "type": "string", "examples": ["3", "err"] }),
         Kind::EventId => json!({ "type": "string", "pattern": "^evt_[0-9a-z]{26}$" }),
+        Kind::Cursor => json!({ "type": "string", "examples": ["1795341600000000.17"] }),
     }
 }
 

@@ -114,7 +114,16 @@ fn general() -> Schemas {
         ("Error", open(vec![("error", text()), ("correlation_id", text()), ("fields?", map(text()))])),
         ("Message", object(vec![("message", text())])),
         ("Reason", object(vec![("reason?", at_most(1_000))])),
-        ("Pagination", object(vec![("page", whole()), ("limit", whole()), ("total", whole()), ("pages", whole())])),
+        (
+            "Pagination",
+            object(vec![
+                ("page", whole()),
+                ("limit", whole()),
+                ("total", whole()),
+                ("pages", whole()),
+                ("next_cursor?", text()),
+            ]),
+        ),
         (
             "Health",
             object(vec![
@@ -173,7 +182,7 @@ fn settings() -> Schemas {
         ("old_value", or_null(text())),
         ("new_value", or_null(text())),
         ("reason", or_null(text())),
-        ("correlation_id", text()),
+        ("correlation_id", or_null(text())),
     ]);
     vec![
         ("Settings", object(vec![("config", map(text()))])),
@@ -279,7 +288,7 @@ fn audit() -> Schemas {
             ("table_name", text()),
             ("record_id", whole()),
             ("reason", or_null(text())),
-            ("correlation_id", text()),
+            ("correlation_id", or_null(text())),
         ]
     };
     let mut with_values = change();
@@ -299,7 +308,7 @@ fn audit() -> Schemas {
                 ("matched_rule_id", whole()),
                 ("handling_decision", text()),
                 ("forwarded_to_moog", truth()),
-                ("raw_message", text()),
+                ("raw_message", or_null(text())),
             ]),
         ),
         ("EventAudit", paged("logs", "EventAuditRow")),

@@ -46,6 +46,7 @@ async fn find(api: &Api, params: &Params) -> ApiResult<(u64, Page<ConfigChange>)
         record_id: params.id("record_id")?,
         from: params.from("from")?,
         to: params.to("to")?,
+        after: None,
     };
     if filter.to.is_some() && filter.from > filter.to {
         return Err(ApiError::invalid("to: it is before from"));
@@ -112,7 +113,8 @@ fn row(html: &mut Html, change: &ConfigChange) {
     html.raw("<td>").element("span", class, &change.operation).raw("</td>").element("td", "", &change.table_name);
     html.element("td", "", if change.record_id == 0 { "–".to_owned() } else { change.record_id.to_string() });
     html.raw("<td>").piece(&difference(change)).raw("</td><td>").text(change.reason.as_deref().unwrap_or("–"));
-    html.raw("<span class=\"hint\"").attribute("title", "correlation id").raw(">").text(&change.correlation_id);
+    html.raw("<span class=\"hint\"").attribute("title", "correlation id").raw(">");
+    html.text(change.correlation_id.as_deref().unwrap_or_default());
     html.raw("</span></td></tr>\n");
 }
 

@@ -36,7 +36,8 @@ async fn config_audit_shows_changes_without_values_in_both_versions() {
     three_changes(&api).await;
     for version in ["v1", "v2"] {
         let audit = api.get(&format!("/api/{version}/config-audit?limit=1")).await.is(200);
-        assert_eq!(audit["pagination"], json!({ "page": 1, "limit": 1, "total": 3, "pages": 3 }));
+        let next = audit["pagination"]["next_cursor"].as_str().unwrap();
+        assert_eq!(audit["pagination"], json!({ "page": 1, "limit": 1, "total": 3, "pages": 3, "next_cursor": next }),);
         let mut keys: Vec<_> = audit["changes"][0].as_object().unwrap().keys().cloned().collect();
         keys.sort();
         assert_eq!(
@@ -101,7 +102,7 @@ async fn changes_are_found_by_every_filter() {
             old_values: None,
             new_values: Some("{\"a\":1}".into()),
             reason: None,
-            correlation_id: "c".into(),
+            correlation_id: Some("c".into()),
         };
         api.state.catalog.record_config_change(&api.state.org, change).await.unwrap();
     }
@@ -157,6 +158,22 @@ async fn audit_logs_have_all_columns_and_every_filter() {
         let found: Vec<_> =
             found["logs"].as_array().unwrap().iter().map(|l| l["matched_rule_id"].as_i64().unwrap()).collect();
         assert_eq!(found, rules, "{query}");
+    }
+    for version in ["v1", "v2"] {
+        let (mut rules, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let found = api.get(&format!("/api/{version}/audit-logs?limit=2&cursor={cursor}")).await.is(200);
+            rules.extend(found["logs"].as_array().unwrap().iter().map(|l| l["matched_rule_id"].as_i64().unwrap()));
+            assert_eq!(found["pagination"]["total"], 3);
+            let Some(next) = found["pagination"]["next_cursor"].as_str() else { break };
+            cursor = next.to_owned();
+        }
+        assert_eq!(rules, [2, 1, 0], "{version}: each row once");
+    }
+    api.get("/api/v2/audit-logs?cursor=x").await.refuses(400, "cursor: ");
+    api.get("/api/v2/audit-logs?cursor=1.1&page=2").await.refuses(400, "cursor: not together with page");
+    for list in ["audit", "config-audit", "config/history"] {
+        api.get(&format!("/api/v2/{list}?cursor=x")).await.refuses(400, "cursor: ");
     }
     let one = api.get(&format!("/api/v2/audit-logs?event_id={}", event_id(1))).await.is(200);
     assert_eq!(one["pagination"]["total"], 1);

@@ -3,7 +3,7 @@
 use super::settings::changes;
 use super::{Store, admin, at, draft, event_id, home, kind, org, page};
 use crate::catalog::{
-    AlertFilter, AlertProgress, AuditEntry, AuditFilter, AuditRow, ConfigChange, ConfigChangeFilter, Purged,
+    AlertFilter, AlertProgress, AuditEntry, AuditFilter, AuditRow, ConfigChange, ConfigChangeFilter, Cursor, Purged,
 };
 use bytes::Bytes;
 use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, ErrorKind, EventId, Handling};
@@ -109,6 +109,58 @@ pub async fn audit_rows_are_filtered_and_paged_newest_first(catalog: &Store) {
     assert_eq!((others.total, others.rows.len()), (0, 0));
 }
 
+pub async fn a_cursor_meets_each_row_once_whatever_arrives(catalog: &Store) {
+    // Some at the same time: the id decides.
+    let entries = (0..25).map(|n| AuditEntry { hostname: format!("host-{}", n % 2), ..entry(n / 3, n) });
+    catalog.record(&home(), entries.collect(), Vec::new()).await.unwrap();
+    for host in [None, Some("host-1".to_owned())] {
+        let mut filter = AuditFilter { hostname: host.clone(), ..Default::default() };
+        let all = catalog.audit_log(&home(), &filter, page(1, 1_000)).await.unwrap();
+        assert!(all.next.is_none(), "the last page says so");
+        let mut seen = Vec::new();
+        loop {
+            let found = catalog.audit_log(&home(), &filter, page(1, 4)).await.unwrap();
+            seen.extend(found.rows);
+            let Some(next) = found.next else { break };
+            filter.after = Cursor::parse(&next.to_string());
+            assert_eq!(filter.after, Some(next));
+            // Newer rows, which would move every page by number.
+            let number = 1_000 + seen.len() as u64 + u64::from(host.is_some()) * 100;
+            catalog.record(&home(), vec![entry(number, number)], Vec::new()).await.unwrap();
+        }
+        assert_eq!(seen, all.rows, "{host:?}");
+    }
+    let change = |secs| ConfigChange {
+        id: 0,
+        changed_at: at(secs),
+        changed_by: "x".into(),
+        operation: "UPDATE".into(),
+        table_name: "t".into(),
+        record_id: 0,
+        old_values: None,
+        new_values: None,
+        reason: None,
+        correlation_id: Some("c".into()),
+    };
+    for n in 0..9 {
+        catalog.record_config_change(&home(), change(n / 2)).await.unwrap();
+    }
+    let mut filter = ConfigChangeFilter::default();
+    let all = catalog.config_changes(&home(), &filter, page(1, 9)).await.unwrap().rows;
+    let mut seen = Vec::new();
+    loop {
+        let found = catalog.config_changes(&home(), &filter, page(1, 4)).await.unwrap();
+        assert!(found.total >= 9, "a cursor leaves the total alone");
+        seen.extend(found.rows);
+        filter.after = found.next;
+        if filter.after.is_none() {
+            break;
+        }
+        catalog.record_config_change(&home(), change(1_000)).await.unwrap();
+    }
+    assert_eq!(seen, all);
+}
+
 pub async fn config_changes_are_filtered_and_wildcards_mean_themselves(catalog: &Store) {
     let change = |by: &str, secs| ConfigChange {
         id: 0,
@@ -120,7 +172,7 @@ pub async fn config_changes_are_filtered_and_wildcards_mean_themselves(catalog: 
         old_values: None,
         new_values: Some(r#"{"key":"moog_rate_limit","value":"60"}"#.into()),
         reason: None,
-        correlation_id: "c-9".into(),
+        correlation_id: Some("c-9".into()),
     };
     for (by, secs) in [("alice_1", 1), ("ALICEx1", 2), ("100%", 3), (r"back\slash", 4)] {
         catalog.record_config_change(&home(), change(by, secs)).await.unwrap();
@@ -316,7 +368,7 @@ pub async fn texts_that_no_database_likes_are_recorded_and_found(catalog: &Store
         old_values: Some(r#"{"value":"\u0000 \ud800 \ud83d\ude00"}"#.into()),
         new_values: None,
         reason: Some("\0".into()),
-        correlation_id: "c".repeat(1_000),
+        correlation_id: Some("c".repeat(1_000)),
     };
     catalog.record_config_change(&home(), change).await.unwrap();
     assert_eq!(catalog.config_changes(&home(), &ConfigChangeFilter::default(), page(1, 9)).await.unwrap().total, 1);

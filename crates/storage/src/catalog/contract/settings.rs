@@ -216,7 +216,7 @@ pub async fn every_change_is_audited_with_old_and_new_values(catalog: &Store) {
     assert_eq!(seen, expected);
     for (row, secs) in rows.iter().zip(1..) {
         assert_eq!((row.changed_at, row.changed_by.as_str()), (at(secs), "Admin"));
-        assert_eq!((row.reason.as_deref(), row.correlation_id.as_str()), (Some("because"), "c-1"));
+        assert_eq!((row.reason.as_deref(), row.correlation_id.as_deref()), (Some("because"), Some("c-1")));
     }
     let values = |n: usize| (json(rows[n].old_values.as_ref()), json(rows[n].new_values.as_ref()));
     let rule = serde_json::json!({

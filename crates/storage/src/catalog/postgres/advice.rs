@@ -26,7 +26,75 @@ pub async fn postgres_advice(config: &PostgresConfig) -> StorageResult<Vec<Strin
         ));
     }
     advice.extend(settings(&mut connection).await?);
+    if steps == 0 {
+        advice.extend(rights(&mut connection).await?);
+    }
     connection.close().await?;
+    Ok(advice)
+}
+
+/// Tables, and what our login does with them.
+const RIGHTS: [(&str, &[&str]); 11] = [
+    ("alert_rules", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("development_hosts", &["SELECT", "INSERT", "DELETE"]),
+    ("device_teams", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("event_audit_log", &["SELECT", "INSERT", "DELETE"]),
+    ("event_audit_log_archive", &["SELECT", "INSERT", "DELETE"]),
+    ("config_audit_log", &["SELECT", "INSERT", "DELETE"]),
+    ("alerts", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_event_counts", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_meta", &["SELECT"]),
+    ("muttd_users", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_user_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+];
+
+/// Functions that not everybody may call.
+const FUNCTIONS: [&str; 3] =
+    ["muttd_make_month(date, boolean)", "muttd_count_partitions()", "muttd_drop_empty_partitions(timestamptz)"];
+
+async fn rights(c: &mut PgConnection) -> StorageResult<Vec<String>> {
+    let wanted: Vec<(&str, &str)> =
+        RIGHTS.iter().flat_map(|(table, rights)| rights.iter().map(move |right| (*table, *right))).collect();
+    let (tables, rights): (Vec<&str>, Vec<&str>) = wanted.into_iter().unzip();
+    let mut lacking: Vec<String> = sqlx::query_scalar(
+        "SELECT string_agg(w.r, ', ' ORDER BY w.n) || ' on ' || w.t \
+         FROM UNNEST($1::text[], $2::text[]) WITH ORDINALITY w (t, r, n) \
+         WHERE NOT has_table_privilege(to_regclass(w.t), w.r) GROUP BY w.t ORDER BY min(w.n)",
+    )
+    .bind(tables)
+    .bind(rights)
+    .fetch_all(&mut *c)
+    .await?;
+    let functions: Vec<String> = sqlx::query_scalar(
+        "SELECT 'EXECUTE on ' || f FROM UNNEST($1::text[]) f WHERE NOT has_function_privilege(to_regprocedure(f), 'EXECUTE')",
+    )
+    .bind(FUNCTIONS.to_vec())
+    .fetch_all(&mut *c)
+    .await?;
+    let sequences: Vec<String> = sqlx::query_scalar(
+        "SELECT 'USAGE on ' || s FROM UNNEST(ARRAY['alert_rules', 'event_audit_log', 'event_audit_log_archive', \
+                                                   'config_audit_log']) t, pg_get_serial_sequence(t, 'id') s \
+         WHERE NOT has_sequence_privilege(s, 'USAGE')",
+    )
+    .fetch_all(&mut *c)
+    .await?;
+    lacking.extend(functions.into_iter().chain(sequences));
+    let mut advice = Vec::new();
+    if !lacking.is_empty() {
+        advice.push(format!(
+            "the login lacks rights, and what needs them fails: {}; grant them (docs/postgresql.md)",
+            lacking.join("; ")
+        ));
+    }
+    let owner: Option<String> = sqlx::query_scalar(
+        "SELECT r.rolname::text FROM pg_class k JOIN pg_roles r ON r.oid = k.relowner \
+         WHERE k.oid = to_regclass('event_audit_log') AND NOT has_schema_privilege(r.oid, k.relnamespace, 'CREATE')",
+    )
+    .fetch_optional(c)
+    .await?;
+    advice.extend(owner.map(|owner| {
+        format!("no partition can be made: {owner} owns event_audit_log and has no right to CREATE in its schema")
+    }));
     Ok(advice)
 }
 

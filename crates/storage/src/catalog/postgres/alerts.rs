@@ -179,11 +179,11 @@ impl AlertStore for PostgresCatalog {
         conditions.add("state = $$", filter.state.map(AlertState::as_str))?;
         conditions.add_range("created_at", filter.from, filter.to)?;
         self.pool
-            .run(Access::Read, move |c| {
+            .run_list(move |c| {
                 Box::pin(async move {
                     let total = conditions.count(c, "alerts").await?;
                     let rows = conditions.page(c, ("alerts", COLUMNS, "created_at"), page).await?;
-                    Ok(Page { rows: rows.iter().map(record_of).collect::<StorageResult<_>>()?, total })
+                    Ok(Page { rows: rows.iter().map(record_of).collect::<StorageResult<_>>()?, total, next: None })
                 })
             })
             .await

@@ -17,6 +17,7 @@ use sqlx::{AssertSqlSafe, Row};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 const EVENT_COLUMNS: &str = "id, event_id, event_timestamp, hostname, matched_rule_id::int8, handling_decision, \
                              forwarded_to_moog, raw_message";
@@ -43,9 +44,9 @@ impl AuditStore for PostgresCatalog {
             id => conditions.add("event_id = $$", id.map(|id| Key(id.to_u128())))?,
         }
         conditions.add_range("event_timestamp", filter.from, filter.to)?;
-        let org = org.clone();
+        let (org, after) = (org.clone(), filter.after);
         self.pool
-            .run(Access::Read, move |c| {
+            .run_list(move |c| {
                 Box::pin(async move {
                     let total = if conditions.unfiltered {
                         counted(c, &org).await?
@@ -53,8 +54,8 @@ impl AuditStore for PostgresCatalog {
                         conditions.count(c, "event_audit_log").await?
                     };
                     let table = ("event_audit_log", EVENT_COLUMNS, "event_timestamp");
-                    let rows = conditions.page(c, table, page).await?;
-                    Ok(Page { rows: rows.iter().map(audit_row_of).collect::<sqlx::Result<_>>()?, total })
+                    let (rows, next) = conditions.page_after(c, table, page, after).await?;
+                    Ok(Page { rows: rows.iter().map(audit_row_of).collect::<sqlx::Result<_>>()?, total, next })
                 })
             })
             .await
@@ -73,12 +74,14 @@ impl AuditStore for PostgresCatalog {
         conditions.add("table_name = $$", filter.table_name.as_deref().map(no_nul))?;
         conditions.add("record_id = $$", filter.record_id)?;
         conditions.add_range("changed_at", filter.from, filter.to)?;
+        let after = filter.after;
         self.pool
-            .run(Access::Read, move |c| {
+            .run_list(move |c| {
                 Box::pin(async move {
                     let total = conditions.count(c, "config_audit_log").await?;
-                    let rows = conditions.page(c, ("config_audit_log", CHANGE_COLUMNS, "changed_at"), page).await?;
-                    Ok(Page { rows: rows.iter().map(change_of).collect::<sqlx::Result<_>>()?, total })
+                    let table = ("config_audit_log", CHANGE_COLUMNS, "changed_at");
+                    let (rows, next) = conditions.page_after(c, table, page, after).await?;
+                    Ok(Page { rows: rows.iter().map(change_of).collect::<sqlx::Result<_>>()?, total, next })
                 })
             })
             .await
@@ -93,7 +96,7 @@ impl AuditStore for PostgresCatalog {
                     let by = Actor {
                         name: change.changed_by,
                         reason: change.reason,
-                        correlation_id: change.correlation_id,
+                        correlation_id: change.correlation_id.unwrap_or_default(),
                         at: change.changed_at,
                     };
                     let row = Change {
@@ -116,7 +119,7 @@ impl AuditStore for PostgresCatalog {
             .pool
             .run(Access::Write, move |c| {
                 Box::pin(async move {
-                    let events = take_events(c, events_before, limit, false).await?;
+                    let events = archive_events(c, events_before, limit).await?;
                     let alerts = sqlx::query(
                         "DELETE FROM alerts WHERE id IN \
                          (SELECT id FROM alerts WHERE id < $1 AND state <> $2 ORDER BY id LIMIT $3)",
@@ -149,7 +152,7 @@ impl AuditStore for PostgresCatalog {
 
     async fn archive(&self, before: Timestamp, limit: u64) -> StorageResult<u64> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.pool.run(Access::Write, move |c| Box::pin(async move { take_events(c, before, limit, true).await })).await
+        self.pool.run(Access::Write, move |c| Box::pin(async move { archive_events(c, before, limit).await })).await
     }
 
     async fn purge_archive(&self, before: Timestamp, limit: u64) -> StorageResult<u64> {
@@ -169,13 +172,11 @@ impl AuditStore for PostgresCatalog {
     }
 }
 
-async fn take_events(c: &mut PgConnection, before: Timestamp, limit: i64, keep: bool) -> StorageResult<u64> {
-    let taken: i64 = sqlx::query_scalar("SELECT muttd_take_events($1, $2, $3)")
-        .bind(Time(before))
-        .bind(limit)
-        .bind(keep)
-        .fetch_one(c)
-        .await?;
+/// The only way out of the log: what another program wrote a moment ago with the timestamp of a wrong
+/// clock is never deleted unarchived.
+async fn archive_events(c: &mut PgConnection, before: Timestamp, limit: i64) -> StorageResult<u64> {
+    let taken: i64 =
+        sqlx::query_scalar("SELECT muttd_archive_events($1, $2)").bind(Time(before)).bind(limit).fetch_one(c).await?;
     Ok(u64::try_from(taken).unwrap_or(0))
 }
 
@@ -264,6 +265,7 @@ fn audit_row_of(row: &PgRow) -> sqlx::Result<AuditRow> {
     };
     Ok(AuditRow {
         id,
+        has_raw: raw.is_some(),
         entry: AuditEntry {
             event_id: event_id.map_or_else(foreign, Key::event),
             event_timestamp,
@@ -289,7 +291,7 @@ fn change_of(row: &PgRow) -> sqlx::Result<ConfigChange> {
         old_values: json(6)?,
         new_values: json(7)?,
         reason: row.try_get(8)?,
-        correlation_id: row.try_get::<Option<String>, _>(9)?.unwrap_or_default(),
+        correlation_id: row.try_get(9)?,
     })
 }
 
@@ -302,6 +304,19 @@ pub(super) struct Months(Mutex<BTreeSet<i64>>);
 const MONTHS_BACK: i64 = 13;
 const MONTHS_AHEAD: i64 = 3;
 
+/// Longest time to make a partition while somebody waits for it.
+const PARTITION_AT_ONCE_MAX: Duration = Duration::from_secs(10);
+/// Longest time to make one out of what the default partition has caught, a matter of millions of rows.
+const PARTITION_MAX: Duration = Duration::from_secs(1_800);
+
+/// What becomes of rows of a new month that the default partition has caught.
+#[derive(Debug, Clone, Copy)]
+enum Caught {
+    /// They stay, and the month is not made.
+    Stay,
+    Move,
+}
+
 impl PostgresCatalog {
     /// Makes the partitions that these rows want and that are not known to be there. Where it does
     /// not work the default partition takes the rows, and they are moved later.
@@ -313,43 +328,71 @@ impl PostgresCatalog {
         };
         for month in wanted {
             let first_day = format!("{:04}-{:02}-01", month.div_euclid(12), month.rem_euclid(12) + 1);
-            let made = self
-                .pool
-                .run(Access::Write, |c| {
-                    let first_day = first_day.clone();
-                    Box::pin(async move {
-                        sqlx::query("SELECT create_monthly_partition($1::text::date)")
-                            .bind(first_day)
-                            .execute(c)
-                            .await?;
-                        Ok(())
-                    })
-                })
-                .await;
-            if let Err(error) = made {
-                tracing::warn!(%error, first_day, "no partition could be made; the default partition takes its rows");
-            }
+            // Rows that already lie in the default partition would hold up the batch: a chore moves them.
+            self.make_month(&first_day, Caught::Stay).await;
             self.months.0.lock().unwrap_or_else(PoisonError::into_inner).insert(month);
         }
     }
 
+    /// This month's and the next ones' partitions, as far as they are made in a moment: writing needs
+    /// none of them.
+    pub(super) async fn make_months_at_start(&self) {
+        self.make_missing_months(Caught::Stay).await;
+    }
+
     /// This month's and the next ones' partitions, and those of rows that wait in the default one.
-    pub(super) async fn keep_partitions(&self) {
+    /// Every month is a transaction of its own, so that a busy one costs the others nothing.
+    async fn keep_partitions(&self) {
         self.months.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        let kept = self
-            .pool
-            .run(Access::Write, |c| {
-                Box::pin(async move {
-                    let made: i32 = sqlx::query_scalar("SELECT muttd_keep_partitions()").fetch_one(c).await?;
-                    Ok(made)
-                })
+        self.make_missing_months(Caught::Move).await;
+        let counted = self.pool.run_within(PARTITION_MAX, |c| {
+            Box::pin(async move {
+                sqlx::query("SELECT muttd_count_partitions()").execute(c).await?;
+                Ok(())
             })
-            .await;
-        match kept {
-            Ok(0) => {}
-            Ok(made) => tracing::info!(made, "made partitions of event_audit_log"),
+        });
+        if let Err(error) = counted.await {
+            tracing::warn!(%error, "new partitions of event_audit_log could not be counted; trying again later");
+        }
+    }
+
+    async fn make_missing_months(&self, caught: Caught) {
+        let missing = self.pool.run(Access::Read, |c| {
+            Box::pin(async move {
+                let sql = "SELECT m::text FROM muttd_missing_months() m";
+                Ok(sqlx::query_scalar::<_, String>(sql).fetch_all(c).await?)
+            })
+        });
+        match missing.await {
+            Ok(months) => {
+                for first_day in months {
+                    self.make_month(&first_day, caught).await;
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "the partitions of event_audit_log could not be looked after; trying again later");
+            }
+        }
+    }
+
+    async fn make_month(&self, first_day: &str, caught: Caught) {
+        let (longest, may_move) = match caught {
+            Caught::Stay => (PARTITION_AT_ONCE_MAX, false),
+            Caught::Move => (PARTITION_MAX, true),
+        };
+        let day = first_day.to_owned();
+        let made = self.pool.run_within(longest, move |c| {
+            Box::pin(async move {
+                let sql = "SELECT muttd_make_month($1::text::date, $2)";
+                let made: Option<String> = sqlx::query_scalar(sql).bind(day).bind(may_move).fetch_one(c).await?;
+                Ok(made)
+            })
+        });
+        match made.await {
+            Ok(Some(partition)) => tracing::debug!(partition, "a partition of event_audit_log is there"),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, first_day, "no partition could be made; the default partition takes its rows");
             }
         }
     }

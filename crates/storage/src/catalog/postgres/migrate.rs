@@ -1,7 +1,8 @@
 //! Brings the schema up to date, or says in words why not.
 //!
-//! Each step runs once, in its own transaction, by one process at a time (an advisory lock); its
-//! checksum is kept. A schema that is up to date is only read, so a user without the right to
+//! Each step runs once, by one process at a time (an advisory lock); its checksum is kept. All steps
+//! that are due are one transaction: whatever goes wrong, and whenever we are killed, a database is
+//! as it was or adopted. A schema that is up to date is only read, so a user without the right to
 //! change it can work.
 
 use super::pool::Pool;
@@ -20,6 +21,9 @@ const STEPS: [(&str, &str); 6] = [
     ("users", include_str!("../../../migrations/postgres/0005_users.sql")),
     ("alert_indexes", include_str!("../../../migrations/postgres/0006_alert_indexes.sql")),
 ];
+
+/// Who owns and may use what the steps made; runs after them.
+const RIGHTS: &str = include_str!("../../../migrations/postgres/rights.sql");
 
 /// Number of the advisory lock: "muttd" in ASCII.
 const LOCK: i64 = 0x006d_7574_7464;
@@ -107,21 +111,45 @@ async fn apply(c: &mut PgConnection) -> StorageResult<()> {
     let schema = schema.ok_or_else(|| refused("the search_path of the database's user names no schema"))?;
     sqlx::query("SELECT set_config('search_path', quote_ident($1), false)").bind(schema).execute(&mut *c).await?;
     let todo = pending(c).await?; // somebody else may have been first
+    if todo == 0 {
+        return Ok(());
+    }
+    let made = make(c, todo).await;
+    if made.is_err() {
+        let _ = c.execute("ROLLBACK").await;
+    }
+    made
+}
+
+async fn make(c: &mut PgConnection, todo: usize) -> StorageResult<()> {
+    // A query that runs for hours must not make everybody queue behind us.
+    c.execute("BEGIN; SET LOCAL lock_timeout = '60s'").await?;
+    remember(c).await?;
     for (n, (name, sql)) in STEPS.iter().enumerate().skip(STEPS.len() - todo) {
         let version = version_of(n);
-        let step = apply_step(c, version, name, sql).await;
-        if let Err(error) = step {
-            let _ = c.execute("ROLLBACK").await;
-            return Err(explain(version, name, error));
-        }
-        tracing::info!(version, name, "brought the database's schema up to date");
+        apply_step(c, version, name, sql).await.map_err(|error| explain(&format!("step {version} ({name})"), error))?;
     }
+    c.execute(sqlx::raw_sql(RIGHTS)).await.map_err(|error| explain("the last step (rights)", error))?;
+    c.execute("COMMIT").await?;
+    tracing::info!(version = version_of(STEPS.len() - 1), "brought the database's schema up to date");
+    Ok(())
+}
+
+/// What [`RIGHTS`] has to know of the state before: the owner of the tables that are adopted (or
+/// else ours), and what is there.
+async fn remember(c: &mut PgConnection) -> sqlx::Result<()> {
+    c.execute(
+        "SELECT set_config('muttd.owner', coalesce((SELECT r.rolname::text FROM pg_class k \
+             JOIN pg_roles r ON r.oid = k.relowner \
+             WHERE k.oid = coalesce(to_regclass('event_audit_log'), to_regclass('alert_rules'))), current_user), true), \
+         set_config('muttd.before', coalesce((SELECT string_agg(k.oid::text, ',') FROM pg_class k \
+             WHERE k.relnamespace = current_schema()::regnamespace), ''), true)",
+    )
+    .await?;
     Ok(())
 }
 
 async fn apply_step(c: &mut PgConnection, version: i32, name: &str, sql: &'static str) -> sqlx::Result<()> {
-    // A query that runs for hours must not make everybody queue behind us.
-    c.execute("BEGIN; SET LOCAL lock_timeout = '60s'").await?;
     if version == 1 {
         c.execute(
             "CREATE TABLE IF NOT EXISTS muttd_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, \
@@ -136,7 +164,6 @@ async fn apply_step(c: &mut PgConnection, version: i32, name: &str, sql: &'stati
         .bind(checksum_of(sql))
         .execute(&mut *c)
         .await?;
-    c.execute("COMMIT").await?;
     Ok(())
 }
 
@@ -152,19 +179,19 @@ fn refused(text: impl Into<String>) -> StorageError {
     StorageError::new(ErrorKind::Invalid, text)
 }
 
-fn explain(version: i32, name: &str, error: sqlx::Error) -> StorageError {
+fn explain(step: &str, error: sqlx::Error) -> StorageError {
     let code = error.as_database_error().and_then(|e| e.code()).unwrap_or_default().into_owned();
     let said = error.as_database_error().map(|e| e.message().to_owned()).unwrap_or_default();
     match code.as_str() {
         "42501" => refused(format!(
-            "step {version} ({name}) of the database's schema needs the owner of the tables: {said}; start once with \
+            "{step} of the database's schema needs the owner of the tables: {said}; start once with \
              the owner's login, or make this user the owner"
         )),
         "55P03" => StorageError::new(
             ErrorKind::Unavailable,
-            format!("step {version} ({name}) of the database's schema waited too long for a table that others use"),
+            format!("{step} of the database's schema waited too long for a table that others use"),
         ),
         "" => error.into(),
-        _ => refused(format!("step {version} ({name}) of the database's schema failed: {said} (SQLSTATE {code})")),
+        _ => refused(format!("{step} of the database's schema failed: {said} (SQLSTATE {code})")),
     }
 }

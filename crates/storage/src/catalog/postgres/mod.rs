@@ -25,7 +25,7 @@ mod values;
 pub use advice::postgres_advice;
 
 use super::fields::{PAGE_ROWS_MAX, operation_of};
-use super::{Actor, Catalog, PageRequest};
+use super::{Actor, Catalog, Cursor, PageRequest};
 use crate::StorageResult;
 use async_trait::async_trait;
 use audit::Months;
@@ -33,11 +33,11 @@ use model::{OrgId, Timestamp};
 use pool::{Access, Pool};
 use runtime::Credentials;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
-use sqlx::{Arguments, AssertSqlSafe, Encode, Type};
+use sqlx::{Arguments, AssertSqlSafe, Encode, Row, Type};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
-use values::{Time, fit, jsonb, no_nul};
+use values::{RawTime, Time, fit, jsonb, no_nul};
 
 /// Where the database is and how it is used.
 #[derive(Debug, Clone)]
@@ -95,12 +95,13 @@ pub(super) struct PostgresCatalog {
 }
 
 impl PostgresCatalog {
-    /// Connects, brings the schema up to date and makes the partitions of this and the next months.
+    /// Connects, brings the schema up to date and makes the partitions of this and the next months
+    /// where that takes no time.
     pub async fn open(config: PostgresConfig) -> StorageResult<Self> {
         let pool = Pool::new(config)?;
         migrate::up_to_date(&pool).await?;
         let catalog = Self { pool, months: Months::default(), recorded: AtomicU32::new(0) };
-        catalog.keep_partitions().await;
+        catalog.make_months_at_start().await;
         catalog.pool.warm_up().await?;
         Ok(catalog)
     }
@@ -143,7 +144,7 @@ impl Change<'_> {
         .bind(self.old.as_deref().map(jsonb))
         .bind(self.new.as_deref().map(jsonb))
         .bind(self.by.reason.as_deref().map(no_nul))
-        .bind(fit(&self.by.correlation_id, 36))
+        .bind(Some(fit(&self.by.correlation_id, 36)).filter(|id| !id.is_empty()))
         .execute(c)
         .await?;
         Ok(())
@@ -191,6 +192,32 @@ impl Conditions {
         let sql = format!("SELECT count(*) FROM {table} WHERE {}", self.sql);
         let total: i64 = sqlx::query_scalar_with(AssertSqlSafe(sql), self.values.clone()).fetch_one(c).await?;
         Ok(u64::try_from(total).unwrap_or(0))
+    }
+
+    /// The page of [`Self::page`] that begins at `after`, or else the one with the number; and where the
+    /// next one begins. Keys are numbers.
+    async fn page_after(
+        mut self,
+        c: &mut PgConnection,
+        (table, columns, time): (&str, &str, &str),
+        mut page: PageRequest,
+        after: Option<Cursor>,
+    ) -> StorageResult<(Vec<PgRow>, Option<Cursor>)> {
+        if let Some(after) = after {
+            page.page = 1;
+            let (at, id) = (self.push(RawTime(after.time))?, self.push(after.id)?);
+            // The first condition spares partitions, which the second does not.
+            self.sql.push_str(&format!(" AND {time} <= ${at} AND ({time}, id) < (${at}, ${id})"));
+        }
+        let rows = self.page(c, (table, columns, time), page).await?;
+        let next = match rows.last() {
+            Some(row) if rows.len() as u64 == page.limit.min(PAGE_ROWS_MAX) => {
+                let RawTime(micros) = row.try_get(time)?;
+                Some(Cursor { time: micros, id: row.try_get("id")? })
+            }
+            _ => None,
+        };
+        Ok((rows, next))
     }
 
     /// One page, newest by `time` first, of `columns` of `table`, whose key is (`id`, `time`).

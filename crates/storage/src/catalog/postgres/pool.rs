@@ -6,6 +6,8 @@
 //! * A connection that met an error of its own is closed, never given out again. One that died while
 //!   it lay idle is noticed before the work starts, and replaced without an error.
 //! * A caller that stops waiting takes its connection along: it is closed, and the server rolls back.
+//! * Lists use at most half of the connections: those that wait for a locked table leave room for
+//!   everything else.
 //! * One call uses one connection, for no longer than [`PostgresConfig::statement_timeout`] a
 //!   statement; nothing waits for ever.
 
@@ -45,9 +47,20 @@ pub(super) enum Access {
     Write,
 }
 
+impl Access {
+    fn begin(self) -> &'static str {
+        match self {
+            Self::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            Self::Write => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+        }
+    }
+}
+
 pub(super) struct Pool {
     config: PostgresConfig,
     permits: Semaphore,
+    /// Lists that may run at once.
+    lists: Semaphore,
     shelf: Mutex<Shelf>,
 }
 
@@ -85,7 +98,12 @@ impl Pool {
             ));
         }
         let shelf = Shelf { logins: config.credentials.logins(), generation: 0, idle: Vec::new() };
-        Ok(Self { permits: Semaphore::new(config.pool_max as usize), shelf: Mutex::new(shelf), config })
+        Ok(Self {
+            permits: Semaphore::new(config.pool_max as usize),
+            lists: Semaphore::new((config.pool_max / 2).max(1) as usize),
+            shelf: Mutex::new(shelf),
+            config,
+        })
     }
 
     /// Makes the connections that are kept.
@@ -105,12 +123,36 @@ impl Pool {
     where
         F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send,
     {
-        let begin = match access {
-            Access::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-            Access::Write => "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-        };
-        let mut lease = self.begin(begin).await?;
-        let longest = (self.config.statement_timeout + SLACK) * STATEMENTS_PER_CALL;
+        let lease = self.begin(access.begin()).await?;
+        self.work(lease, (self.config.statement_timeout + SLACK) * STATEMENTS_PER_CALL, work).await
+    }
+
+    /// Runs `work`, which reads one page of a list.
+    pub async fn run_list<T, F>(&self, work: F) -> StorageResult<T>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send,
+    {
+        let busy = || "as many lists are being read as may be at once".to_owned();
+        let _turn = self.permit(&self.lists, busy).await?;
+        self.run(Access::Read, work).await
+    }
+
+    /// The same for writing work whose one statement may take as long as `statement_max`.
+    pub async fn run_within<T, F>(&self, statement_max: Duration, work: F) -> StorageResult<T>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send,
+    {
+        let mut lease = self.begin(Access::Write.begin()).await?;
+        let sql = format!("SET LOCAL statement_timeout = {}", statement_max.as_millis());
+        lease.connection.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
+        self.work(lease, statement_max + SLACK, work).await
+    }
+
+    /// Runs `work` in the transaction that has begun, and ends it.
+    async fn work<T, F>(&self, mut lease: Lease<'_>, longest: Duration, work: F) -> StorageResult<T>
+    where
+        F: for<'c> FnOnce(&'c mut PgConnection) -> Work<'c, T> + Send,
+    {
         let outcome = timeout(longest, async {
             match work(&mut lease.connection).await {
                 Ok(value) => {
@@ -156,13 +198,8 @@ impl Pool {
     }
 
     async fn lease(&self) -> StorageResult<Lease<'_>> {
-        let permit = timeout(self.config.acquire_timeout, self.permits.acquire())
-            .await
-            .map_err(|_| {
-                let text = format!("all {} connections to the database are busy", self.config.pool_max);
-                StorageError::new(ErrorKind::Unavailable, text)
-            })?
-            .map_err(|e| StorageError::with_source(ErrorKind::Internal, "the pool is closed", e))?;
+        let busy = || format!("all {} connections to the database are busy", self.config.pool_max);
+        let permit = self.permit(&self.permits, busy).await?;
         let (found, generation, retired) = self.take_idle();
         for old in retired {
             close(old).await;
@@ -174,6 +211,13 @@ impl Pool {
             .await
             .map_err(|_| StorageError::new(ErrorKind::Unavailable, "the database does not answer"))??;
         Ok(Lease { connection, generation, fresh: true, _permit: permit })
+    }
+
+    async fn permit<'p>(&self, of: &'p Semaphore, busy: impl Fn() -> String) -> StorageResult<SemaphorePermit<'p>> {
+        timeout(self.config.acquire_timeout, of.acquire())
+            .await
+            .map_err(|_| StorageError::new(ErrorKind::Unavailable, busy()))?
+            .map_err(|e| StorageError::with_source(ErrorKind::Internal, "the pool is closed", e))
     }
 
     /// The freshest idle connection, and those that are to be closed.

@@ -21,7 +21,8 @@ const POSTGRES_EPOCH_MICROS: i64 = 946_684_800_000_000;
 const MICROS_MIN: i64 = -62_135_596_800_000_000;
 const MICROS_MAX: i64 = 253_402_300_799_999_999;
 
-/// A `timestamptz`. Times outside the years 1 to 9999 become the nearest end.
+/// A `timestamptz`. Times outside the years 1 to 9999 (of other programs, `infinity` among them) become
+/// the nearest end, both ways.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Time(pub Timestamp);
 
@@ -47,8 +48,33 @@ impl Encode<'_, Postgres> for Time {
 
 impl Decode<'_, Postgres> for Time {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        let bytes: [u8; 8] = binary(&value)?.try_into()?;
-        Ok(Self(Timestamp::from_micros(i64::from_be_bytes(bytes).saturating_add(POSTGRES_EPOCH_MICROS))))
+        let RawTime(micros) = RawTime::decode(value)?;
+        let micros = micros.saturating_add(POSTGRES_EPOCH_MICROS).clamp(MICROS_MIN, MICROS_MAX);
+        Ok(Self(Timestamp::from_micros(micros)))
+    }
+}
+
+/// A `timestamptz` as it lies in the database: microseconds since 2000, the ends of the numbers are
+/// infinite. What a cursor keeps, so that no row is met twice.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RawTime(pub i64);
+
+impl Type<Postgres> for RawTime {
+    fn type_info() -> PgTypeInfo {
+        TIMESTAMPTZ
+    }
+}
+
+impl Encode<'_, Postgres> for RawTime {
+    fn encode_by_ref(&self, buf: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buf.extend_from_slice(&self.0.to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl Decode<'_, Postgres> for RawTime {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        Ok(Self(i64::from_be_bytes(binary(&value)?.try_into()?)))
     }
 }
 

@@ -114,7 +114,7 @@ impl AlertStore for SqliteCatalog {
                 let total = conditions.count(c, "alerts")?;
                 let rows = conditions.page(c, ("alerts", COLUMNS, "created_at"), page, AlertRow::of)?;
                 let rows = rows.into_iter().map(AlertRow::record).collect::<StorageResult<_>>()?;
-                Ok(Page { rows, total })
+                Ok(Page { rows, total, next: None })
             })
             .await
     }

@@ -1,6 +1,6 @@
 //! The two audit logs and their retention.
 
-use super::{Conditions, Key, SqliteCatalog};
+use super::{Conditions, Key, SqliteCatalog, next_of, page_at};
 use crate::StorageResult;
 use crate::catalog::fields::{check_operation, first_id_at, like_substring};
 use crate::catalog::{
@@ -25,14 +25,17 @@ impl AuditStore for SqliteCatalog {
         conditions.add("matched_rule_id = ?", filter.rule_id);
         conditions.add("event_id = ?", filter.event_id.map(|id| Key::blob(id.to_u128())));
         conditions.add_range("event_timestamp", filter.from, filter.to);
-        let org = org.clone();
+        let (org, after) = (org.clone(), filter.after);
+        let page = page_at(page, after);
         self.database
             .read(move |c| {
                 let unfiltered = conditions.values.len() == 1;
                 let total = if unfiltered { counted(c, &org)? } else { conditions.count(c, "event_audit_log")? };
+                conditions.begin_after("event_timestamp", after);
                 let rows =
                     conditions.page(c, ("event_audit_log", EVENT_COLUMNS, "event_timestamp"), page, audit_row_of)?;
-                Ok(Page { rows, total })
+                let next = next_of(&rows, page, |row| (row.entry.event_timestamp, row.id));
+                Ok(Page { rows, total, next })
             })
             .await
     }
@@ -49,11 +52,15 @@ impl AuditStore for SqliteCatalog {
         conditions.add("table_name = ?", filter.table_name.clone());
         conditions.add("record_id = ?", filter.record_id);
         conditions.add_range("changed_at", filter.from, filter.to);
+        let after = filter.after;
+        let page = page_at(page, after);
         self.database
             .read(move |c| {
                 let total = conditions.count(c, "config_audit_log")?;
+                conditions.begin_after("changed_at", after);
                 let rows = conditions.page(c, ("config_audit_log", CHANGE_COLUMNS, "changed_at"), page, change_of)?;
-                Ok(Page { rows, total })
+                let next = next_of(&rows, page, |change| (change.changed_at, change.id));
+                Ok(Page { rows, total, next })
             })
             .await
     }
@@ -76,7 +83,7 @@ impl AuditStore for SqliteCatalog {
                         change.old_values,
                         change.new_values,
                         change.reason,
-                        change.correlation_id,
+                        change.correlation_id.unwrap_or_default(),
                     ],
                 )?;
                 Ok(())
@@ -178,6 +185,7 @@ fn audit_row_of(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
     let raw: Option<String> = row.get(7)?;
     Ok(AuditRow {
         id: row.get(0)?,
+        has_raw: raw.is_some(),
         entry: AuditEntry {
             event_id: row.get::<_, Key>(1)?.event(),
             event_timestamp: Timestamp::from_micros(row.get(2)?),
@@ -201,6 +209,6 @@ fn change_of(row: &Row<'_>) -> rusqlite::Result<ConfigChange> {
         old_values: row.get(6)?,
         new_values: row.get(7)?,
         reason: row.get(8)?,
-        correlation_id: row.get(9)?,
+        correlation_id: Some(row.get(9)?),
     })
 }

@@ -10,7 +10,7 @@ mod rules;
 mod users;
 
 use super::fields::{PAGE_ROWS_MAX, operation_of};
-use super::{Actor, Catalog, PageRequest};
+use super::{Actor, Catalog, Cursor, PageRequest};
 use crate::StorageResult;
 use crate::sqlite::{Database, Durability, Tuning};
 use async_trait::async_trait;
@@ -117,6 +117,13 @@ impl Conditions {
         let total: i64 = statement.query_row(rusqlite::params_from_iter(&self.values), |row| row.get(0))?;
         Ok(u64::try_from(total).unwrap_or(0))
     }
+    /// Only what comes after that place in a list by `time`.
+    fn begin_after(&mut self, time: &str, after: Option<Cursor>) {
+        if let Some(Cursor { time: micros, id }) = after {
+            self.add(&format!("({time}, rowid) < (?, ?)"), Some(micros));
+            self.values.push(Value::Integer(id));
+        }
+    }
     /// One page, newest by `time` first, of `columns` of `table` with the row id `rowid`.
     fn page<T>(
         self,
@@ -139,6 +146,17 @@ impl Conditions {
         let rows = statement.query_map(rusqlite::params_from_iter(values), read)?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
+}
+
+/// The page that begins where a cursor says, or the one with the number.
+fn page_at(page: PageRequest, after: Option<Cursor>) -> PageRequest {
+    PageRequest { page: if after.is_some() { 1 } else { page.page }, ..page }
+}
+
+/// Where the page after this one begins, when this one is full.
+fn next_of<T>(rows: &[T], page: PageRequest, place: impl Fn(&T) -> (Timestamp, i64)) -> Option<Cursor> {
+    let (time, id) = place(rows.last()?);
+    (rows.len() as u64 == page.limit.min(PAGE_ROWS_MAX)).then_some(Cursor { time: time.micros(), id })
 }
 
 /// An id as its 16 bytes.
@@ -184,6 +202,8 @@ mod tests {
                     "SELECT count(*) FROM event_audit_log WHERE org = ? AND hostname = ? AND event_timestamp >= ?",
                     "SELECT rowid FROM alerts WHERE org = ? ORDER BY created_at DESC, rowid DESC",
                     "SELECT rowid FROM alerts WHERE org = ? AND state = ? ORDER BY created_at DESC, rowid DESC",
+                    "SELECT rowid FROM event_audit_log WHERE org = ? AND (event_timestamp, rowid) < (?, ?) \
+                     ORDER BY event_timestamp DESC, rowid DESC",
                     "SELECT rowid FROM config_audit_log WHERE org = ? ORDER BY changed_at DESC, rowid DESC",
                 ] {
                     let mut explain = c.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
