@@ -150,12 +150,14 @@ check_binary() {
   say "binary: $(cat "$STAGE/version"), sha256 $(sha256sum "$STAGE/muttd" | cut -d' ' -f1)"
 }
 
-# Values that were never meant to be used. Names only are shown.
+# Values that were never meant to be used. Names only are shown. `secret` and `password` are bad secrets and good
+# names: Vault's usual mount is called `secret`.
 check_placeholders() {
-  local bad
-  bad=$(grep -E '^[[:space:]]*[A-Za-z_]+=' "$1" |
-    grep -iE '=["'\'']?(changeme|change_me|secret|password|dev-key-please-change|your[-_].*|<.*>)["'\'']?[[:space:]]*$|example\.(com|org|net)' |
-    cut -d= -f1 | tr -d ' ' | paste -sd' ' || true)
+  local bad quote="[\"']?" name='^[[:space:]]*[A-Za-z0-9_]+='
+  bad=$({
+    grep -iE "$name$quote(changeme|change_me|dev-key-please-change|your[-_].*|<.*>)${quote}[[:space:]]*\$|$name.*example\.(com|org|net)" "$1"
+    grep -iE "^[[:space:]]*[A-Za-z0-9_]*(PASS|PASSWORD|KEY|TOKEN|SECRET)(_CURRENT|_NEXT)?=$quote(secret|password)${quote}[[:space:]]*\$" "$1"
+  } | cut -d= -f1 | tr -d ' \t' | paste -sd' ' || true)
   [ -z "$bad" ] || refuse "$2 still has placeholders or default secrets in: $bad"
 }
 
@@ -681,6 +683,8 @@ uninstall_all() {
 
 # ---------------------------------------------------------------- main
 
+# Sourced, by tests of the functions above.
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 case $COMMAND in
   install|upgrade|rollback|status|uninstall) ;;
   -h|--help|help) usage; exit 0 ;;
