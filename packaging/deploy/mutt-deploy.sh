@@ -6,7 +6,8 @@
 # removed only by `uninstall --purge`; no secret is printed or logged.
 #
 # Exit codes: 0 done, 1 failed and rolled back, 2 refused before anything was changed, 3 the rollback itself
-# had problems (they are listed).
+# had problems (they are listed). A connection that breaks, an output that nobody reads and a full disk under the
+# log are failures like others: a rollback needs neither.
 set -Eeuo pipefail
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umask 077
@@ -18,6 +19,8 @@ readonly KEEP=/var/lib/mutt-deploy
 # In the order in which they are started: the door for events last.
 readonly SERVICES=(remediation webui moog-forwarder alerter ingestor)
 readonly ENV_FILE=/etc/mutt/mutt.env
+# What uninstall leaves of /etc/mutt.
+readonly UNINSTALLED=/var/lib/mutt/uninstalled-etc
 readonly HEALTH_SECONDS=${MUTT_DEPLOY_HEALTH_SECONDS:-60}
 
 # What this script may change. Trees first, single files after.
@@ -43,8 +46,10 @@ Options
   --sha256 HEX      its checksum [default: from FILE.sha256]
   --unverified      take a binary without a checksum
   --unattended      ask nothing
+  --yes             with rollback: also where MUTT was not installed before
   --config FILE     settings for a new mutt.env (NAME=value lines, as in mutt.env)
   --topology KIND   services: five services over Redis and PostgreSQL; single: one process, embedded stores
+  --abandon-embedded  go from single to services although the embedded stores hold data: it is left behind
   --no-start        install only
   --no-firewall     leave the firewall alone
   --purge           with uninstall: data, logs and the user too
@@ -52,12 +57,20 @@ USAGE
 }
 
 LOG=/var/log/mutt-deploy.log
-say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*" | tee -a "$LOG"; }
+# Never fails: saying something is no reason to leave a host half changed.
+say() {
+  local line
+  line="$(date -u +%FT%TZ) $*" || true
+  { printf '%s\n' "$line"; } 2>/dev/null || true
+  { printf '%s\n' "$line" >>"$LOG"; } 2>/dev/null || true
+}
+# Lines of standard input, indented.
+show() { local line; while IFS= read -r line || [ -n "$line" ]; do say "  $line"; done; }
 note() { say "note: $*"; }
 refuse() { say "refused: $*" >&2; exit 2; }
 
 COMMAND=${1:-}; [ $# -gt 0 ] && shift
-BINARY=$HERE/muttd SHA256="" VERIFY=1 UNATTENDED=0 CONFIG="" TOPOLOGY="" START=1 FIREWALL=1 PURGE=0
+BINARY=$HERE/muttd SHA256="" VERIFY=1 UNATTENDED=0 CONFIG="" TOPOLOGY="" START=1 FIREWALL=1 PURGE=0 YES=0 ABANDON=0
 while [ $# -gt 0 ]; do
   case $1 in
     --binary) BINARY=${2:?--binary needs a file}; shift ;;
@@ -69,16 +82,58 @@ while [ $# -gt 0 ]; do
     --no-start) START=0 ;;
     --no-firewall) FIREWALL=0 ;;
     --purge) PURGE=1 ;;
+    --yes) YES=1 ;;
+    --abandon-embedded) ABANDON=1 ;;
     *) usage >&2; exit 2 ;;
   esac
   shift
 done
 
-STAGE=""
-cleanup() { [ -z "$STAGE" ] || rm -rf -- "$STAGE"; }
-trap cleanup EXIT
+STAGE="" SNAPSHOT="" CHANGING=0 TOUCHED=0
+# Whatever ends this script: what was begun is finished or undone.
+ended() {
+  local code=$?
+  trap '' HUP INT TERM PIPE
+  trap - ERR EXIT
+  set +e
+  [ "$CHANGING" = 0 ] || go_back "$code"
+  # Nothing was changed: what was kept for the way back is not needed.
+  if [ "$TOUCHED" = 0 ]; then
+    [ -z "$SNAPSHOT" ] || rm -rf -- "$SNAPSHOT" "$KEEP/changing"
+    rmdir "$KEEP" 2>/dev/null
+    case $code in 0|2) ;; *) say "refused: nothing was changed"; code=2 ;; esac
+  fi
+  [ -z "$STAGE" ] || rm -rf -- "$STAGE"
+  exit "$code"
+}
+trap ended EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+# A reader that goes away, as in `… | head`.
+trap '' PIPE
 
 # ---------------------------------------------------------------- reading settings
+
+# quoted VALUE: as a value of systemd's EnvironmentFile, which takes quotes and backslashes for its own.
+quoted() {
+  local value=$1
+  if [[ $value =~ ^[A-Za-z0-9_./:,@%+=-]*$ ]]; then printf '%s' "$value"; return; fi
+  value=${value//\\/\\\\}; value=${value//\"/\\\"}; value=${value//\$/\\\$}; value=${value//\`/\\\`}
+  printf '"%s"' "$value"
+}
+
+# unquoted TEXT: what systemd makes of a value of one line.
+# shellcheck disable=SC2016  # nothing is to expand
+unquoted() {
+  local value=$1
+  value=${value#"${value%%[![:space:]]*}"}; value=${value%"${value##*[![:space:]]}"}
+  case $value in
+    \"*\") value=${value#\"}; printf '%s' "${value%\"}" | sed 's/\\\(["\\`$]\)/\1/g' ;;
+    "'"*"'") value=${value#\'}; printf '%s' "${value%\'}" ;;
+    *) printf '%s' "$value" | sed 's/\\\(.\)/\1/g' ;;
+  esac
+}
 
 # env_value FILE NAME…: the value of the first of these variables that is set, without quotes.
 env_value() {
@@ -86,34 +141,63 @@ env_value() {
   [ -f "$file" ] || return 0
   for name in "$@"; do
     value=$(sed -n "s/^[[:space:]]*$name=//p" "$file" | tail -n 1)
-    value=${value%$'\r'}; value=${value#[\"\']}; value=${value%[\"\']}
+    value=$(unquoted "$value")
     if [ -n "$value" ]; then printf '%s' "$value"; return 0; fi
   done
 }
 
-# health_port SERVICE FILE
-health_port() {
-  local port
-  case $1 in
-    ingestor) port=$(env_value "$2" SERVER_PORT_INGESTOR INGESTOR_PORT); echo "${port:-8080}" ;;
-    alerter) port=$(env_value "$2" HEALTH_PORT_ALERTER ALERTER_HEALTH_PORT SERVER_PORT_ALERTER); echo "${port:-8082}" ;;
-    moog-forwarder) port=$(env_value "$2" HEALTH_PORT_MOOG MOOG_FORWARDER_HEALTH_PORT SERVER_PORT_MOOG_HEALTH); echo "${port:-8084}" ;;
-    webui) port=$(env_value "$2" SERVER_PORT_WEBUI WEBUI_PORT); echo "${port:-8090}" ;;
-    remediation) port=$(env_value "$2" HEALTH_PORT_REMEDIATION); echo "${port:-8087}" ;;
-  esac
+# read_listens MUTTD TOML FILE: keeps what will be listened on (protocol, address, setting), as muttd reads it.
+read_listens() {
+  timeout 60 "$1" check-config --listens --config "$2" --env-file "$3" >"$STAGE/listens" 2>/dev/null </dev/null || : >"$STAGE/listens"
 }
 
-# all_ports FILE: every port that the services will listen on.
+# health_place SERVICE: where on this host it is asked for its health; nothing where it has no such listener.
+health_place() {
+  local setting address
+  case $1 in
+    ingestor) setting=ingest.http.listen ;;
+    alerter|alerter@*) setting=alerter.health_listen ;;
+    moog-forwarder) setting=forwarder.health_listen ;;
+    webui) setting=webui.listen ;;
+    remediation) setting=remediation.health_listen ;;
+  esac
+  address=$(awk -v s="$setting" '$1 == "tcp" && $3 == s { print $2; exit }' "$STAGE/listens")
+  case $address in
+    0.0.0.0:*) address=127.0.0.1:${address##*:} ;;
+    "[::]:"*) address="[::1]:${address##*:}" ;;
+  esac
+  # As its unit sets it.
+  case $address:$1 in ?*:alerter@*) address=${address%:*}:812${1#alerter@} ;; esac
+  echo "$address"
+}
+
+# all_ports: protocol and port of everything that the services will listen on.
 all_ports() {
-  local service port
-  for service in "${SERVICES[@]}"; do health_port "$service" "$1"; done
-  port=$(env_value "$1" METRICS_PORT_ALERTER ALERTER_METRICS_PORT SERVER_PORT_ALERTER_METRICS); echo "${port:-8081}"
-  port=$(env_value "$1" METRICS_PORT_MOOG MOOG_FORWARDER_METRICS_PORT SERVER_PORT_MOOG_METRICS); echo "${port:-8083}"
-  port=$(env_value "$1" METRICS_PORT_REMEDIATION); echo "${port:-8086}"
+  local unit
+  awk '{ sub(/.*:/, "", $2); print $1, $2 }' "$STAGE/listens" | sort -u
+  [ "$TOPOLOGY" = services ] || return 0
+  while read -r unit; do printf 'tcp %s\n' "811${unit#mutt-alerter@}" "812${unit#mutt-alerter@}"; done < <(instances)
 }
 
 unit_names() { if [ "$TOPOLOGY" = single ]; then echo muttd; else printf 'mutt-%s\n' "${SERVICES[@]}"; fi; }
-all_unit_names() { printf 'mutt-%s\n' "${SERVICES[@]}"; echo muttd; }
+all_unit_names() { printf 'mutt-%s\n' "${SERVICES[@]}"; echo muttd; instances; }
+
+# Further alerters, ours or the original's, that run or are enabled: mutt-alerter@1 …
+instances() {
+  {
+    find /etc/systemd/system -path '*.wants/mutt-alerter@?*.service' -printf '%f\n' 2>/dev/null
+    systemctl list-units --all --plain --no-legend 'mutt-alerter@*.service' 2>/dev/null | awk '$3 != "inactive" { print $1 }'
+  } | sed -n 's/^\(mutt-alerter@..*\)\.service$/\1/p' | sort -u
+}
+
+# What is started and asked for its health, in order; instances as alerter@1 …
+service_names() {
+  local service
+  for service in "${SERVICES[@]}"; do
+    echo "$service"
+    if [ "$service" = alerter ] && [ "$TOPOLOGY" = services ]; then instances | sed 's/^mutt-//'; fi
+  done
+}
 
 # ---------------------------------------------------------------- checks that change nothing
 
@@ -146,16 +230,18 @@ check_binary() {
     [ "$(sha256sum "$BINARY" | cut -d' ' -f1)" = "${SHA256,,}" ] || refuse "the checksum of $BINARY is wrong"
   fi
   install -m 0755 "$BINARY" "$STAGE/muttd"
-  "$STAGE/muttd" --version >"$STAGE/version" 2>&1 || refuse "$BINARY does not run here: $(head -c 300 "$STAGE/version")"
+  timeout 20 "$STAGE/muttd" --version >"$STAGE/version" 2>&1 </dev/null || refuse "$BINARY does not run here: $(head -c 300 "$STAGE/version")"
   say "binary: $(cat "$STAGE/version"), sha256 $(sha256sum "$STAGE/muttd" | cut -d' ' -f1)"
 }
 
-# Values that were never meant to be used. Names only are shown.
+# Values that were never meant to be used. Names only are shown. `secret` and `password` are bad secrets and good
+# names: Vault's usual mount is called `secret`.
 check_placeholders() {
-  local bad
-  bad=$(grep -E '^[[:space:]]*[A-Za-z_]+=' "$1" |
-    grep -iE '=["'\'']?(changeme|change_me|secret|password|dev-key-please-change|your[-_].*|<.*>)["'\'']?[[:space:]]*$|example\.(com|org|net)' |
-    cut -d= -f1 | tr -d ' ' | paste -sd' ' || true)
+  local bad quote="[\"']?" name='^[[:space:]]*[A-Za-z0-9_]+='
+  bad=$({
+    grep -iE "$name$quote(changeme|change_me|dev-key-please-change|your[-_].*|<.*>)${quote}[[:space:]]*\$|$name.*example\.(com|org|net)" "$1"
+    grep -iE "^[[:space:]]*[A-Za-z0-9_]*(PASS|PASSWORD|KEY|TOKEN|SECRET)(_CURRENT|_NEXT)?=$quote(secret|password)${quote}[[:space:]]*\$" "$1"
+  } | cut -d= -f1 | tr -d ' \t' | paste -sd' ' || true)
   [ -z "$bad" ] || refuse "$2 still has placeholders or default secrets in: $bad"
 }
 
@@ -194,22 +280,44 @@ check_stores() {
   address=$(env_value "$file" VAULT_ADDR)
   if [ -n "$address" ]; then
     host=${address#*://}; host=${host%%/*}
-    port=${host##*:}; [ "$port" != "$host" ] || port=8200
-    probe Vault "${host%:*}" "$port"
+    # As muttd reads it.
+    case $address in http://*) port=80 ;; *) port=443 ;; esac
+    if [[ $host =~ :([0-9]+)$ ]]; then port=${BASH_REMATCH[1]}; host=${host%:*}; fi
+    host=${host#[}; probe Vault "${host%]}" "$port"
   fi
 }
 
 # A port may be held by the services that are replaced, by nobody else.
 check_ports() {
-  local port pids pid
-  while read -r port; do
-    if ! [[ $port =~ ^[0-9]{1,5}$ ]] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then refuse "'$port' is not a port"; fi
-    pids=$(ss -ltnpH "sport = :$port" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u || true)
+  local protocol port pids pid
+  while read -r protocol port; do
+    pids=$(ss "-ln${protocol:0:1}pH" "sport = :$port" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u || true)
     for pid in $pids; do
       grep -qE '/mutt(d|-[a-z-]+(@[^/]*)?)\.service' "/proc/$pid/cgroup" 2>/dev/null ||
-        refuse "port $port is taken by process $pid ($(cat "/proc/$pid/comm" 2>/dev/null))"
+        refuse "port $port/$protocol is taken by process $pid ($(cat "/proc/$pid/comm" 2>/dev/null))"
     done
-  done < <(all_ports "$1")
+  done < <(all_ports)
+}
+
+# What one process keeps in embedded stores, five services over Redis and PostgreSQL never look at.
+check_embedded() {
+  local installed=""
+  [ ! -f "$KEEP/topology" ] || installed=$(cat "$KEEP/topology")
+  if [ "$TOPOLOGY" != services ] || [ "$installed" = services ] || [ ! -f /var/lib/mutt/catalog.db ]; then return 0; fi
+  if [ "$ABANDON" = 1 ]; then note "what is in the embedded stores in /var/lib/mutt is left behind, as --abandon-embedded says"; return 0; fi
+  say "/var/lib/mutt holds the stores of a single process: rules, hosts, users and alerts (catalog.db), events and queues"
+  # Through the running server only: root must not make files among mutt's.
+  if systemctl is-active --quiet muttd.service; then timeout 60 "$STAGE/muttd" queue ls --config "$STAGE/muttd.toml" --env-file "$STAGE/mutt.env" --data-dir /var/lib/mutt </dev/null 2>&1 | show || true; fi
+  refuse "the five services would not see any of it. Carry it over first (docs/operations-install.md, From one shape to the other), then say --abandon-embedded"
+}
+
+# Our instances take their ports from their number.
+check_instances() {
+  local unit
+  [ "$TOPOLOGY" = services ] || return 0
+  while read -r unit; do
+    [[ $unit =~ ^mutt-alerter@[1-9]$ ]] || refuse "$unit: muttd's further alerters are mutt-alerter@1 to @9; disable and stop it first"
+  done < <(instances)
 }
 
 # check-config with exactly the environment that systemd will give.
@@ -217,10 +325,11 @@ check_settings() {
   local file=$1 toml=$2 out=$STAGE/check-config
   if ! systemd-run --quiet --pipe --wait --collect -p EnvironmentFile="$file" \
     "$STAGE/muttd" check-config --config "$toml" --data-dir /var/lib/mutt >"$out" 2>&1 </dev/null; then
-    sed 's/^/  /' "$out" | tee -a "$LOG" >&2
+    show <"$out" >&2
     refuse "muttd does not accept this configuration"
   fi
-  sed 's/^/  /' "$out" | tee -a "$LOG"
+  show <"$out"
+  read_listens "$STAGE/muttd" "$toml" "$file"
 }
 
 # Where an original's settings mean something else with muttd.
@@ -255,14 +364,14 @@ ask() {
   else
     answer=$default
   fi
-  [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$answer" >>"$STAGE/mutt.env"
+  [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$(quoted "$answer")" >>"$STAGE/mutt.env"
 }
 
 ask_secret() {
   local variable=$1 question=$2 answer
   [ "$UNATTENDED" = 0 ] && [ -z "$(env_value "$STAGE/mutt.env" "$variable")" ] || return 0
   read -r -s -p "$question (empty: none): " answer || refuse "no answer"; echo
-  [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$answer" >>"$STAGE/mutt.env"
+  [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$(quoted "$answer")" >>"$STAGE/mutt.env"
 }
 
 # muttd's default is TLS; on this host a store has none, usually.
@@ -270,6 +379,7 @@ tls_default() { case $1 in localhost|127.*|::1|/*) echo false ;; *) echo true ;;
 
 new_key() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n'; }
 
+NEW_KEYS=""
 # The mutt.env that will be in force, staged: what is there already, else what --config and answers say.
 prepare_settings() {
   local from=""
@@ -279,6 +389,10 @@ prepare_settings() {
     say "taking over $from as it is"
     cp -p -- "$from" "$STAGE/mutt.env"
     takeover_notes "$STAGE/mutt.env"
+  elif [ -z "$CONFIG" ] && [ -s "$UNINSTALLED/mutt.env" ]; then
+    from=$UNINSTALLED/mutt.env
+    say "taking over the settings of the installation before, $from"
+    cp -p -- "$from" "$STAGE/mutt.env"
   else
     printf '# MUTT: settings and secrets. Mode 0600. Documented in docs/configuration.md.\n' >"$STAGE/mutt.env"
     if [ -n "$CONFIG" ]; then
@@ -309,16 +423,18 @@ prepare_settings() {
     [ -z "$(env_value "$STAGE/mutt.env" MOOG_WEBHOOK_URL)" ] || ask_secret MOOG_API_KEY "Moogsoft key"
     ask LOG_LEVEL "Log level" INFO
     if [ -z "$(env_value "$STAGE/mutt.env" VAULT_ADDR)" ]; then
-      local key
+      local key value
       for key in INGEST_API_KEY WEBUI_API_KEY; do
         if [ -z "$(env_value "$STAGE/mutt.env" "$key")" ]; then
-          printf '%s=%s\n' "$key" "$(new_key)" >>"$STAGE/mutt.env"
-          say "made a new $key; it is in $ENV_FILE"
+          value=$(env_value "$UNINSTALLED/mutt.env" "$key")
+          if [ -z "$value" ]; then value=$(new_key); NEW_KEYS="$NEW_KEYS $key"; else say "the $key of the installation before is kept"; fi
+          printf '%s=%s\n' "$key" "$(quoted "$value")" >>"$STAGE/mutt.env"
         fi
       done
     fi
   fi
   if [ -s /etc/mutt/muttd.toml ]; then cp -p /etc/mutt/muttd.toml "$STAGE/muttd.toml"
+  elif [ "$from" = "$UNINSTALLED/mutt.env" ] && [ -s "$UNINSTALLED/muttd.toml" ]; then cp -p "$UNINSTALLED/muttd.toml" "$STAGE/muttd.toml"
   else cp "$PACKAGING/config/muttd.toml" "$STAGE/muttd.toml"; fi
 }
 
@@ -335,7 +451,9 @@ choose_topology() {
 
 # ---------------------------------------------------------------- the state before, and going back to it
 
-SNAPSHOT=""
+# Whether muttd is in the state that DIR holds.
+holds_muttd() { ! grep -qx /opt/mutt/bin/muttd "$1/absent" 2>/dev/null; }
+
 snapshot() {
   install -d -m 0700 "$KEEP"
   SNAPSHOT=$(mktemp -d "$KEEP/before.XXXXXX")
@@ -357,11 +475,27 @@ snapshot() {
   done < <(all_unit_names)
   echo "mutt.target $(systemctl is-enabled mutt.target 2>/dev/null || true) -" >>"$SNAPSHOT/units"
   if id mutt >/dev/null 2>&1; then : >"$SNAPSHOT/user"; fi
+  if [ -f "$KEEP/topology" ]; then cp "$KEEP/topology" "$SNAPSHOT/topology"; fi
+  # What it is, in words, for `rollback`.
+  {
+    date -u +%FT%TZ
+    if [ -x /opt/mutt/bin/muttd ]; then timeout 10 /opt/mutt/bin/muttd --version </dev/null 2>/dev/null || echo "a muttd that does not run"
+    elif [ -n "$(awk '$3 == "active"' "$SNAPSHOT/units")" ]; then echo "the original"
+    else echo "no MUTT"; fi
+  } | paste -sd' ' >"$SNAPSHOT/what"
   sync -f "$SNAPSHOT"
+  # From here to the end of the change: an interrupted run finds its way back by this.
+  echo "$SNAPSHOT" >"$KEEP/changing.new"; mv -f "$KEEP/changing.new" "$KEEP/changing"
+  sync -f "$KEEP"
 }
 
 PROBLEMS=0
-try() { "$@" >>"$LOG" 2>&1 || { say "  problem: $*"; PROBLEMS=$((PROBLEMS + 1)); }; }
+try() {
+  local said code=0
+  said=$("$@" 2>&1) || code=$?
+  [ -z "$said" ] || { printf '%s\n' "$said" >>"$LOG"; } 2>/dev/null || true
+  [ "$code" = 0 ] || { say "  problem: $*"; PROBLEMS=$((PROBLEMS + 1)); }
+}
 
 # restore DIR: the state that DIR holds, whatever there is now.
 restore() {
@@ -370,10 +504,10 @@ restore() {
   while read -r unit; do
     if systemctl cat "$unit.service" >/dev/null 2>&1; then try systemctl disable --now "$unit.service"; fi
     systemctl reset-failed "$unit.service" >/dev/null 2>&1 || true
-  done < <(all_unit_names)
+  done < <({ all_unit_names; sed -n 's/^\(mutt-alerter@[^ ]*\) .*/\1/p' "$from/units"; } | sort -u)
   if systemctl cat mutt.target >/dev/null 2>&1; then try systemctl disable --now mutt.target; fi
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1 && [ -f /etc/firewalld/services/mutt.xml ]; then
-    firewall-cmd --quiet --permanent --remove-service=mutt >>"$LOG" 2>&1 || true
+    firewall-cmd --quiet --permanent --remove-service=mutt >/dev/null 2>&1 || true
   fi
   # Files before the folders they are in.
   if [ -f "$from/absent" ]; then
@@ -395,6 +529,7 @@ restore() {
     try userdel mutt
     if getent group mutt >/dev/null; then try groupdel mutt; fi
   fi
+  if [ -f "$from/topology" ]; then try cp "$from/topology" "$KEEP/topology"; else rm -f "$KEEP/topology"; fi
   try systemctl daemon-reload
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then try firewall-cmd --reload; fi
   while read -r unit enabled active; do
@@ -407,16 +542,20 @@ restore() {
   say "rolled back: files, units and what was enabled and running are as before"
 }
 
-CHANGING=0
-failed() {
-  local code=$? step=${STEP:-?}
-  trap - ERR INT TERM
-  # A failing subshell only ends itself: its caller fails next.
-  if [ "$CHANGING" = 0 ] || [ "$BASHPID" != "$$" ]; then exit "$code"; fi
+# go_back CODE: undoes a change that failed or was interrupted, and ends. Nothing stops it but a kill.
+go_back() {
   CHANGING=0
-  say "step '$step' failed; going back to the state before"
-  if restore "$SNAPSHOT"; then rm -rf -- "$SNAPSHOT"; rmdir "$KEEP" 2>/dev/null || true; exit 1; fi
-  say "the state before is in $SNAPSHOT"
+  case $1 in
+    129|130|143) say "interrupted at step '$STEP'; going back to the state before" ;;
+    *) say "step '$STEP' failed; going back to the state before" ;;
+  esac
+  if restore "$SNAPSHOT"; then
+    rm -rf -- "$SNAPSHOT" "$KEEP/changing"; rmdir "$KEEP" 2>/dev/null
+    [ -z "$STAGE" ] || rm -rf -- "$STAGE"
+    exit 1
+  fi
+  say "the state before is in $SNAPSHOT; try again with: mutt-deploy.sh rollback"
+  [ -z "$STAGE" ] || rm -rf -- "$STAGE"
   exit 3
 }
 
@@ -455,6 +594,7 @@ put_settings() {
   # As it was: systemd reads it as root, the service does not read it at all.
   put 0600 mutt:mutt "$STAGE/mutt.env" "$ENV_FILE"
   put 0644 mutt:mutt "$STAGE/muttd.toml" /etc/mutt/muttd.toml
+  [ -z "$NEW_KEYS" ] || say "made new keys:$NEW_KEYS; they are in $ENV_FILE"
 }
 
 put_binary() {
@@ -498,6 +638,8 @@ enable_units() {
   local unit wanted
   wanted=$(unit_names)
   while read -r unit; do
+    # A further alerter stays as enabled as it is.
+    if [[ $unit == mutt-alerter@* ]] && [ "$TOPOLOGY" = services ]; then continue; fi
     if grep -qx "$unit" <<<"$wanted"; then systemctl enable --quiet "$unit.service"
     elif systemctl is-enabled --quiet "$unit.service" 2>/dev/null || systemctl is-active --quiet "$unit.service"; then
       systemctl disable --quiet --now "$unit.service"
@@ -506,26 +648,46 @@ enable_units() {
   systemctl enable --quiet mutt.target
 }
 
-# healthy SERVICE: within the time its unit is active and its health port says 200. Both: the port might be
-# answered by somebody who was faster.
+# healthy SERVICE: within the time its unit is active and it says that it works. Both: the port might be answered
+# by somebody who was faster. A receiver of alerts that is away is no fault of this host: alerts wait for it.
 healthy() {
-  local url end unit=mutt-$1 state=""
+  local end unit=mutt-$1 state="" place status="" reason
   [ "$TOPOLOGY" != single ] || unit=muttd
-  url="http://127.0.0.1:$(health_port "$1" "$ENV_FILE")/health"
+  place=$(health_place "$1")
   end=$((SECONDS + HEALTH_SECONDS))
-  until state=$(systemctl is-active "$unit.service") && fetch "$url" 2>"$STAGE/curl"; do
-    if [ $SECONDS -ge $end ]; then
-      say "$1 is not healthy after $HEALTH_SECONDS s; its unit is $state; $(tail -n 1 "$STAGE/curl" 2>/dev/null); its last lines:"
-      journalctl -u "$unit" -n 5 --no-pager -o cat 2>/dev/null | cut -c1-300 | tee -a "$LOG"
-      return 1
+  while :; do
+    if state=$(systemctl is-active "$unit.service"); then
+      if [ -z "$place" ]; then say "$1 runs; it has no port for its health"; return 0; fi
+      status=$(ask_health "$place")
+      [ "$status" != 200 ] || { say "$1 is healthy"; return 0; }
+      if only_receiver_away "$status"; then note "$1 works; the receiver of alerts does not answer, so alerts wait"; return 0; fi
     fi
+    [ $SECONDS -lt $end ] || break
     sleep 0.5
   done
-  say "$1 is healthy"
+  case $status in
+    ""|000) reason=$(tail -n 1 "$STAGE/curl" 2>/dev/null || true) ;;
+    *) reason="it says $status: $(head -c 400 "$STAGE/health" 2>/dev/null | tr -d '\n' || true)" ;;
+  esac
+  say "$1 is not healthy after $HEALTH_SECONDS s; its unit is $state; $reason; its last lines:"
+  journalctl -u "$unit" -n 5 --no-pager -o cat 2>/dev/null | cut -c1-300 | show
+  return 1
 }
 
-# By HTTPS where the service has a certificate: whose it is, is not the question here.
-fetch() { curl -fsS -o /dev/null --max-time 5 "$1" || curl -kfsS -o /dev/null --max-time 5 "https${1#http}"; }
+# ask_health HOST:PORT: the status, 000 where nobody speaks HTTP; what was said is in $STAGE/health. By HTTPS where
+# plain HTTP is not spoken: whose the certificate is, is not the question here.
+ask_health() {
+  local scheme status=000
+  for scheme in http https; do
+    : >"$STAGE/health"
+    status=$(curl -gksS -o "$STAGE/health" -w '%{http_code}' --max-time 5 "$scheme://$1/health" 2>"$STAGE/curl") || true
+    [ "${status:-000}" = 000 ] || break
+  done
+  echo "${status:-000}"
+}
+
+# only_receiver_away STATUS: that is all that $STAGE/health complains of.
+only_receiver_away() { [ "$1" = 503 ] && grep -qE '"errors": *\["channel is not working"\]' "$STAGE/health"; }
 
 # One after the other, the door for events last: when it opens, everything behind it works. Not waited for by
 # systemctl: a service that waits for a store is patient, this script is not.
@@ -536,12 +698,12 @@ start_units() {
     if [ "$CHANGED" = 1 ] || ! systemctl is-active --quiet muttd.service; then systemctl restart --no-block muttd.service; await_restart muttd; fi
     for service in "${SERVICES[@]}"; do healthy "$service"; done
   else
-    for service in "${SERVICES[@]}"; do
+    while read -r service; do
       if [ "$CHANGED" = 1 ] || ! systemctl is-active --quiet "mutt-$service.service"; then
         systemctl restart --no-block "mutt-$service.service"; await_restart "mutt-$service"
       fi
       healthy "$service"
-    done
+    done < <(service_names)
   fi
   systemctl start mutt.target
 }
@@ -564,28 +726,43 @@ await_restart() {
 commit() {
   # Nothing that can fail the installation may come after this.
   CHANGING=0
-  trap - ERR INT TERM
   if [ "$CHANGED" = 1 ] || [ ! -d "$KEEP/previous" ]; then
     rm -rf -- "$KEEP/previous"; mv "$SNAPSHOT" "$KEEP/previous"
   else
     rm -rf -- "$SNAPSHOT"
   fi
-  echo "$TOPOLOGY" >"$KEEP/topology"
+  rm -rf -- "$KEEP/changing" "$KEEP"/before.*
+}
+
+# The state before a run that was killed, or whose rollback had problems.
+interrupted() {
+  local from
+  [ -f "$KEEP/changing" ] || return 0
+  from=$(cat "$KEEP/changing")
+  [ ! -d "$from" ] || printf '%s' "$from"
+}
+
+refuse_interrupted() {
+  [ -z "$(interrupted)" ] || refuse "an earlier run was interrupted and this host is half changed: first mutt-deploy.sh rollback"
 }
 
 begin_changes() {
   snapshot
+  TOUCHED=1
   CHANGING=1
-  trap failed ERR INT TERM
+  echo "$TOPOLOGY" >"$KEEP/topology"
 }
 
 install_all() {
+  refuse_interrupted
   check_binary
   prepare_settings
   check_placeholders "$STAGE/mutt.env" "the configuration"
+  check_embedded
   check_stores "$STAGE/mutt.env"
-  check_ports "$STAGE/mutt.env"
   check_settings "$STAGE/mutt.env" "$STAGE/muttd.toml"
+  check_instances
+  check_ports
   begin_changes
   step user make_user
   step directories make_directories
@@ -597,15 +774,17 @@ install_all() {
   step enable enable_units
   step start start_units
   commit
-  say "installed ($TOPOLOGY). Next: muttd doctor, and the guide docs/operations-install.md"
+  say "installed ($TOPOLOGY). Next: sudo -u mutt muttd doctor --config /etc/mutt/muttd.toml --env-file $ENV_FILE --data-dir /var/lib/mutt"
 }
 
 upgrade_all() {
   if ! [ -x /opt/mutt/bin/muttd ] || ! [ -f "$KEEP/topology" ]; then refuse "nothing is installed here by this script; use install"; fi
   TOPOLOGY=$(cat "$KEEP/topology")
+  refuse_interrupted
   check_binary
   [ -f "$ENV_FILE" ] || refuse "$ENV_FILE is missing"
   check_stores "$ENV_FILE"
+  check_instances
   check_settings "$ENV_FILE" /etc/mutt/muttd.toml
   begin_changes
   step binary put_binary
@@ -616,52 +795,84 @@ upgrade_all() {
   say "upgraded to $(cat "$STAGE/version")"
 }
 
+# Undoes an interrupted run, if there is one; else the last install or upgrade that succeeded.
 rollback_all() {
-  [ -d "$KEEP/previous" ] || refuse "there is no state to go back to"
-  say "going back to the state before the last install or upgrade; data stays"
-  # Data is never rolled back: what is absent in the state before stays if it holds any.
-  if [ -f "$KEEP/previous/absent" ]; then
-    sed -i '\#^/var/lib/mutt$#d; \#^/var/log/mutt$#d' "$KEEP/previous/absent"
-    # Who owns the data must stay too.
-    if [ -d /var/lib/mutt ]; then : >"$KEEP/previous/user"; fi
+  local from answer
+  from=$(interrupted)
+  if [ -n "$from" ]; then say "an earlier run was interrupted; going back to the state before it; data stays"
+  else
+    from=$KEEP/previous
+    [ -d "$from" ] || refuse "there is no state to go back to"
+    say "going back to the state before the last install or upgrade; data stays"
   fi
-  restore "$KEEP/previous" || exit 3
-  rm -rf -- "$KEEP/previous"
+  say "that is: $(cat "$from/what" 2>/dev/null || echo unknown)"
+  if ! holds_muttd "$from"; then
+    say "muttd was not installed then: this REMOVES it, and the keys and settings in /etc/mutt that were not there (a copy stays in /var/lib/mutt/uninstalled-etc)"
+    if [ "$YES" = 0 ]; then
+      [ "$UNATTENDED" = 0 ] || refuse "say --yes if that is what you want"
+      read -r -p "Go there? Type yes: " answer || answer=no
+      [ "$answer" = yes ] || refuse "nothing was changed"
+    fi
+    keep_settings
+  fi
+  TOUCHED=1
+  # Data is never rolled back: what is absent in the state before stays if it holds any.
+  if [ -f "$from/absent" ]; then
+    sed -i '\#^/var/lib/mutt$#d; \#^/var/log/mutt$#d' "$from/absent"
+    # Who owns the data must stay too.
+    if [ -d /var/lib/mutt ]; then : >"$from/user"; fi
+  fi
+  # To the end, whoever hangs up.
+  trap '' HUP INT TERM
+  restore "$from" || exit 3
+  rm -rf -- "$from" "$KEEP/changing"
   [ -x /opt/mutt/bin/muttd ] || rm -rf -- "$KEEP"
 }
 
+# Without its keys the data would be of no use.
+keep_settings() {
+  if [ -d /var/lib/mutt ] && [ -d /etc/mutt ]; then
+    rm -rf "$UNINSTALLED"; cp -a /etc/mutt "$UNINSTALLED"
+  fi
+}
+
 status_all() {
-  local service unit port
+  local service unit place status
   if [ ! -x /opt/mutt/bin/muttd ]; then echo "muttd is not installed here"; return 0; fi
   [ ! -f "$KEEP/topology" ] || TOPOLOGY=$(cat "$KEEP/topology")
   /opt/mutt/bin/muttd --version
-  echo "topology: ${TOPOLOGY:-unknown}; rollback possible: $([ -d "$KEEP/previous" ] && echo yes || echo no)"
+  echo "topology: ${TOPOLOGY:-unknown}; rollback to: $(cat "$KEEP/previous/what" 2>/dev/null || echo nothing)"
+  [ -z "$(interrupted)" ] || echo "an earlier run was INTERRUPTED: mutt-deploy.sh rollback undoes it"
   while read -r unit; do
     printf '%-24s %-10s %s\n' "$unit" "$(systemctl is-active "$unit.service" 2>/dev/null || true)" "$(systemctl show -p StatusText --value "$unit.service")"
-  done < <(unit_names)
-  for service in "${SERVICES[@]}"; do
-    port=$(health_port "$service" "$ENV_FILE")
-    printf '%-24s %s\n' "$service" "$( (curl -sS --max-time 5 "http://127.0.0.1:$port/health" || curl -ksS --max-time 5 "https://127.0.0.1:$port/health") 2>&1 | head -c 300)"
-  done
+  done < <(unit_names; [ "$TOPOLOGY" != services ] || instances)
+  STAGE=$(mktemp -d)
+  read_listens /opt/mutt/bin/muttd /etc/mutt/muttd.toml "$ENV_FILE"
+  while read -r service; do
+    place=$(health_place "$service")
+    [ -n "$place" ] || continue
+    status=$(ask_health "$place")
+    printf '%-24s %s\n' "$service" "$status $(if [ "$status" = 000 ]; then tail -n 1 "$STAGE/curl"; else head -c 300 "$STAGE/health"; fi)"
+  done < <(service_names)
 }
 
 uninstall_all() {
   local unit path
+  TOUCHED=1
   if [ "$UNATTENDED" = 0 ]; then
     read -r -p "Remove MUTT from this host$([ "$PURGE" = 0 ] || echo ', with all its data')? Type yes: " path || path=no
     [ "$path" = yes ] || refuse "nothing was removed"
   fi
   while read -r unit; do
     if systemctl cat "$unit.service" >/dev/null 2>&1; then systemctl disable --quiet --now "$unit.service" || true; fi
-  done < <(all_unit_names; systemctl list-units --all --plain --no-legend 'mutt-alerter@*.service' | cut -d' ' -f1 | sed 's/\.service$//')
+  done < <(all_unit_names)
   systemctl disable --quiet --now mutt.target 2>/dev/null || true
+  # It would fail each night from now on.
+  systemctl disable --quiet --now mutt-backup.timer 2>/dev/null || true
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then
     firewall-cmd --quiet --permanent --remove-service=mutt || true
   fi
-  if [ "$PURGE" = 0 ] && [ -d /var/lib/mutt ] && [ -d /etc/mutt ]; then
-    # Without its keys the data would be of no use.
-    rm -rf /var/lib/mutt/uninstalled-etc; cp -a /etc/mutt /var/lib/mutt/uninstalled-etc
-  fi
+  [ "$PURGE" = 1 ] || keep_settings
   for path in "${MANAGED[@]}"; do rm -f -- "$path"; done
   rm -rf /etc/mutt /opt/mutt /run/mutt "$KEEP"
   rm -rf /etc/systemd/system/mutt-*.service.d /etc/systemd/system/muttd.service.d
@@ -669,10 +880,12 @@ uninstall_all() {
   while read -r unit; do systemctl reset-failed "$unit.service" 2>/dev/null || true; done < <(all_unit_names)
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then firewall-cmd --quiet --reload || true; fi
   if [ "$PURGE" = 1 ]; then
-    rm -rf /var/lib/mutt /var/log/mutt
+    rm -rf /var/lib/mutt /var/lib/mutt.before-restore-* /var/log/mutt
+    rm -rf /etc/systemd/system/mutt-backup.service /etc/systemd/system/mutt-backup.timer /usr/local/bin/backup_mutt.sh
+    systemctl daemon-reload
     if id mutt >/dev/null 2>&1; then userdel mutt; fi
     if getent group mutt >/dev/null; then groupdel mutt; fi
-    echo "removed, with all data of this host; what is in Redis and PostgreSQL stays there"
+    echo "removed, with all data of this host; what is in Redis, in PostgreSQL and in backups stays there"
     rm -f "$LOG"; LOG=/dev/null
   else
     say "removed; the data, the settings it needs (uninstalled-etc) and its owner stay: /var/lib/mutt, user mutt (remove with --purge)"
@@ -681,18 +894,22 @@ uninstall_all() {
 
 # ---------------------------------------------------------------- main
 
+# Sourced, by tests of the functions above.
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0
 case $COMMAND in
   install|upgrade|rollback|status|uninstall) ;;
   -h|--help|help) usage; exit 0 ;;
   *) usage >&2; exit 2 ;;
 esac
-if [ "$COMMAND" = status ]; then LOG=/dev/null; check_host; status_all; exit 0; fi
+if [ "$COMMAND" = status ]; then LOG=/dev/null TOUCHED=1; trap - PIPE; check_host; status_all; exit 0; fi
 [ "$(id -u)" = 0 ] || { echo "refused: run this as root" >&2; exit 2; }
-touch "$LOG"; chmod 0600 "$LOG"
+{ touch "$LOG" && chmod 0600 "$LOG"; } 2>/dev/null || LOG=/dev/null
 check_host
 exec 9>/run/mutt-deploy.lock
 flock -n 9 || refuse "another mutt-deploy.sh is running"
 # Not below /run or /tmp: programs may not be run from there on hardened hosts.
+# What a run that was killed has left goes.
+rm -rf -- /opt/.mutt-deploy.*
 STAGE=$(mktemp -d /opt/.mutt-deploy.XXXXXX)
 case $COMMAND in
   install) install_all ;;

@@ -239,7 +239,12 @@ for unit in $UNITS; do
 done
 in_c systemctl daemon-reload
 for port in 8080 8081 8082 8083 8084 8086 8087 8090; do within 30 health $port >/dev/null || fail "health on $port after a start before Redis"; done
-in_c bash -c 'set -a; . /etc/mutt/mutt.env; exec /opt/mutt/bin/muttd doctor --config /etc/mutt/muttd.toml --data-dir /var/lib/mutt/webui' >"$WORK/out" 2>&1 || { cat "$WORK/out"; fail "muttd doctor is content"; }
+# as_mutt ARGS…: a command as the documents show it.
+as_mutt() { in_c setpriv --reuid mutt --regid mutt --clear-groups /opt/mutt/bin/muttd "$@" --config /etc/mutt/muttd.toml --env-file /etc/mutt/mutt.env --data-dir /var/lib/mutt; }
+as_mutt doctor >"$WORK/out" 2>&1 || { cat "$WORK/out"; fail "muttd doctor is content"; }
+grep -q 'mutt-ingestor runs on .*5514/udp' "$WORK/out" || { cat "$WORK/out"; fail "doctor knows our own processes"; }
+as_mutt queue ls >"$WORK/ls" 2>&1 || { cat "$WORK/ls"; fail "muttd queue ls finds the five services"; }
+for path in catalog.db queue; do [ ! -e "$R/var/lib/mutt/$path" ] || fail "a look makes no stores"; done
 grep -q 'Redis at .* answers and keeps what it takes' "$WORK/out" || { cat "$WORK/out"; fail "doctor says what Redis keeps"; }
 ok "muttd doctor is content with the stores"
 
@@ -283,8 +288,14 @@ in_c systemctl restart mutt.target
 within 60 health 8090 >/dev/null || fail "mutt.target restarts the services"
 for unit in $UNITS; do within 60 active "$unit" || fail "$unit is active after the target was restarted"; done
 ok "mutt.target stands for all of them"
-in_c bash -c 'echo x >/var/log/mutt/webui-access.log; logrotate -f /etc/logrotate.d/mutt' || fail "logrotate works"
-same "logrotate makes the new file as the manual says" "640 mutt:mutt" "$(in_c stat -c '%a %U:%G' /var/log/mutt/webui-access.log)"
+in_c systemd-run --quiet --unit=writer -p StandardError=append:/var/log/mutt/writer.log bash -c 'while :; do echo line >&2; sleep 0.2; done'
+written() { in_c test -s /var/log/mutt/writer.log; }
+within 20 written || fail "a unit writes a file"
+in_c logrotate -f /etc/logrotate.d/mutt || fail "logrotate works"
+in_c test -s /var/log/mutt/writer.log.1 || fail "the file is rotated"
+within 20 written || fail "the unit goes on in the new file"
+ok "a unit that writes a file goes on in the new one after a rotation"
+in_c systemctl stop writer; in_c bash -c 'rm -f /var/log/mutt/*'
 
 # ------------------------------------------------------------------ backup
 in_c install -m 0755 /src/packaging/backup/backup_mutt.sh /usr/local/bin/
@@ -293,7 +304,10 @@ in_c install -d -m 0700 -o mutt -g mutt /var/backups/mutt
 in_c systemctl daemon-reload
 printf 'REDIS_USER=backup\nREDIS_PASS=backup-test-1\n' >"$R/etc/mutt/backup.env"; in_c chown mutt: /etc/mutt/backup.env
 in_c mkdir -m 0700 /var/backups/mutt/20200101-000000; in_c touch -d 2020-01-01 /var/backups/mutt/20200101-000000
+# A feeder's file, as root's.
+in_c install -m 0600 /dev/null /etc/mutt/rsyslog.env
 in_c systemctl start mutt-backup.service || fail "the backup's service works"
+grep -q 'may not read it: /etc/mutt/rsyslog.env' < <(in_c journalctl -u mutt-backup -o cat --no-pager) || fail "it names what it may not read"
 made=$(in_c find /var/backups/mutt -maxdepth 1 -name '20*-*' ! -name 2020*)
 in_c bash -c "cd '$made' && sha256sum --quiet -c SHA256SUMS" || fail "the backup's sums are right"
 for path in postgres.dump redis/dump.rdb etc.tar.gz data/alerter/manifest.json; do
@@ -302,6 +316,21 @@ done
 same "nobody else may read any of it" "" "$(in_c find /var/backups/mutt -mindepth 1 -perm /077)"
 same "backups older than 30 days are dropped" "" "$(in_c find /var/backups/mutt -name 20200101-000000)"
 ok "the backup holds all stores, the settings and the data of each service"
+printf 'port 26379\nsentinel monitor here 127.0.0.1 6379 1\n' >"$R/var/tmp/sentinel.conf"
+in_c chmod 0666 /var/tmp/sentinel.conf
+in_c systemd-run --quiet --unit=sentinel redis-server /var/tmp/sentinel.conf --sentinel
+within 20 in_c redis-cli -p 26379 ping >/dev/null 2>&1 || fail "a Sentinel runs"
+in_c rm -rf "$made"
+printf 'REDIS_SENTINELS=127.0.0.1:1,127.0.0.1\nREDIS_SENTINEL_MASTER=here\nREDIS_HOST=nowhere\nREDIS_TLS_ENABLED=No\n' >>"$R/etc/mutt/backup.env"
+in_c systemctl start mutt-backup.service || { in_c journalctl -u mutt-backup -o cat --no-pager -n 20; fail "a backup by Sentinel"; }
+made=$(in_c find /var/backups/mutt -maxdepth 1 -name '20*-*' ! -name 2020*)
+in_c test -s "$made/redis/dump.rdb" || fail "the backup asks the master that the Sentinels name"
+ok "the backup asks the master that the Sentinels name"
+in_c systemctl stop sentinel; in_c rm -f /etc/mutt/rsyslog.env
+printf 'BACKUP_DIR=/srv/elsewhere\n' >>"$R/etc/mutt/backup.env"
+if in_c systemctl start mutt-backup.service 2>/dev/null; then fail "a folder that cannot be written fails"; fi
+grep -q 'ReadWritePaths=/srv/elsewhere' < <(in_c journalctl -u mutt-backup -o cat --no-pager) || fail "it says what to do"
+printf 'REDIS_USER=backup\nREDIS_PASS=backup-test-1\n' >"$R/etc/mutt/backup.env"
 in_c mkdir /var/backups/mutt/20200101-000000; in_c touch -d 2020-01-01 /var/backups/mutt/20200101-000000
 in_c systemctl stop redis-server
 if in_c systemctl start mutt-backup.service 2>/dev/null; then fail "a backup without its Redis fails"; fi
@@ -377,6 +406,13 @@ unchanged before "it leaves nothing either"
 
 # ------------------------------------------------------------------ firewalls
 in_c nft -c -f /src/packaging/firewall/mutt.nft || fail "the example for nftables is valid"
+in_c nft -f /src/packaging/firewall/mutt.nft || fail "the example for nftables can be applied"
+in_c nft list table inet mutt >"$WORK/nft"
+sed 's/10\.0\.0\.0/10.9.0.0/' "$R/src/packaging/firewall/mutt.nft" >"$R/src/other.nft"
+in_c nft -f /src/other.nft; in_c nft list table inet mutt | grep -q '10.0.0.0/8' && fail "networks that were taken out are let in no more"
+in_c nft -f /src/packaging/firewall/mutt.nft
+same "nftables applied again is as applied once" "$(cat "$WORK/nft")" "$(in_c nft list table inet mutt)"
+in_c nft delete table inet mutt
 in_c cp -r /etc/firewalld /root/firewalld-before
 in_c systemctl start firewalld || fail "firewalld starts"
 services() { in_c firewall-cmd "$@" --list-services; }

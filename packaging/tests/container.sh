@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The installer and the units in a booted systemd (a Debian in systemd-nspawn, with Redis and PostgreSQL):
-#   container.sh MUTTD_BINARY
+#   container.sh MUTTD_BINARY [CASES…]        some files of cases instead of all
 # Needs root; the system is made once below ~/.cache and copied for each run. Exit code 77: cannot run here.
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/../.."
 SOURCE=$PWD
-BINARY=$(realpath "${1:?container.sh MUTTD_BINARY}")
+BINARY=$(realpath "${1:?container.sh MUTTD_BINARY}"); shift
+[ $# -gt 0 ] || set -- packaging/tests/container-cases.sh packaging/tests/container-interrupted.sh packaging/tests/container-instances.sh
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mutt-security-manager/systemd-root
 PACKAGES="systemd-sysv dbus curl logrotate iproute2 procps redis-server postgresql openssl nftables firewalld"
 READY=$CACHE/ready-$(printf %s "$PACKAGES" | sha256sum | cut -c1-12)
@@ -76,7 +77,7 @@ state() {
     find /etc /opt /usr/local /var/lib/mutt /var/lib/mutt-deploy /var/log/mutt /run/mutt -xdev 2>/dev/null \
       ! -path "/etc/*-" ! -name .pwd.lock ! -name machine-id ! -path "/etc/ssl/*" ! -path "/run/mutt-deploy.lock" \
       \( -type f -printf "%y %m %U:%G %p " -exec sh -c "sha256sum <\"\$1\"" _ {} \; -o -printf "%y %m %U:%G %p %l\n" \) | sort -k4
-    for u in mutt-ingestor mutt-alerter mutt-moog-forwarder mutt-webui mutt-remediation muttd; do
+    for u in mutt-ingestor mutt-alerter mutt-moog-forwarder mutt-webui mutt-remediation muttd mutt-alerter@1 mutt-alerter@2; do
       echo "$u $(systemctl is-enabled $u.service 2>/dev/null) $(systemctl is-active $u.service 2>/dev/null)"
     done; getent passwd mutt || true; getent group mutt || true'
 }
@@ -87,6 +88,10 @@ within() { local n=$1; shift; for _ in $(seq $((n * 5))); do if "$@"; then retur
 # Not a pipe: grep -q ends before journalctl does.
 logged() { grep -q -- "$2" < <(in_c journalctl -u "$1" -o cat --no-pager); }
 health() { in_c curl -fsS --max-time 5 "http://127.0.0.1:$1/health"; }
+# shellcheck disable=SC2034  # for the cases
 UNITS="mutt-ingestor mutt-alerter mutt-moog-forwarder mutt-webui mutt-remediation"
-. packaging/tests/container-cases.sh
+for cases in "$@"; do
+  # shellcheck source=/dev/null
+  . "$cases"
+done
 echo "all $CHECKS checks passed"

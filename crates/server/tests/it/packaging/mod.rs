@@ -2,6 +2,7 @@
 //! Kubernetes, compose. The installer itself is tested in a booted container: `make packaging-test`.
 
 mod containers;
+mod deploy;
 mod grafana;
 mod kubernetes;
 mod prometheus;
