@@ -274,7 +274,7 @@ fn own() -> Vec<Endpoint> {
         get("/queues/{name}", queues::peek).about("Records without taking them").query(&[PEEK]).gives("QueueRecords"),
         post("/queues/{name}/replay", letters::replay)
             .about("Puts dead letters back where they came from")
-            .may_take("Replay")
+            .takes("Replay")
             .gives("Replayed"),
         delete("/queues/{name}/records", letters::remove)
             .about("Removes dead letters for good")

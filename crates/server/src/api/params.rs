@@ -31,6 +31,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 const PAGE_ROWS: u64 = 50;
 const PAGE_ROWS_MAX: u64 = 200;
 const TEXT_CHARS_MAX: usize = 1_024;
+/// Unknown fields of a body that its refusal names.
+const UNKNOWN_NAMED_MAX: usize = 10;
 
 impl Params {
     pub fn of(uri: &Uri) -> Self {
@@ -284,6 +286,14 @@ impl<'a> Fields<'a> {
             return None;
         }
         (!reason.trim().is_empty()).then_some(reason)
+    }
+
+    /// Refuses fields of other names, where passing over one would do something that was not meant.
+    pub fn only(&mut self, names: &[&str]) {
+        for unknown in self.object.keys().filter(|key| !names.contains(&key.as_str())).take(UNKNOWN_NAMED_MAX) {
+            let shown: String = unknown.chars().take(80).collect();
+            self.problem(&shown, format!("there is no such field; there are {}", names.join(", ")));
+        }
     }
 
     /// `Err` when anything was wrong.

@@ -64,6 +64,13 @@ fn open(fields: Vec<(&str, Value)>) -> Value {
     schema
 }
 
+/// An object that takes no other keys.
+fn only(fields: Vec<(&str, Value)>) -> Value {
+    let mut schema = object(fields);
+    schema["additionalProperties"] = false.into();
+    schema
+}
+
 fn paged(name: &'static str, row: &str) -> Value {
     object(vec![(name, list(to(row))), ("pagination", to("Pagination"))])
 }
@@ -406,6 +413,14 @@ fn queues() -> Schemas {
     records.extend([("records", list(record)), ("next", or_null(whole()))]);
     let positions =
         || json!({ "type": "array", "items": { "type": "integer", "minimum": 0 }, "minItems": 1, "maxItems": 1_000 });
+    let mut replay = object(vec![
+        ("positions?", positions()),
+        ("filter?", only(vec![("reason_contains?", text()), ("host?", text())])),
+        ("limit?", json!({ "type": "integer", "minimum": 1, "maximum": 1_000 })),
+        ("reason?", at_most(1_000)),
+    ]);
+    replay["additionalProperties"] = false.into();
+    replay["anyOf"] = json!([{ "required": ["positions"] }, { "required": ["filter"] }]);
     let skipped = || list(object(vec![("position", whole()), ("why", text())]));
     let reject = object(vec![
         ("at", text()),
@@ -418,15 +433,7 @@ fn queues() -> Schemas {
     vec![
         ("QueueList", object(vec![("queues", list(object(figures())))])),
         ("QueueRecords", object(records)),
-        (
-            "Replay",
-            object(vec![
-                ("positions?", positions()),
-                ("filter?", object(vec![("reason_contains?", text()), ("host?", text())])),
-                ("limit?", json!({ "type": "integer", "minimum": 1, "maximum": 1_000 })),
-                ("reason?", at_most(1_000)),
-            ]),
-        ),
+        ("Replay", replay),
         (
             "Replayed",
             object(vec![
@@ -436,7 +443,7 @@ fn queues() -> Schemas {
                 ("stopped", or_null(text())),
             ]),
         ),
-        ("Removal", object(vec![("positions", positions()), ("reason?", at_most(1_000))])),
+        ("Removal", only(vec![("positions", positions()), ("reason?", at_most(1_000))])),
         ("Removed", object(vec![("removed", whole()), ("skipped", skipped())])),
         ("Rejects", object(vec![("rejects", list(reject))])),
     ]

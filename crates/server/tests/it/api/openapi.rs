@@ -205,7 +205,7 @@ async fn what_is_answered_fits_the_documented_schemas() {
         ("GET", "/queues/{name}", "/queues/dead", None),
         ("GET", "/queues/{name}", "/queues/ingest", None),
         ("GET", "/queues/{name}", "/queues/nothing", None),
-        ("POST", "/queues/{name}/replay", "/queues/dead/replay", Some(json!({ "limit": 1 }))),
+        ("POST", "/queues/{name}/replay", "/queues/dead/replay", Some(json!({ "filter": {}, "limit": 1 }))),
     ] {
         call(method, template, path, body).await;
         called.push((method, template));
