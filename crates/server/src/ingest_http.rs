@@ -4,7 +4,7 @@
 use crate::worker_http::{RoleHealth, is_deprecated, version_headers};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::{Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use storage::coordination::Coordination;
 use tower::ServiceExt;
+use tracing::Instrument as _;
 
 /// What answers on the ingest listener. Posts of events take the short way past the router.
 #[derive(Clone)]
@@ -28,6 +29,10 @@ pub struct IngestSite {
     metrics: Arc<Metrics>,
     version_prefix: bool,
 }
+
+/// The correlation id of a request for a page.
+#[derive(Clone)]
+struct Correlation(Arc<str>);
 
 #[derive(Clone)]
 struct Admin {
@@ -79,14 +84,21 @@ impl IngestSite {
     }
 
     async fn page(&self, request: Request<Incoming>) -> Response<Body> {
+        let correlation = correlation_id(request.headers());
+        let span = tracing::error_span!("request", correlation_id = &*correlation);
+        self.page_within(request, &correlation).instrument(span).await
+    }
+
+    async fn page_within(&self, mut request: Request<Incoming>, correlation: &Arc<str>) -> Response<Body> {
         if !PUBLIC.contains(&request.uri().path()) && self.ingest.key_org(request.headers()).is_none() {
             let body = json!({
                 "status": "error",
                 "message": "Unauthorized",
-                "correlation_id": &*correlation_id(request.headers()),
+                "correlation_id": &**correlation,
             });
             return (StatusCode::UNAUTHORIZED, axum::Json(body)).into_response();
         }
+        request.extensions_mut().insert(Correlation(Arc::clone(correlation)));
         match self.pages.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -118,7 +130,10 @@ async fn index() -> Response<Body> {
     .into_response()
 }
 
-async fn admin_config(State(admin): State<Admin>) -> Response<Body> {
+async fn admin_config(
+    State(admin): State<Admin>,
+    Extension(Correlation(id)): Extension<Correlation>,
+) -> Response<Body> {
     match admin.coordination.settings().await {
         Ok(dynamic) => axum::Json(json!({
             "dynamic_config_enabled": true,
@@ -128,8 +143,8 @@ async fn admin_config(State(admin): State<Admin>) -> Response<Body> {
         .into_response(),
         Err(error) => {
             tracing::error!(%error, "live settings cannot be read");
-            (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(json!({"error": "live settings cannot be read"})))
-                .into_response()
+            let body = json!({"error": "live settings cannot be read", "correlation_id": &*id});
+            (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(body)).into_response()
         }
     }
 }

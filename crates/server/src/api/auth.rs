@@ -205,7 +205,8 @@ pub async fn seal(State(api): State<Arc<Api>>, mut request: Request, next: Next)
     let route = matched.map_or_else(|| "other".to_owned(), |route| route.as_str().to_owned());
     let endpoint = path.starts_with("/api/").then(|| endpoint(matched));
     let method = request.method().clone();
-    let span = tracing::info_span!("request", correlation.id = %correlation, method = %request.method(), path);
+    // Of the level of errors: below it a log of errors only would not know of it.
+    let span = tracing::error_span!("request", correlation_id = &*correlation);
     let mut response = async {
         let mut response = next.run(request).await;
         match response.extensions_mut().remove::<ApiError>() {

@@ -79,7 +79,7 @@ impl HttpIngest {
         let (label, mut response) = match self.take(headers, body, &correlation, peer, &mut sample).await {
             Ok(text) => ("", json_response(StatusCode::OK, text)),
             Err(refusal) => {
-                self.reject(refusal.reason, &refusal.message, peer, &sample);
+                self.reject(refusal.reason, &refusal.message, peer, &sample, &correlation);
                 (refusal.label, refusal_response(refusal, &correlation))
             }
         };
@@ -138,7 +138,7 @@ impl HttpIngest {
                 // With no good one, the answer to the whole counts one of them.
                 let counted = verdicts.len() - usize::from(good.is_empty());
                 for bad in verdicts.iter().filter_map(|v| v.as_ref().err()).take(counted) {
-                    self.reject(bad.reason, &bad.message, peer, sample);
+                    self.reject(bad.reason, &bad.message, peer, sample, correlation);
                 }
                 let Some(extra) = u32::try_from(good.len()).ok().and_then(|n| n.checked_sub(1)) else {
                     let first = verdicts.into_iter().find_map(Result::err);
@@ -159,7 +159,9 @@ impl HttpIngest {
         }
     }
 
-    fn reject(&self, reason: RejectReason, detail: &str, peer: SocketAddr, sample: &[u8]) {
+    /// Tells the sink, in a span of this request; the many that are taken need none.
+    fn reject(&self, reason: RejectReason, detail: &str, peer: SocketAddr, sample: &[u8], correlation: &str) {
+        let _within = tracing::error_span!("request", correlation_id = correlation).entered();
         self.sink.reject(Reject { input: InputKind::Http, reason, detail, peer: Some(peer), sample });
     }
 
