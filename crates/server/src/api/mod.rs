@@ -145,6 +145,7 @@ pub fn router(state: ApiState) -> Router {
         summary: Mutex::new(None),
         sight: Mutex::new(None),
         tried_revision: Mutex::new(None),
+        changing: Mutex::default(),
     });
     let (mut guarded, mut public) = (Router::new(), Router::new());
     for endpoint in endpoints() {
@@ -295,6 +296,8 @@ struct Api {
     sight: Mutex<Option<(Instant, slo::Sight)>>,
     /// The catalog's revision that the rulebook was last brought to before a rule was tried.
     tried_revision: Mutex<Option<u64>>,
+    /// Held by whoever changes a live setting.
+    changing: Mutex<()>,
 }
 
 impl Api {

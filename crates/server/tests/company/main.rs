@@ -8,4 +8,5 @@ mod events;
 mod kill;
 mod limit;
 mod rotation;
+mod settings;
 mod site;

@@ -138,4 +138,10 @@ impl Coordination for Down {
     async fn delete_setting(&self, _: &str) -> StorageResult<Option<String>> {
         away()
     }
+    async fn replace_setting(&self, _: &str, _: Option<&str>, _: Option<&str>) -> StorageResult<()> {
+        away()
+    }
+    async fn release(&self, _: &str) -> StorageResult<()> {
+        away()
+    }
 }
