@@ -182,7 +182,7 @@ fn pages() -> Vec<Endpoint> {
     const HTML: &str = "text/html";
     vec![
         get("/health", metrics::health).about("Whether the API and its stores work").gives("Health"),
-        get("/metrics", metrics::exposition).about("All metrics").gives_other("application/openmetrics-text"),
+        get("/metrics", metrics::exposition).about("All metrics").gives_other("text/plain"),
         get("/", pages::dashboard).about("The dashboard").gives_other(HTML),
         get("/audit", pages::audit).about("Changes of the configuration").query(&[AUDIT_PAGE]).gives_other(HTML),
         get("/login", pages::login_form).about("The form to log in").query(&[LOGIN]).gives_other(HTML),
