@@ -7,6 +7,7 @@ mod drop_in;
 mod events;
 mod kill;
 mod limit;
+mod monitoring;
 mod rotation;
 mod settings;
 mod site;

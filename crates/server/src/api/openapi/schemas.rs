@@ -102,6 +102,7 @@ fn general() -> Schemas {
         ("description", text()),
         ("window_hours", whole()),
         ("actual_value", or_null(number())),
+        ("no_data", truth()),
         ("target?", number()),
         ("target_seconds?", number()),
         ("status", one_of(&["ok", "breaching", "warning", "critical"])),
@@ -115,6 +116,7 @@ fn general() -> Schemas {
         ("error_budget_remaining", or_null(number())),
         ("burn_rate", or_null(number())),
         ("state", one_of(&["ok", "warn", "critical"])),
+        ("no_data", truth()),
         ("window_hours", whole()),
     ]);
     vec![
