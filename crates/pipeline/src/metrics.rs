@@ -150,7 +150,7 @@ metrics! {
 
     webui_api_requests: Family<Labels, Counter> = Family::default(), "mutt_webui_api_requests", "Web API requests by endpoint and status";
     webui_api_latency: Family<Labels, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| histogram(&API)), "mutt_webui_api_latency_seconds", "Time to answer a Web API request by endpoint";
-    webui_login_failures: Family<Labels, Counter> = Family::default(), "mutt_webui_login_failures", "Wrong keys for the Web API (wrong_key), and keys not looked at because their address gave too many (limited)";
+    webui_login_failures: Family<Labels, Counter> = Family::default(), "mutt_webui_login_failures", "Wrong keys for the Web API: told so (wrong_key), or told to wait because their address gave too many (limited)";
     webui_db_query_latency_ms: Family<Labels, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| histogram(&WRITE_MS)), "mutt_webui_db_query_latency_ms", "Time of a catalog query by operation";
 
     remediation_loops: Counter = Counter::default(), "mutt_remediation_loops", "Remediation cycles";

@@ -157,33 +157,30 @@ fn given_key(api: &Api, headers: &HeaderMap, uri: &Uri) -> Option<Vec<u8>> {
 }
 
 impl Api {
-    /// Whose key it is; wrong ones are counted, and too many make their address wait.
+    /// Whose key it is; wrong ones are counted, and after too many their address is told to wait.
     pub async fn admit(
         &self,
         key: &[u8],
         address: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<Option<Identity>, ApiError> {
+        let identity = self.keyring.of_fingerprint(Secret::fingerprint_of(key), now).await?;
+        if identity.is_some() {
+            return Ok(identity);
+        }
         let failed = |result| {
             self.deps.metrics.webui_login_failures.get_or_create(&labels([("result", result)])).inc();
         };
-        let fingerprint = Secret::fingerprint_of(key);
-        if let Some(wait) = address.and_then(|address| self.failures.wait(address, &fingerprint, Instant::now())) {
+        if let Some(wait) = address.and_then(|address| self.failures.wait(address, Instant::now())) {
             failed("limited");
             return Err(ApiError::too_many_failures(wait));
         }
-        let identity = self.keyring.of_fingerprint(fingerprint, now).await?;
-        match (&identity, address) {
-            (Some(_), Some(address)) => self.failures.right(address, &fingerprint, Instant::now()),
-            (Some(_), None) => {}
-            (None, Some(address)) => {
-                failed("wrong_key");
-                let failures = self.failures.wrong(address, Instant::now());
-                tracing::warn!(peer.address = %address, failures, "a wrong key for the Web API");
-            }
-            (None, None) => failed("wrong_key"),
+        failed("wrong_key");
+        if let Some(address) = address {
+            let failures = self.failures.wrong(address, Instant::now());
+            tracing::warn!(peer.address = %address, failures, "a wrong key for the Web API");
         }
-        Ok(identity)
+        Ok(None)
     }
 }
 
