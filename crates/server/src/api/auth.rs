@@ -7,7 +7,7 @@ use super::{Api, pages};
 use crate::worker_http::{is_deprecated, version_headers};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use connectors::inputs::http::correlation_id;
@@ -138,7 +138,11 @@ pub async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, nex
         None => correlation_id(request.headers()),
     };
     // A configured key says nothing about who uses it: there the name is a claim, else a fact.
-    let name = identity.user.or_else(|| user(request.headers())).unwrap_or_else(|| UNNAMED.to_owned());
+    let name = match (identity.user, user(request.headers())) {
+        (Some(name), _) => name,
+        (None, Some(claim)) => api.marked(claim, request.method()).await,
+        (None, None) => UNNAMED.to_owned(),
+    };
     request.extensions_mut().insert(Caller { name, role: identity.role, correlation_id });
     Ok(next.run(request).await)
 }
@@ -181,6 +185,25 @@ impl Api {
             tracing::warn!(peer.address = %address, failures, "a wrong key for the Web API");
         }
         Ok(None)
+    }
+}
+
+/// What follows the name of a user that somebody claims to be who has no key of that user.
+const UNVERIFIED: &str = " (unverified)";
+
+impl Api {
+    /// A claimed name as audit rows show it: never so that it can be taken for a user's own deed.
+    async fn marked(&self, claim: String, method: &Method) -> String {
+        // Reading leaves no row.
+        if matches!(*method, Method::GET | Method::HEAD) {
+            return claim;
+        }
+        let is_a_users = match self.ask("users_get", self.deps.catalog.users(&self.deps.org)).await {
+            Ok(users) => users.iter().any(|user| user.name.eq_ignore_ascii_case(&claim)),
+            // Nobody can say now: then it is not to be believed.
+            Err(_) => true,
+        };
+        if is_a_users { claim + UNVERIFIED } else { claim }
     }
 }
 

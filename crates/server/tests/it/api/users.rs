@@ -194,3 +194,23 @@ async fn an_address_with_many_wrong_keys_has_to_wait_but_not_with_right_ones() {
     assert!(text.contains("mutt_webui_login_failures_total{result=\"wrong_key\"} 21"), "{text}");
     assert!(text.contains("mutt_webui_login_failures_total{result=\"limited\"} 2"), "{text}");
 }
+
+/// The holder of the configured key may be anybody: in the audit log nobody is taken for a user whose
+/// key was not used.
+#[tokio::test]
+async fn a_claim_to_be_a_user_is_told_from_the_users_own_deeds() {
+    let api = api().await;
+    let bob = api.user("bob", "operator").await;
+    let as_user = async |key: &str, user: &str, host: &str| {
+        let request = Request::builder().method("POST").uri("/api/v2/dev-hosts").header("x-api-key", key);
+        let request = request.header("x-user", user).header("content-type", "application/json");
+        let body = Body::from(json!({ "hostname": host }).to_string());
+        api.send(request.body(body).unwrap()).await.is(201);
+        let audit = api.get("/api/v2/audit?limit=1").await.is(200);
+        audit["logs"][0]["changed_by"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(as_user(&bob, "ann", "h1").await, "bob", "a key of a user's own says who it is");
+    assert_eq!(as_user(KEY, "bob", "h2").await, "bob (unverified)");
+    assert_eq!(as_user(KEY, "BOB", "h3").await, "BOB (unverified)");
+    assert_eq!(as_user(KEY, "ann", "h4").await, "ann", "nobody that could be mistaken");
+}
