@@ -48,7 +48,7 @@ pub enum Kind {
     Text,
     /// A whole number of at least this and at most this.
     Whole(i64, i64),
-    /// RFC 3339, a date, or seconds since 1970.
+    /// RFC 3339, RFC 1123, a date, or seconds since 1970.
     Time,
     /// Any case.
     OneOf(&'static [&'static str]),

@@ -116,7 +116,9 @@ fn schema_of(query: &Query) -> Value {
             }
             schema
         }
-        Kind::Time => json!({ "type": "string", "examples": ["2026-11-22T10:00:00Z", "2026-11-22", "1795341600"] }),
+        Kind::Time => {
+            json!({ "type": "string", "examples": ["2026-11-22T10:00:00Z", "2026-11-22", "Sun, 22 Nov 2026 10:00:00 GMT", "1795341600"] })
+        }
         Kind::OneOf(values) => json!({ "type": "string", "enum": values }),
         Kind::Severity => json!({ "type": "string", "examples": ["3", "err"] }),
         Kind::EventId => json!({ "type": "string", "pattern": "^evt_[0-9a-z]{26}$" }),
