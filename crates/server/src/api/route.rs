@@ -63,7 +63,7 @@ const fn query(name: &'static str, kind: Kind, about: &'static str) -> Query {
 /// `page` and `limit` of the contract's lists.
 pub const PAGED: &[Query] = &[
     query("page", Kind::Whole(1, 1_000_000_000), "page, from 1"),
-    query("limit", Kind::Whole(1, 1_000_000_000), "rows of a page, 50 if not given; more than 200 is 200"),
+    query("limit", Kind::Whole(1, i64::MAX), "rows of a page, 50 if not given; more than 200 is 200"),
 ];
 pub const PERIOD: &[Query] = &[
     query("start_date", Kind::Time, "not before this"),
@@ -177,6 +177,10 @@ impl Endpoint {
     /// Answers with a redirect.
     pub fn redirects(self) -> Self {
         Self { status: 303, gives: Gives::Other("text/html"), ..self }
+    }
+    /// Whether it takes what a form of a page sends.
+    pub fn is_form(&self) -> bool {
+        self.takes.is_some_and(|(schema, _)| schema == "LoginForm")
     }
     /// The same below a prefix.
     pub fn below(self, prefix: &str) -> Self {

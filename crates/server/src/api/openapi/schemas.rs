@@ -122,7 +122,7 @@ fn general() -> Schemas {
     vec![
         ("Error", open(vec![("error", text()), ("correlation_id", text()), ("fields?", map(text()))])),
         ("Message", object(vec![("message", text())])),
-        ("Reason", object(vec![("reason?", at_most(1_000))])),
+        ("Reason", object(vec![("reason?", or_null(at_most(1_000)))])),
         ("Pagination", object(vec![("page", whole()), ("limit", whole()), ("total", whole()), ("pages", whole())])),
         (
             "Health",
@@ -185,7 +185,7 @@ fn settings() -> Schemas {
     ]);
     vec![
         ("Settings", object(vec![("config", map(text()))])),
-        ("SettingValue", object(vec![("value", value), ("reason?", at_most(1_000))])),
+        ("SettingValue", object(vec![("value", value), ("reason?", or_null(at_most(1_000)))])),
         (
             "SettingChanged",
             object(vec![
@@ -228,7 +228,7 @@ fn rules() -> Schemas {
     row.push(("id", whole()));
     let with_reason = |required| {
         let mut columns = rule_columns(required);
-        columns.push(("reason?", at_most(1_000)));
+        columns.push(("reason?", or_null(at_most(1_000))));
         object(columns)
     };
     vec![
@@ -251,7 +251,7 @@ fn rules() -> Schemas {
                 ("explanation", text()),
             ]),
         ),
-        ("RuleImport", object(vec![("rules", list(to("RuleDraft"))), ("reason?", at_most(1_000))])),
+        ("RuleImport", object(vec![("rules", list(to("RuleDraft"))), ("reason?", or_null(at_most(1_000)))])),
         (
             "RulesImported",
             object(vec![
@@ -268,11 +268,14 @@ fn hosts() -> Schemas {
     let team = || json!({ "type": "string", "minLength": 1, "maxLength": 100 });
     vec![
         ("Hosts", object(vec![("hosts", list(object(vec![("hostname", text())])))])),
-        ("HostDraft", object(vec![("hostname", host()), ("reason?", at_most(1_000))])),
+        ("HostDraft", object(vec![("hostname", host()), ("reason?", or_null(at_most(1_000)))])),
         ("HostAdded", object(vec![("message", text()), ("hostname", text())])),
         ("Teams", object(vec![("teams", list(object(vec![("hostname", text()), ("team_assignment", text())])))])),
-        ("TeamDraft", object(vec![("hostname", host()), ("team_assignment", team()), ("reason?", at_most(1_000))])),
-        ("TeamPatch", object(vec![("team_assignment", team()), ("reason?", at_most(1_000))])),
+        (
+            "TeamDraft",
+            object(vec![("hostname", host()), ("team_assignment", team()), ("reason?", or_null(at_most(1_000)))]),
+        ),
+        ("TeamPatch", object(vec![("team_assignment", team()), ("reason?", or_null(at_most(1_000)))])),
         ("TeamAdded", object(vec![("message", text()), ("hostname", text()), ("team_assignment", text())])),
     ]
 }
@@ -419,7 +422,7 @@ fn queues() -> Schemas {
         ("positions?", positions()),
         ("filter?", only(vec![("reason_contains?", text()), ("host?", text())])),
         ("limit?", json!({ "type": "integer", "minimum": 1, "maximum": 1_000 })),
-        ("reason?", at_most(1_000)),
+        ("reason?", or_null(at_most(1_000))),
     ]);
     replay["additionalProperties"] = false.into();
     replay["anyOf"] = json!([{ "required": ["positions"] }, { "required": ["filter"] }]);
@@ -445,7 +448,7 @@ fn queues() -> Schemas {
                 ("stopped", or_null(text())),
             ]),
         ),
-        ("Removal", only(vec![("positions", positions()), ("reason?", at_most(1_000))])),
+        ("Removal", only(vec![("positions", positions()), ("reason?", or_null(at_most(1_000)))])),
         ("Removed", object(vec![("removed", whole()), ("skipped", skipped())])),
         ("Rejects", object(vec![("rejects", list(reject))])),
     ]
@@ -470,12 +473,19 @@ fn users() -> Schemas {
             object(vec![("name", text()), ("role", role()), ("created_at", text()), ("keys", list(to("UserKey")))]),
         ),
         ("UserList", object(vec![("users", list(to("User")))])),
-        ("UserDraft", object(vec![("name", name), ("role", role()), ("reason?", at_most(1_000))])),
-        ("UserPatch", object(vec![("role", role()), ("reason?", at_most(1_000))])),
+        ("UserDraft", object(vec![("name", name), ("role", role()), ("reason?", or_null(at_most(1_000)))])),
+        ("UserPatch", object(vec![("role", role()), ("reason?", or_null(at_most(1_000)))])),
         ("UserCreated", object(vec![("message", text()), ("name", text()), ("role", role())])),
         ("UserUpdated", object(vec![("message", text()), ("role", role())])),
         ("KeyList", object(vec![("keys", list(to("UserKey")))])),
-        ("KeyDraft", object(vec![("label?", at_most(100)), ("expires_at?", text()), ("reason?", at_most(1_000))])),
+        (
+            "KeyDraft",
+            object(vec![
+                ("label?", or_null(at_most(100))),
+                ("expires_at?", or_null(text())),
+                ("reason?", or_null(at_most(1_000))),
+            ]),
+        ),
         (
             "KeyCreated",
             object(vec![("message", text()), ("id", whole()), ("key", text()), ("expires_at", or_null(text()))]),
