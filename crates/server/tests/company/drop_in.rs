@@ -213,3 +213,16 @@ fn the_schema_can_be_made_before_anything_runs() {
     }
     assert_eq!(postgres.psql("SELECT count(*) FROM alert_rules").trim(), "0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_away_the_ingest_says_so_in_the_contracts_words() {
+    let mut site = Site::start(SiteOptions::default()).await;
+    let ingestor = site.member("ingestor");
+    let http = server::commands::http_client(Duration::from_secs(60)).unwrap();
+    site.redis.stop();
+    let request = http.post(ingestor.url("/ingest")).header("x-api-key", INGEST_KEY);
+    let answer = request.header("content-type", "application/json").body(event(1)).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let body: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    assert_eq!(body["message"], "Service Unavailable - Redis error");
+}
