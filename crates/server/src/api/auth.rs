@@ -127,15 +127,24 @@ pub async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, nex
             None => None,
         },
     };
-    let Some(identity) = identity else {
-        if given.is_none() && pages::wants_page(&request) {
-            return Ok(pages::to_login(request.uri()));
-        }
-        return Err(ApiError::unauthorized());
-    };
     let correlation_id = match request.extensions().get::<Correlation>() {
         Some(Correlation(id)) => Arc::clone(id),
         None => correlation_id(request.headers()),
+    };
+    let Some(identity) = identity else {
+        if given.is_some() {
+            return Err(ApiError::unauthorized());
+        }
+        if pages::wants_page(&request) {
+            return Ok(pages::to_login(request.uri()));
+        }
+        if let Some(key) = pages::session_of_the_lost(&api, &request)
+            && let Some(Identity { user, role, .. }) = api.keyring.of_fingerprint(key, now).await?
+        {
+            let name = user.unwrap_or_else(|| UNNAMED.to_owned());
+            return Ok(pages::not_there(&Caller { name, role, correlation_id }));
+        }
+        return Err(ApiError::unauthorized());
     };
     // A configured key says nothing about who uses it: there the name is a claim, else a fact.
     let name = match (identity.user, user(request.headers())) {

@@ -9,7 +9,7 @@ use super::settings::{self, Effect, Refusal};
 use axum::Json;
 use axum::extract::State;
 use model::ErrorKind;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::catalog::{ConfigChange, ConfigChangeFilter};
@@ -31,7 +31,19 @@ pub async fn list(_: Viewer, State(api): State<Arc<Api>>) -> ApiResult {
         .ask("settings", api.deps.coordination.settings())
         .await
         .map_err(|error| error.named(ErrorKind::Unavailable, UNAVAILABLE))?;
-    Ok(Json(json!({ "config": settings })))
+    let live = api.deps.live.get();
+    let unusable: Map<String, Value> = settings
+        .iter()
+        .filter_map(|(key, value)| {
+            let (Refusal::Key(problem) | Refusal::Value(problem)) = settings::check(key, value, &live).err()?;
+            Some((key.clone(), problem.into()))
+        })
+        .collect();
+    let mut answer = json!({ "config": settings });
+    if !unusable.is_empty() {
+        answer["unusable"] = unusable.into();
+    }
+    Ok(Json(answer))
 }
 
 pub async fn set(caller: Admin, State(api): State<Arc<Api>>, key: Segment, body: Object) -> ApiResult {

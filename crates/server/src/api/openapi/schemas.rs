@@ -184,7 +184,7 @@ fn settings() -> Schemas {
         ("correlation_id", text()),
     ]);
     vec![
-        ("Settings", object(vec![("config", map(text()))])),
+        ("Settings", object(vec![("config", map(text())), ("unusable?", map(text()))])),
         ("SettingValue", object(vec![("value", value), ("reason?", or_null(at_most(1_000)))])),
         (
             "SettingChanged",

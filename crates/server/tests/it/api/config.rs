@@ -188,3 +188,16 @@ async fn without_its_store_it_is_503_and_nothing_is_recorded() {
     }
     assert_eq!(api.get("/api/v2/audit").await.is(200)["pagination"]["total"], 0);
 }
+
+#[tokio::test]
+async fn a_value_of_another_program_that_cannot_be_used_is_told() {
+    let api = api().await;
+    for (key, value) in [("moog_rate_limit", "abc"), ("unhandled_threshold", "7"), ("their_own", "x")] {
+        api.state.coordination.set_setting(key, value).await.unwrap();
+    }
+    let config = api.get("/api/v2/config").await.is(200);
+    assert_eq!(config["config"]["moog_rate_limit"], "abc");
+    let unusable = config["unusable"].as_object().unwrap();
+    assert_eq!(unusable.keys().collect::<Vec<_>>(), ["moog_rate_limit", "their_own"], "{config}");
+    assert!(unusable["moog_rate_limit"].as_str().unwrap().contains("abc"));
+}
