@@ -133,13 +133,16 @@ async fn change_alone(
     record(api, caller, (key, old.as_deref(), new), reason).await?;
     if let Err(error) = api.ask("settings_replace", coordination.replace_setting(key, old.as_deref(), new)).await {
         if !error.may_have_happened() {
-            let (now, why) = if error.is(ErrorKind::Conflict) {
-                let now = api.ask("settings", coordination.settings()).await.map_err(not_now)?.remove(key);
-                (now, "another program changed the setting at the same moment; it is as that left it")
-            } else {
-                (old, "the setting could not be changed; it is as it was")
+            let undone = async {
+                let (now, why) = if error.is(ErrorKind::Conflict) {
+                    let now = api.ask("settings", coordination.settings()).await?.remove(key);
+                    (now, "another program changed the setting at the same moment; it is as that left it")
+                } else {
+                    (old, "the setting could not be changed; it is as it was")
+                };
+                record(api, caller, (key, new, now.as_deref()), Some(why.to_owned())).await
             };
-            if let Err(error) = record(api, caller, (key, new, now.as_deref()), Some(why.to_owned())).await {
+            if let Err(error) = undone.await {
                 tracing::error!(
                     error = error.message(),
                     key,
