@@ -59,6 +59,11 @@ impl Timestamp {
         (micros.is_finite() && micros.abs() < 2.5e17).then_some(Self(micros as i64))
     }
 
+    /// Parses what [`Self::rfc1123`] writes, in any time zone that RFC 2822 has.
+    pub fn parse_rfc1123(text: &str) -> Option<Self> {
+        jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok().map(Self::from_jiff)
+    }
+
     /// RFC 3339 in UTC with microseconds, `2026-11-22T10:00:00.000000Z`: fixed width, so text order
     /// is time order.
     pub fn rfc3339(self) -> String {
@@ -119,6 +124,14 @@ mod tests {
     #[test]
     fn the_http_form_cuts_sub_seconds() {
         assert_eq!(Timestamp::from_micros(1_578_182_400_999_999).rfc1123(), "Sun, 05 Jan 2020 00:00:00 GMT");
+    }
+
+    #[test]
+    fn the_http_form_is_read_back() {
+        let at = Timestamp::from_secs(1_578_182_400);
+        assert_eq!(Timestamp::parse_rfc1123(&at.rfc1123()), Some(at));
+        assert_eq!(Timestamp::parse_rfc1123("Sun, 05 Jan 2020 01:00:00 +0100"), Some(at));
+        assert_eq!(Timestamp::parse_rfc1123("Sunday"), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Every metric of the product, with the contract's names and labels (mutt §9.1) and our own.
 //!
-//! One registry a process; each port shows all of it, as the roles may share a process.
+//! One registry a process; each port shows all of it, as the roles may share a process. A process
+//! shows the metrics of its roles only: what is shared by several processes, the depth of a queue for
+//! one, is told once, and a counter at 0 tells that nothing came, not that nobody looks.
 
 use model::{InputKind, Outcome, RejectReason};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,17 +13,62 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use storage::queue::QueueName;
 
 /// Label names and values of one series.
 pub type Labels = Vec<(&'static str, String)>;
 type Float = Gauge<f64, AtomicU64>;
 
 const LATENCY: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+/// The default of the original's library.
+const RELOAD: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const DELIVERY: [f64; 8] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const WRITE_MS: [f64; 11] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0];
 const API: [f64; 7] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+
+/// Which role a metric is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    Ingestor,
+    Alerter,
+    Forwarder,
+    Remediation,
+    Webui,
+}
+
+impl Owner {
+    pub const ALL: [Self; 5] = [Self::Ingestor, Self::Alerter, Self::Forwarder, Self::Remediation, Self::Webui];
+
+    /// By the names of the contract; `None`: of the process, or of a queue, whoever runs here.
+    fn of(name: &str) -> Option<Self> {
+        const NAMES: [(&str, Owner); 10] = [
+            ("mutt_ingest_", Owner::Ingestor),
+            ("mutt_events_settled", Owner::Alerter),
+            ("mutt_events_", Owner::Ingestor),
+            ("mutt_alerter_", Owner::Alerter),
+            ("mutt_db_write_", Owner::Alerter),
+            ("mutt_moog_", Owner::Forwarder),
+            ("mutt_alert_delivery_", Owner::Forwarder),
+            ("mutt_circuit_breaker_", Owner::Forwarder),
+            ("mutt_remediation_", Owner::Remediation),
+            ("mutt_webui_", Owner::Webui),
+        ];
+        NAMES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, owner)| *owner)
+    }
+
+    /// Who tells of a queue that all processes share.
+    pub const fn of_queue(queue: QueueName) -> Self {
+        match queue {
+            QueueName::Ingest => Self::Ingestor,
+            QueueName::DlqAlerter => Self::Alerter,
+            QueueName::Alerts | QueueName::DlqForwarder => Self::Forwarder,
+            QueueName::Dead => Self::Remediation,
+        }
+    }
+}
 
 macro_rules! metrics {
     ($( $field:ident: $kind:ty = $make:expr, $name:literal, $help:literal; )*) => {
@@ -30,6 +77,7 @@ macro_rules! metrics {
         #[derive(Debug)]
         pub struct Metrics {
             registry: Registry,
+            owners: Vec<Owner>,
             /// Series that every request touches, found once.
             accepted_by_input: Vec<(InputKind, Counter)>,
             ingest_successes: Counter,
@@ -37,13 +85,16 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            fn build() -> Self {
+            fn build(owners: &[Owner]) -> Self {
                 let mut registry = Registry::default();
                 $(
                     let $field: $kind = $make;
-                    registry.register($name, $help, $field.clone());
+                    if Owner::of($name).is_none_or(|owner| owners.contains(&owner)) {
+                        registry.register($name, $help, $field.clone());
+                    }
                 )*
-                Self { registry, accepted_by_input: Vec::new(), ingest_successes: Counter::default(), $( $field, )* }
+                let owners = owners.to_vec();
+                Self { registry, owners, accepted_by_input: Vec::new(), ingest_successes: Counter::default(), $( $field, )* }
             }
         }
     };
@@ -72,7 +123,7 @@ metrics! {
     alerter_cache_reload_failures: Counter = Counter::default(), "mutt_alerter_cache_reload_failures", "Rule reloads that failed; the old rules stay";
     alerter_cache_reload: Family<Labels, Counter> = Family::default(), "mutt_alerter_cache_reload", "Rule reloads by status";
     alerter_processing_latency: Histogram = histogram(&LATENCY), "mutt_alerter_processing_latency_seconds", "Time to work a batch of events";
-    alerter_cache_reload_latency: Histogram = histogram(&LATENCY), "mutt_alerter_cache_reload_latency_seconds", "Time to reload the rules";
+    alerter_cache_reload_latency: Histogram = histogram(&RELOAD), "mutt_alerter_cache_reload_latency_seconds", "Time to reload the rules";
     alerter_cache_rules_count: Gauge = Gauge::default(), "mutt_alerter_cache_rules_count", "Active rules";
     alerter_cache_dev_hosts_count: Gauge = Gauge::default(), "mutt_alerter_cache_dev_hosts_count", "Development hosts";
     alerter_cache_teams_count: Gauge = Gauge::default(), "mutt_alerter_cache_teams_count", "Hosts with a team";
@@ -99,7 +150,7 @@ metrics! {
 
     webui_api_requests: Family<Labels, Counter> = Family::default(), "mutt_webui_api_requests", "Web API requests by endpoint and status";
     webui_api_latency: Family<Labels, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| histogram(&API)), "mutt_webui_api_latency_seconds", "Time to answer a Web API request by endpoint";
-    webui_login_failures: Family<Labels, Counter> = Family::default(), "mutt_webui_login_failures", "Wrong keys for the Web API (wrong_key), and keys not looked at because their address gave too many (limited)";
+    webui_login_failures: Family<Labels, Counter> = Family::default(), "mutt_webui_login_failures", "Wrong keys for the Web API: told so (wrong_key), or told to wait because their address gave too many (limited)";
     webui_db_query_latency_ms: Family<Labels, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| histogram(&WRITE_MS)), "mutt_webui_db_query_latency_ms", "Time of a catalog query by operation";
 
     remediation_loops: Counter = Counter::default(), "mutt_remediation_loops", "Remediation cycles";
@@ -158,9 +209,15 @@ pub fn labels<const N: usize>(pairs: [(&'static str, &str); N]) -> Labels {
 }
 
 impl Metrics {
-    /// All metrics, with the series that operators and alert rules expect present from the start.
+    /// The metrics of all roles.
     pub fn new() -> Arc<Self> {
-        let mut metrics = Self::build();
+        Self::of(&Owner::ALL)
+    }
+
+    /// Those of these roles and of any process, with the series that operators and alert rules expect
+    /// present from the start. The others can be counted too; nobody sees them.
+    pub fn of(owners: &[Owner]) -> Arc<Self> {
+        let mut metrics = Self::build(owners);
         metrics.accepted_by_input = InputKind::ALL
             .into_iter()
             .map(|kind| (kind, metrics.events_accepted.get_or_create_owned(&labels([("input", kind.as_str())]))))
@@ -176,6 +233,9 @@ impl Metrics {
         }
         for status in ["handled", "unhandled", "poison", "error"] {
             drop(metrics.alerter_events_processed.get_or_create(&labels([("status", status)])));
+        }
+        for status in ["success", "failure"] {
+            drop(metrics.alerter_cache_reload.get_or_create(&labels([("status", status)])));
         }
         for status in ["success", "dlq", "error"] {
             drop(metrics.moog_alerts_processed.get_or_create(&labels([("status", status)])));
@@ -194,6 +254,16 @@ impl Metrics {
             drop(metrics.events_lost_in_kernel.get_or_create(&labels([("input", input.as_str())])));
         }
         Arc::new(metrics)
+    }
+
+    /// Whether this process tells of a queue.
+    pub fn tells_of(&self, queue: QueueName) -> bool {
+        self.owners.contains(&Owner::of_queue(queue))
+    }
+
+    /// The text of `/metrics` as Prometheus has always read it (text format 0.0.4).
+    pub fn encode_classic(&self) -> String {
+        classic(&self.encode())
     }
 
     /// The text of `/metrics` (OpenMetrics 1.0).
@@ -263,9 +333,64 @@ impl Metrics {
     }
 }
 
+/// OpenMetrics as the older format: there a counter is called as its series are, and nothing ends.
+fn classic(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut help = None;
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest.split_once(' ');
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            let (end, kind) = match kind {
+                "counter" => ("_total", kind),
+                "unknown" => ("", "untyped"),
+                _ => ("", kind),
+            };
+            if let Some((_, text)) = help.take() {
+                let _ = writeln!(out, "# HELP {name}{end} {}", text.trim_end_matches('.'));
+            }
+            let _ = writeln!(out, "# TYPE {name}{end} {kind}");
+        } else if !line.starts_with('#') {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_tells_of_its_roles_and_of_its_queues_only() {
+        let metrics = Metrics::of(&[Owner::Webui]);
+        metrics.count_ingest("");
+        metrics.count_ingest("auth");
+        metrics.alerter_queue_depth.set(7);
+        let text = metrics.encode();
+        for start in ["mutt_ingest", "mutt_alerter", "mutt_moog", "mutt_remediation", "mutt_circuit", "mutt_events"] {
+            assert!(!text.contains(start), "{start} in\n{text}");
+        }
+        for name in ["mutt_webui_login_failures_total", "process_open_fds", "mutt_retention_errors_total"] {
+            assert!(text.contains(name), "{name} is not in\n{text}");
+        }
+        assert!(QueueName::ALL.into_iter().all(|queue| !metrics.tells_of(queue)));
+        let all = Metrics::new();
+        assert!(QueueName::ALL.into_iter().all(|queue| all.tells_of(queue)));
+    }
+
+    #[test]
+    fn the_classic_text_names_counters_as_their_series() {
+        let text = classic(
+            "# HELP a_b Things \\\"x\\\".\n# TYPE a_b counter\n# UNIT a_b b\na_b_total{c=\"d\"} 1\n# HELP g Of.\n# TYPE g gauge\ng 2\n# EOF\n",
+        );
+        assert_eq!(
+            text,
+            "# HELP a_b_total Things \\\"x\\\"\n# TYPE a_b_total counter\na_b_total{c=\"d\"} 1\n# HELP g Of\n# TYPE g gauge\ng 2\n"
+        );
+        assert!(!Metrics::new().encode_classic().contains("# EOF"));
+    }
 
     #[test]
     fn the_contracts_series_are_there_from_the_start() {

@@ -1,6 +1,7 @@
 //! Logs: one line an event, as text for people or as JSON for machines (contract mutt §8.5).
 //!
-//! Text: `time - LEVEL - [correlation id] - message key=value …`. JSON: the contract's keys
+//! Text: `time - LEVEL - [correlation id] - message key=value …`; the id is the line's own, or that of
+//! the work it belongs to: of the innermost span with a field `correlation_id`. JSON: the contract's keys
 //! (`timestamp, level, message, logger, service, version, pod_name, correlation_id`) and the
 //! fields of the line. Line breaks in values are escaped in both: one event is one line, whatever an
 //! attacker sends.
@@ -9,9 +10,12 @@ use crate::Clock;
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
 use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 /// How logs look and where the line is drawn.
@@ -53,19 +57,51 @@ fn filter(level: &str) -> Result<tracing_subscriber::EnvFilter, String> {
 
 /// Makes this the process's log, on standard error. Only a binary's `main` calls it.
 pub fn init(config: &LogConfig, clock: Arc<dyn Clock>) -> Result<LevelHandle, String> {
-    use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
+    let (subscriber, handle) = lines_to(config, clock, std::io::stderr)?;
+    subscriber.try_init().map_err(|e| format!("logging is set up already: {e}"))?;
+    Ok(handle)
+}
+
+/// The same log, written elsewhere.
+pub fn lines_to<W>(
+    config: &LogConfig,
+    clock: Arc<dyn Clock>,
+    writer: W,
+) -> Result<(impl Subscriber + Send + Sync + 'static, LevelHandle), String>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    use tracing_subscriber::layer::SubscriberExt;
     let (level, handle) = tracing_subscriber::reload::Layer::new(filter(&config.level)?);
     let format = Lines { config: config.clone(), clock };
-    tracing_subscriber::registry()
+    let subscriber = tracing_subscriber::registry()
         .with(level)
-        .with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(format))
-        .try_init()
-        .map_err(|e| format!("logging is set up already: {e}"))?;
-    Ok(LevelHandle(Arc::new(move |level| {
+        .with(Correlations)
+        .with(tracing_subscriber::fmt::layer().with_writer(writer).event_format(format));
+    let handle = LevelHandle(Arc::new(move |level: &str| {
         let new = filter(level)?;
         handle.reload(new).map_err(|e| e.to_string())
-    })))
+    }));
+    Ok((subscriber, handle))
+}
+
+/// Keeps the correlation id of a span for the lines within it.
+struct Correlations;
+
+struct CorrelationId(String);
+
+impl<S> Layer<S> for Correlations
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        if let (Some(correlation_id), Some(span)) = (fields.correlation_id, context.span(id)) {
+            span.extensions_mut().insert(CorrelationId(correlation_id));
+        }
+    }
 }
 
 struct Lines {
@@ -118,9 +154,14 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
+        if fields.correlation_id.is_none() {
+            fields.correlation_id = context.event_scope().and_then(|mut spans| {
+                spans.find_map(|span| span.extensions().get::<CorrelationId>().map(|id| id.0.clone()))
+            });
+        }
         let line = self.line(event.metadata().level().as_str(), event.metadata().target(), fields);
         writeln!(writer, "{line}")
     }
@@ -204,6 +245,51 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&lines(true).line("WARN", "t", hostile())).unwrap();
         for key in ["timestamp", "level", "message", "logger", "service", "version", "pod_name", "correlation_id"] {
             assert!(json.get(key).is_some(), "{key}");
+        }
+    }
+
+    /// What was written, for a look at it.
+    #[derive(Clone, Default)]
+    struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_has_the_correlation_id_of_the_work_it_belongs_to_at_every_level() {
+        for (level, json) in [("error", false), ("info", false), ("info", true)] {
+            let written = Written::default();
+            let writer = written.clone();
+            let config = LogConfig { level: level.into(), ..lines(json).config };
+            let (subscriber, _) = lines_to(&config, lines(json).clock, move || writer.clone()).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                let request = tracing::error_span!("request", correlation_id = "c-7\n");
+                request.in_scope(|| {
+                    tracing::error!("outer");
+                    tracing::error_span!("step").in_scope(|| tracing::error!("inner"));
+                    tracing::error!(correlation_id = "c-8", "own");
+                });
+                tracing::error!("none");
+            });
+            let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+            let seen: Vec<&str> = text.lines().collect();
+            let ids = ["c-7\\n", "c-7\\n", "c-8", "-"];
+            assert_eq!(seen.len(), ids.len(), "{text}");
+            for (line, id) in seen.iter().zip(ids) {
+                let expected = match (json, id) {
+                    (false, id) => line.contains(&format!(" - [{id}] - ")),
+                    (true, "-") => !line.contains("correlation_id"),
+                    (true, id) => line.contains(&format!("\"correlation_id\":\"{id}\"")),
+                };
+                assert!(expected, "{id}: {line}");
+            }
         }
     }
 

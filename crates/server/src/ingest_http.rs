@@ -4,8 +4,8 @@
 use crate::worker_http::{RoleHealth, is_deprecated, version_headers};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use storage::coordination::Coordination;
 use tower::ServiceExt;
+use tracing::Instrument as _;
 
 /// What answers on the ingest listener. Posts of events take the short way past the router.
 #[derive(Clone)]
@@ -28,6 +29,10 @@ pub struct IngestSite {
     metrics: Arc<Metrics>,
     version_prefix: bool,
 }
+
+/// The correlation id of a request for a page.
+#[derive(Clone)]
+struct Correlation(Arc<str>);
 
 #[derive(Clone)]
 struct Admin {
@@ -79,9 +84,16 @@ impl IngestSite {
     }
 
     async fn page(&self, request: Request<Incoming>) -> Response<Body> {
+        let correlation = correlation_id(request.headers());
+        let span = tracing::error_span!("request", correlation_id = &*correlation);
+        self.page_within(request, &correlation).instrument(span).await
+    }
+
+    async fn page_within(&self, mut request: Request<Incoming>, correlation: &Arc<str>) -> Response<Body> {
         if !PUBLIC.contains(&request.uri().path()) && self.ingest.key_org(request.headers()).is_none() {
-            return refusal(StatusCode::UNAUTHORIZED, "Unauthorized", request.headers());
+            return refusal(StatusCode::UNAUTHORIZED, "Unauthorized", correlation);
         }
+        request.extensions_mut().insert(Correlation(Arc::clone(correlation)));
         match self.pages.clone().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -113,7 +125,10 @@ async fn index() -> Response<Body> {
     .into_response()
 }
 
-async fn admin_config(State(admin): State<Admin>) -> Response<Body> {
+async fn admin_config(
+    State(admin): State<Admin>,
+    Extension(Correlation(id)): Extension<Correlation>,
+) -> Response<Body> {
     match admin.coordination.settings().await {
         Ok(dynamic) => axum::Json(json!({
             "dynamic_config_enabled": true,
@@ -123,29 +138,28 @@ async fn admin_config(State(admin): State<Admin>) -> Response<Body> {
         .into_response(),
         Err(error) => {
             tracing::error!(%error, "live settings cannot be read");
-            (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(json!({"error": "live settings cannot be read"})))
-                .into_response()
+            let body = json!({"error": "live settings cannot be read", "correlation_id": &*id});
+            (StatusCode::INTERNAL_SERVER_ERROR, axum::Json(body)).into_response()
         }
     }
 }
 
-async fn not_found(headers: HeaderMap) -> Response<Body> {
-    refusal(StatusCode::NOT_FOUND, "Not Found", &headers)
+async fn not_found(Extension(Correlation(id)): Extension<Correlation>) -> Response<Body> {
+    refusal(StatusCode::NOT_FOUND, "Not Found", &id)
 }
 
-async fn wrong_method(uri: Uri, headers: HeaderMap) -> Response<Body> {
-    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", &headers);
+async fn wrong_method(Extension(Correlation(id)): Extension<Correlation>, uri: Uri) -> Response<Body> {
+    let mut response = refusal(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed", &id);
     let allowed = if uri.path().ends_with("/ingest") { "POST" } else { "GET, HEAD" };
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
 /// A refusal as the input itself words its own.
-fn refusal(status: StatusCode, message: &str, asked: &HeaderMap) -> Response<Body> {
-    let correlation = correlation_id(asked);
-    let body = json!({ "status": "error", "message": message, "correlation_id": &*correlation });
+fn refusal(status: StatusCode, message: &str, correlation: &str) -> Response<Body> {
+    let body = json!({ "status": "error", "message": message, "correlation_id": correlation });
     let mut response = (status, axum::Json(body)).into_response();
-    if let Ok(value) = HeaderValue::from_str(&correlation) {
+    if let Ok(value) = HeaderValue::from_str(correlation) {
         response.headers_mut().insert("x-correlation-id", value);
     }
     response

@@ -79,9 +79,11 @@ impl Chores {
                 }
             };
             let queue = labels([("queue", name.as_str())]);
-            self.metrics.queue_depth.get_or_create(&queue).set(gauge(stats.depth));
-            self.metrics.queue_bytes.get_or_create(&queue).set(gauge(stats.bytes));
-            self.metrics.queue_quarantined.get_or_create(&queue).set(gauge(stats.quarantined));
+            if self.metrics.tells_of(name) {
+                self.metrics.queue_depth.get_or_create(&queue).set(gauge(stats.depth));
+                self.metrics.queue_bytes.get_or_create(&queue).set(gauge(stats.bytes));
+                self.metrics.queue_quarantined.get_or_create(&queue).set(gauge(stats.quarantined));
+            }
             match name {
                 QueueName::Ingest => {
                     self.metrics.ingest_queue_depth.set(gauge(stats.depth));

@@ -91,14 +91,65 @@ async fn health(State(role): State<RoleHealth>) -> Response {
     response
 }
 
-async fn metrics(State(role): State<RoleHealth>) -> Response {
-    metrics_response(&role.metrics)
+async fn metrics(State(role): State<RoleHealth>, headers: HeaderMap) -> Response {
+    metrics_response(&role.metrics, &headers)
 }
 
-/// The text of `/metrics`.
-pub fn metrics_response(metrics: &Metrics) -> Response {
+/// The text of `/metrics`: as the contract has it, or OpenMetrics for whoever asks for it.
+pub fn metrics_response(metrics: &Metrics, headers: &HeaderMap) -> Response {
+    const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
     const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, HeaderValue::from_static(OPEN_METRICS))], metrics.encode()).into_response()
+    let (media, text) = if wants_open_metrics(headers) {
+        (OPEN_METRICS, metrics.encode())
+    } else {
+        (CLASSIC, metrics.encode_classic())
+    };
+    ([(header::CONTENT_TYPE, HeaderValue::from_static(media))], text).into_response()
+}
+
+/// Whether `Accept` names OpenMetrics, and nothing else that we have before it.
+fn wants_open_metrics(headers: &HeaderMap) -> bool {
+    let (mut open, mut classic) = (0.0_f64, 0.0_f64);
+    for value in headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()) {
+        for range in value.split(',') {
+            let mut parts = range.split(';').map(str::trim);
+            let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |q| q.parse().ok());
+            let quality = quality.unwrap_or(0.0);
+            match media.as_str() {
+                "application/openmetrics-text" => open = open.max(quality),
+                "text/plain" | "text/*" => classic = classic.max(quality),
+                _ => {}
+            }
+        }
+    }
+    open > 0.0 && open >= classic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_metrics_is_for_whoever_asks_for_it() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+                          application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1";
+        for (accept, open) in [
+            (None, false),
+            (Some("*/*"), false),
+            (Some("text/plain;version=0.0.4"), false),
+            (Some("application/openmetrics-text"), true),
+            (Some("application/openmetrics-text;q=0"), false),
+            (Some("text/plain;q=0.9, application/openmetrics-text;q=0.5"), false),
+            (Some(prometheus), true),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            }
+            assert_eq!(wants_open_metrics(&headers), open, "{accept:?}");
+        }
+    }
 }
 
 #[cfg(test)]

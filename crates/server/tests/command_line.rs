@@ -187,6 +187,10 @@ fn commands_answer_alike_while_the_server_runs_and_when_it_does_not() {
     let ls = muttd(path, &["queue", "ls"], &[]);
     assert!(text(&ls.stdout).contains("ingest") && text(&ls.stdout).contains("dlq-moog"), "{}", text(&ls.stderr));
     assert!(muttd(path, &["queue", "doctor"], &[]).status.success());
+    for choice in [&[][..], &["--position", "7"], &["--reason", "HTTP 401"]] {
+        let done = muttd(path, &[&["queue", "replay", "dead"], choice].concat(), &[]);
+        assert!(text(&done.stdout).contains("replayed 0"), "{choice:?}: {}", text(&done.stderr));
+    }
     assert!(muttd(path, &["doctor"], &[]).status.success());
     served.signal("-TERM");
     assert!(served.0.wait().unwrap().success());

@@ -7,7 +7,7 @@ use super::{Api, pages};
 use crate::worker_http::{is_deprecated, version_headers};
 use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::request::Parts;
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use connectors::inputs::http::correlation_id;
@@ -127,18 +127,31 @@ pub async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, nex
             None => None,
         },
     };
-    let Some(identity) = identity else {
-        if given.is_none() && pages::wants_page(&request) {
-            return Ok(pages::to_login(request.uri()));
-        }
-        return Err(ApiError::unauthorized());
-    };
     let correlation_id = match request.extensions().get::<Correlation>() {
         Some(Correlation(id)) => Arc::clone(id),
         None => correlation_id(request.headers()),
     };
+    let Some(identity) = identity else {
+        if given.is_some() {
+            return Err(ApiError::unauthorized());
+        }
+        if pages::wants_page(&request) {
+            return Ok(pages::to_login(request.uri()));
+        }
+        if let Some(key) = pages::session_of_the_lost(&api, &request)
+            && let Some(Identity { user, role, .. }) = api.keyring.of_fingerprint(key, now).await?
+        {
+            let name = user.unwrap_or_else(|| UNNAMED.to_owned());
+            return Ok(pages::not_there(&Caller { name, role, correlation_id }));
+        }
+        return Err(ApiError::unauthorized());
+    };
     // A configured key says nothing about who uses it: there the name is a claim, else a fact.
-    let name = identity.user.or_else(|| user(request.headers())).unwrap_or_else(|| UNNAMED.to_owned());
+    let name = match (identity.user, user(request.headers())) {
+        (Some(name), _) => name,
+        (None, Some(claim)) => api.marked(claim, request.method()).await,
+        (None, None) => UNNAMED.to_owned(),
+    };
     request.extensions_mut().insert(Caller { name, role: identity.role, correlation_id });
     Ok(next.run(request).await)
 }
@@ -157,33 +170,49 @@ fn given_key(api: &Api, headers: &HeaderMap, uri: &Uri) -> Option<Vec<u8>> {
 }
 
 impl Api {
-    /// Whose key it is; wrong ones are counted, and too many make their address wait.
+    /// Whose key it is; wrong ones are counted, and after too many their address is told to wait.
     pub async fn admit(
         &self,
         key: &[u8],
         address: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<Option<Identity>, ApiError> {
+        let identity = self.keyring.of_fingerprint(Secret::fingerprint_of(key), now).await?;
+        if identity.is_some() {
+            return Ok(identity);
+        }
         let failed = |result| {
             self.deps.metrics.webui_login_failures.get_or_create(&labels([("result", result)])).inc();
         };
-        let fingerprint = Secret::fingerprint_of(key);
-        if let Some(wait) = address.and_then(|address| self.failures.wait(address, &fingerprint, Instant::now())) {
+        if let Some(wait) = address.and_then(|address| self.failures.wait(address, Instant::now())) {
             failed("limited");
             return Err(ApiError::too_many_failures(wait));
         }
-        let identity = self.keyring.of_fingerprint(fingerprint, now).await?;
-        match (&identity, address) {
-            (Some(_), Some(address)) => self.failures.right(address, &fingerprint, Instant::now()),
-            (Some(_), None) => {}
-            (None, Some(address)) => {
-                failed("wrong_key");
-                let failures = self.failures.wrong(address, Instant::now());
-                tracing::warn!(peer.address = %address, failures, "a wrong key for the Web API");
-            }
-            (None, None) => failed("wrong_key"),
+        failed("wrong_key");
+        if let Some(address) = address {
+            let failures = self.failures.wrong(address, Instant::now());
+            tracing::warn!(peer.address = %address, failures, "a wrong key for the Web API");
         }
-        Ok(identity)
+        Ok(None)
+    }
+}
+
+/// What follows the name of a user that somebody claims to be who has no key of that user.
+const UNVERIFIED: &str = " (unverified)";
+
+impl Api {
+    /// A claimed name as audit rows show it: never so that it can be taken for a user's own deed.
+    async fn marked(&self, claim: String, method: &Method) -> String {
+        // Reading leaves no row.
+        if matches!(*method, Method::GET | Method::HEAD) {
+            return claim;
+        }
+        let is_a_users = match self.ask("users_get", self.deps.catalog.users(&self.deps.org)).await {
+            Ok(users) => users.iter().any(|user| user.name.eq_ignore_ascii_case(&claim)),
+            // Nobody can say now: then it is not to be believed.
+            Err(_) => true,
+        };
+        if is_a_users { claim + UNVERIFIED } else { claim }
     }
 }
 
@@ -205,7 +234,8 @@ pub async fn seal(State(api): State<Arc<Api>>, mut request: Request, next: Next)
     let route = matched.map_or_else(|| "other".to_owned(), |route| route.as_str().to_owned());
     let endpoint = path.starts_with("/api/").then(|| endpoint(matched));
     let method = request.method().clone();
-    let span = tracing::info_span!("request", correlation.id = %correlation, method = %request.method(), path);
+    // Of the level of errors: below it a log of errors only would not know of it.
+    let span = tracing::error_span!("request", correlation_id = &*correlation);
     let mut response = async {
         let mut response = next.run(request).await;
         match response.extensions_mut().remove::<ApiError>() {

@@ -9,22 +9,41 @@ use super::settings::{self, Effect, Refusal};
 use axum::Json;
 use axum::extract::State;
 use model::ErrorKind;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use storage::catalog::{ConfigChange, ConfigChangeFilter};
+use tokio::time::Instant;
 
 /// `table_name` of the audit rows of settings.
 const TABLE: &str = "dynamic_config";
 const KEY_CHARS_MAX: usize = 100;
 const VALUE_CHARS_MAX: usize = 1_024;
 const UNAVAILABLE: &str = "Dynamic config is not available";
+/// A change whose process dies holds the others back for this long.
+const CLAIM: Duration = Duration::from_secs(20);
+/// How long a change waits for the others.
+const CLAIM_WAIT: Duration = Duration::from_secs(10);
+const CLAIM_AGAIN: Duration = Duration::from_millis(20);
 
 pub async fn list(_: Viewer, State(api): State<Arc<Api>>) -> ApiResult {
     let settings = api
         .ask("settings", api.deps.coordination.settings())
         .await
         .map_err(|error| error.named(ErrorKind::Unavailable, UNAVAILABLE))?;
-    Ok(Json(json!({ "config": settings })))
+    let live = api.deps.live.get();
+    let unusable: Map<String, Value> = settings
+        .iter()
+        .filter_map(|(key, value)| {
+            let (Refusal::Key(problem) | Refusal::Value(problem)) = settings::check(key, value, &live).err()?;
+            Some((key.clone(), problem.into()))
+        })
+        .collect();
+    let mut answer = json!({ "config": settings });
+    if !unusable.is_empty() {
+        answer["unusable"] = unusable.into();
+    }
+    Ok(Json(answer))
 }
 
 pub async fn set(caller: Admin, State(api): State<Arc<Api>>, key: Segment, body: Object) -> ApiResult {
@@ -68,6 +87,10 @@ pub async fn unset(caller: Admin, State(api): State<Arc<Api>>, key: Segment, bod
 }
 
 /// Records and makes a change; returns the value before. `None` for the new value removes it.
+///
+/// One change of a setting at a time, over all processes: each audit row begins with what the row
+/// before it ended with. What changes settings without us, `redis-cli` for one, is met by the
+/// comparison with the value that was read.
 async fn change(
     api: &Api,
     caller: &Caller,
@@ -75,25 +98,51 @@ async fn change(
     new: Option<&str>,
     reason: Option<String>,
 ) -> ApiResult<Option<String>> {
+    let _one_here = api.changing.lock().await;
+    let name = format!("setting:{key}");
+    let until = Instant::now() + CLAIM_WAIT;
+    while !api.ask("settings_claim", api.deps.coordination.claim(&name, CLAIM)).await.map_err(not_now)? {
+        if Instant::now() >= until {
+            return Err(ApiError::conflict("somebody else is changing this setting; read it again"));
+        }
+        tokio::time::sleep(CLAIM_AGAIN).await;
+    }
+    let changed = change_alone(api, caller, key, new, reason).await;
+    if let Err(error) = api.ask("settings_release", api.deps.coordination.release(&name)).await {
+        tracing::debug!(error = error.message(), key, "others wait until the claim runs out");
+    }
+    changed
+}
+
+async fn change_alone(
+    api: &Api,
+    caller: &Caller,
+    key: &str,
+    new: Option<&str>,
+    reason: Option<String>,
+) -> ApiResult<Option<String>> {
     let coordination = &api.deps.coordination;
-    let not_now = |error: ApiError| error.named(ErrorKind::Unavailable, UNAVAILABLE);
     let old = api.ask("settings", coordination.settings()).await.map_err(not_now)?.remove(key);
     if new.is_none() && old.is_none() {
         return Err(ApiError::not_found("this setting is not set"));
     }
+    if new == old.as_deref() {
+        return Ok(old);
+    }
     // Recorded first: a change that cannot be recorded is not made.
-    let row = row(api, caller, (key, old.as_deref(), new), reason);
-    api.ask("settings_audit", api.deps.catalog.record_config_change(&api.deps.org, row)).await?;
-    let made = match new {
-        Some(value) => api.ask("settings_set", coordination.set_setting(key, value)).await,
-        None => api.ask("settings_delete", coordination.delete_setting(key)).await,
-    };
-    if let Err(error) = made {
+    record(api, caller, (key, old.as_deref(), new), reason).await?;
+    if let Err(error) = api.ask("settings_replace", coordination.replace_setting(key, old.as_deref(), new)).await {
         if !error.may_have_happened() {
-            let undone = Some("the setting could not be changed; it is as it was".to_owned());
-            let row = self::row(api, caller, (key, new, old.as_deref()), undone);
-            let work = api.deps.catalog.record_config_change(&api.deps.org, row);
-            if let Err(error) = api.ask("settings_audit", work).await {
+            let undone = async {
+                let (now, why) = if error.is(ErrorKind::Conflict) {
+                    let now = api.ask("settings", coordination.settings()).await?.remove(key);
+                    (now, "another program changed the setting at the same moment; it is as that left it")
+                } else {
+                    (old, "the setting could not be changed; it is as it was")
+                };
+                record(api, caller, (key, new, now.as_deref()), Some(why.to_owned())).await
+            };
+            if let Err(error) = undone.await {
                 tracing::error!(
                     error = error.message(),
                     key,
@@ -110,6 +159,20 @@ async fn change(
         }
     }
     Ok(old)
+}
+
+async fn record(
+    api: &Api,
+    caller: &Caller,
+    change: (&str, Option<&str>, Option<&str>),
+    reason: Option<String>,
+) -> ApiResult<()> {
+    let row = row(api, caller, change, reason);
+    api.ask("settings_audit", api.deps.catalog.record_config_change(&api.deps.org, row)).await
+}
+
+fn not_now(error: ApiError) -> ApiError {
+    error.named(ErrorKind::Unavailable, UNAVAILABLE)
 }
 
 pub async fn history(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
@@ -172,10 +235,10 @@ fn checked_key(key: String) -> ApiResult<String> {
     }
 }
 
-/// The text that a value is kept as.
+/// The text that a value is kept as, without what surrounds it.
 fn text_of(value: &Value) -> Option<String> {
     match value {
-        Value::String(text) => Some(text.clone()),
+        Value::String(text) => Some(text.trim().to_owned()),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(truth) => Some(truth.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,

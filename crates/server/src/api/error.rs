@@ -77,6 +77,10 @@ impl ApiError {
         Self::new(Class::Kind(ErrorKind::NotFound), message)
     }
 
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(Class::Kind(ErrorKind::Conflict), message)
+    }
+
     pub fn timeout(operation: &str) -> Self {
         Self::new(
             Class::Kind(ErrorKind::Timeout),
@@ -128,6 +132,10 @@ impl ApiError {
             self.message = message.to_owned();
         }
         self
+    }
+
+    pub fn is(&self, kind: ErrorKind) -> bool {
+        self.class == Class::Kind(kind)
     }
 
     /// Whether what was asked for may have been done all the same.

@@ -1,14 +1,14 @@
 //! Wrong keys, counted by the address they come from.
 //!
-//! An address that gave many wrong keys is not listened to for the rest of a minute, except with keys
-//! that were right from there before: behind a proxy everybody has one address, and a stranger must
-//! not lock out the others.
+//! An address that gave many wrong keys is told to wait with the next wrong one, for the rest of a
+//! minute. A right key passes all the same: it has 256 bits, so that nobody gets in by trying, and
+//! behind a proxy everybody has one address. What a wrong key costs is bounded by the keyring, which
+//! looks it up in memory and reads the catalog at most once a second, however many come.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use storage::catalog::users::Fingerprint;
 use tokio::time::Instant;
 
 /// Wrong keys of one address in [`WINDOW`] after which it has to wait.
@@ -16,8 +16,6 @@ pub const FAILURES_MAX: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses remembered; the one that was heard of longest ago goes first.
 const ADDRESSES_MAX: usize = 10_000;
-/// Right keys remembered of one address.
-const RIGHT_MAX: usize = 64;
 
 /// What is remembered of the addresses.
 #[derive(Default)]
@@ -27,16 +25,15 @@ struct Tally {
     failures: u32,
     since: Instant,
     heard: Instant,
-    right: Vec<Fingerprint>,
 }
 
 impl Failures {
-    /// How long this address has to wait before a key it gives is looked at; `None`: not at all.
-    pub fn wait(&self, address: IpAddr, key: &Fingerprint, now: Instant) -> Option<Duration> {
+    /// How long this address is told to wait with a wrong key; `None`: not at all.
+    pub fn wait(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         let tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let tally = tallies.get(&address)?;
         let left = WINDOW.checked_sub(now.saturating_duration_since(tally.since)).filter(|left| !left.is_zero())?;
-        (tally.failures >= FAILURES_MAX && !tally.right.contains(key)).then_some(left)
+        (tally.failures >= FAILURES_MAX).then_some(left)
     }
 
     /// A wrong key. Returns how many there were in this window.
@@ -47,18 +44,6 @@ impl Failures {
         })
     }
 
-    /// A right key.
-    pub fn right(&self, address: IpAddr, key: &Fingerprint, now: Instant) {
-        self.with(address, now, |tally| {
-            if !tally.right.contains(key) {
-                if tally.right.len() >= RIGHT_MAX {
-                    tally.right.remove(0);
-                }
-                tally.right.push(*key);
-            }
-        });
-    }
-
     fn with<T>(&self, address: IpAddr, now: Instant, change: impl FnOnce(&mut Tally) -> T) -> T {
         let mut tallies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if tallies.len() >= ADDRESSES_MAX && !tallies.contains_key(&address) {
@@ -67,7 +52,7 @@ impl Failures {
                 tallies.remove(&oldest);
             }
         }
-        let tally = tallies.entry(address).or_insert(Tally { failures: 0, since: now, heard: now, right: Vec::new() });
+        let tally = tallies.entry(address).or_insert(Tally { failures: 0, since: now, heard: now });
         tally.heard = now;
         if now.saturating_duration_since(tally.since) >= WINDOW {
             (tally.failures, tally.since) = (0, now);
@@ -86,19 +71,17 @@ mod tests {
     }
 
     #[test]
-    fn many_wrong_keys_make_an_address_wait_for_a_minute_but_not_its_right_keys() {
+    fn many_wrong_keys_make_an_address_wait_for_a_minute() {
         let (failures, now) = (Failures::default(), Instant::now());
-        failures.right(address(1), &[7; 32], now);
         for n in 1..FAILURES_MAX {
             assert_eq!(failures.wrong(address(1), now), n);
         }
-        assert_eq!(failures.wait(address(1), &[1; 32], now), None);
+        assert_eq!(failures.wait(address(1), now), None);
         failures.wrong(address(1), now);
-        assert_eq!(failures.wait(address(1), &[1; 32], now), Some(WINDOW));
-        assert_eq!(failures.wait(address(1), &[7; 32], now), None, "a key that was right before");
-        assert_eq!(failures.wait(address(2), &[1; 32], now), None, "others need not");
+        assert_eq!(failures.wait(address(1), now), Some(WINDOW));
+        assert_eq!(failures.wait(address(2), now), None, "others need not");
         let later = now + WINDOW;
-        assert_eq!(failures.wait(address(1), &[1; 32], later), None);
+        assert_eq!(failures.wait(address(1), later), None);
         assert_eq!(failures.wrong(address(1), later), 1, "a new window");
     }
 

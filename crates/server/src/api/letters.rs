@@ -26,12 +26,14 @@ const LETTERS: usize = 100;
 const LOOKED_AT_MAX: usize = 50_000;
 
 /// Puts letters back into the queues they came from: those at `positions`, or the oldest that pass
-/// the `filter`, at most `limit`.
+/// the `filter`, at most `limit`. One of the two has to be given: a misspelt choice must not become
+/// the choice of all.
 pub async fn replay(caller: Operator, State(api): State<Arc<Api>>, name: Segment, body: MaybeObject) -> ApiResult {
     let from = letter_queue(&name)?;
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
     let choice = Choice::of(&body.0, &mut fields);
+    fields.only(&["positions", "filter", "limit", "reason"]);
     fields.done("Invalid request")?;
     let (found, mut skipped) = choice.find(&api, from).await?;
     let mut letters = Vec::with_capacity(found.len());
@@ -80,6 +82,7 @@ pub async fn remove(caller: Admin, State(api): State<Arc<Api>>, name: Segment, b
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
     let positions = positions(&body.0, &mut fields);
+    fields.only(&["positions", "reason"]);
     fields.done("Invalid request")?;
     let Some(positions) = positions else {
         return Err(ApiError::invalid("Missing 'positions' in request body"));
@@ -131,19 +134,20 @@ impl Choice {
         }
         let empty = Map::new();
         let filter = match body.get("filter") {
-            None | Some(Value::Null) => &empty,
+            None | Some(Value::Null) => {
+                fields.problem("filter", "give positions, or a filter; the empty filter {} takes all");
+                &empty
+            }
             Some(Value::Object(filter)) => filter,
             Some(_) => {
                 fields.problem("filter", "it must be an object with reason_contains, host or both");
                 &empty
             }
         };
-        if let Some(unknown) = filter.keys().find(|key| !matches!(key.as_str(), "reason_contains" | "host")) {
-            // Passing over a condition would replay more than was meant.
-            fields.problem("filter", format!("`{unknown}` is none of reason_contains, host"));
-        }
         let mut inner = Fields::new(filter);
         let (reason_contains, host) = (inner.text("reason_contains"), inner.text("host"));
+        // Passing over a condition would replay more than was meant.
+        inner.only(&["reason_contains", "host"]);
         for (name, message) in inner.problems {
             fields.problem(&format!("filter.{name}"), message);
         }

@@ -5,7 +5,7 @@ use super::auth::{Anyone, Cached, Viewer};
 use super::error::ApiResult;
 use crate::worker_http::{metrics_response, vault_state};
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use model::{ErrorKind, Timestamp};
@@ -62,8 +62,8 @@ async fn answers<T>(what: &str, question: impl Future<Output = StorageResult<T>>
     }
 }
 
-pub async fn exposition(_: Anyone, State(api): State<Arc<Api>>) -> Response {
-    metrics_response(&api.deps.metrics)
+pub async fn exposition(_: Anyone, State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    metrics_response(&api.deps.metrics, &headers)
 }
 
 /// Rates of accepted events, and 24 hours of them.

@@ -145,6 +145,7 @@ pub fn router(state: ApiState) -> Router {
         summary: Mutex::new(None),
         sight: Mutex::new(None),
         tried_revision: Mutex::new(None),
+        changing: Mutex::default(),
     });
     let (mut guarded, mut public) = (Router::new(), Router::new());
     for endpoint in endpoints() {
@@ -181,7 +182,7 @@ fn pages() -> Vec<Endpoint> {
     const HTML: &str = "text/html";
     vec![
         get("/health", metrics::health).about("Whether the API and its stores work").gives("Health"),
-        get("/metrics", metrics::exposition).about("All metrics").gives_other("application/openmetrics-text"),
+        get("/metrics", metrics::exposition).about("All metrics").gives_other("text/plain"),
         get("/", pages::dashboard).about("The dashboard").gives_other(HTML),
         get("/audit", pages::audit).about("Changes of the configuration").query(&[AUDIT_PAGE]).gives_other(HTML),
         get("/login", pages::login_form).about("The form to log in").query(&[LOGIN]).gives_other(HTML),
@@ -196,6 +197,7 @@ fn pages() -> Vec<Endpoint> {
 /// What the original has, the same in both versions.
 fn contract() -> Vec<Endpoint> {
     vec![
+        get("/openapi.json", openapi::document).about("This document").gives("OpenApi"),
         get("/version", version::version).about("Versions of the API").query(&[VERSIONED]).gives("Version"),
         get("/metrics", metrics::summary).about("Rates of accepted events, events a minute").gives("Rates"),
         get("/slo", slo::slo).about("Service level objectives").gives("Objectives"),
@@ -251,7 +253,6 @@ fn contract() -> Vec<Endpoint> {
 /// What is ours.
 fn own() -> Vec<Endpoint> {
     vec![
-        get("/openapi.json", openapi::document).about("This document").gives("OpenApi"),
         post("/rules/test", rules::test)
             .about("Which rule takes an event, and why")
             .takes("RuleTest")
@@ -274,7 +275,7 @@ fn own() -> Vec<Endpoint> {
         get("/queues/{name}", queues::peek).about("Records without taking them").query(&[PEEK]).gives("QueueRecords"),
         post("/queues/{name}/replay", letters::replay)
             .about("Puts dead letters back where they came from")
-            .may_take("Replay")
+            .takes("Replay")
             .gives("Replayed"),
         delete("/queues/{name}/records", letters::remove)
             .about("Removes dead letters for good")
@@ -295,6 +296,8 @@ struct Api {
     sight: Mutex<Option<(Instant, slo::Sight)>>,
     /// The catalog's revision that the rulebook was last brought to before a rule was tried.
     tried_revision: Mutex<Option<u64>>,
+    /// Held by whoever changes a live setting.
+    changing: Mutex<()>,
 }
 
 impl Api {

@@ -31,6 +31,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 const PAGE_ROWS: u64 = 50;
 const PAGE_ROWS_MAX: u64 = 200;
 const TEXT_CHARS_MAX: usize = 1_024;
+/// Unknown fields of a body that its refusal names.
+const UNKNOWN_NAMED_MAX: usize = 10;
 
 impl Params {
     pub fn of(uri: &Uri) -> Self {
@@ -91,13 +93,12 @@ impl Params {
 
     /// The beginning of a span of time.
     pub fn from(&self, name: &str) -> ApiResult<Option<Timestamp>> {
-        self.read(name, TIME, |text| time(text, Duration::ZERO))
+        self.read(name, TIME, |text| time(text).map(|span| span.0))
     }
 
     /// The end of a span of time, included; a bare date means its whole day.
     pub fn to(&self, name: &str) -> ApiResult<Option<Timestamp>> {
-        const TO_ITS_END: Duration = Duration::from_micros(86_400_000_000 - 1);
-        self.read(name, TIME, |text| time(text, TO_ITS_END))
+        self.read(name, TIME, |text| time(text).map(|(start, lasts)| start.plus(lasts)))
     }
 
     /// `page` and `limit` of the contract's lists; a limit over the largest page is the largest page.
@@ -123,15 +124,26 @@ impl Params {
     }
 }
 
-const TIME: &str = "a time such as 2026-11-22T10:00:00Z, 2026-11-22 or seconds since 1970";
+const TIME: &str =
+    "a time such as 2026-11-22T10:00:00Z, 2026-11-22, Sun, 22 Nov 2026 10:00:00 GMT or seconds since 1970";
 
-fn time(text: &str, after_a_date: Duration) -> Option<Timestamp> {
+/// A time, and what passes from there until the next one that could be written so.
+fn time(text: &str) -> Option<(Timestamp, Duration)> {
+    const DAY: Duration = Duration::from_micros(86_400_000_000 - 1);
+    const SECOND: Duration = Duration::from_micros(1_000_000 - 1);
+    /// The year 1973: a smaller number is rather the beginning of a date than seconds.
+    const SECONDS_MIN: f64 = 1e8;
     let is_date = text.len() == 10 && text.split('-').map(str::len).eq([4, 2, 2]);
     if is_date {
-        return Timestamp::parse(&format!("{text}T00:00:00Z")).map(|day| day.plus(after_a_date));
+        return Timestamp::parse(&format!("{text}T00:00:00Z")).map(|day| (day, DAY));
+    }
+    if text.parse::<f64>().is_ok_and(|number| number < SECONDS_MIN) {
+        return None;
     }
     // A `+` that was not escaped in the URL has become a space.
-    Timestamp::parse(text).or_else(|| Timestamp::parse(&text.replace(' ', "+")))
+    let exact = Timestamp::parse(text).or_else(|| Timestamp::parse(&text.replace(' ', "+")));
+    // As our own answers show times, without what follows the second.
+    exact.map(|at| (at, Duration::ZERO)).or_else(|| Timestamp::parse_rfc1123(text).map(|at| (at, SECOND)))
 }
 
 fn shown(text: &str) -> String {
@@ -304,6 +316,14 @@ impl<'a> Fields<'a> {
         (!reason.trim().is_empty()).then_some(reason)
     }
 
+    /// Refuses fields of other names, where passing over one would do something that was not meant.
+    pub fn only(&mut self, names: &[&str]) {
+        for unknown in self.object.keys().filter(|key| !names.contains(&key.as_str())).take(UNKNOWN_NAMED_MAX) {
+            let shown: String = unknown.chars().take(80).collect();
+            self.problem(&shown, format!("there is no such field; there are {}", names.join(", ")));
+        }
+    }
+
     /// `Err` when anything was wrong.
     pub fn done(self, what: &str) -> ApiResult<()> {
         if self.problems.is_empty() { Ok(()) } else { Err(ApiError::fields(what, self.problems)) }
@@ -336,7 +356,12 @@ mod tests {
         assert_eq!(start("other=1"), None);
         let end = params("t=2026-11-22").to("t").unwrap().map(Timestamp::rfc3339);
         assert_eq!(end.as_deref(), Some("2026-11-22T23:59:59.999999Z"));
-        for bad in ["t=yesterday", "t=2026-13-01", "t=99-1-1"] {
+        let shown = "t=Sun,+22+Nov+2026+10:00:00+GMT";
+        assert_eq!(start(shown).as_deref(), Some("2026-11-22T10:00:00.000000Z"));
+        let end = params(shown).to("t").unwrap().map(Timestamp::rfc3339);
+        assert_eq!(end.as_deref(), Some("2026-11-22T10:00:00.999999Z"), "what is shown as this second is within");
+        assert_eq!(start("t=1795341600").as_deref(), Some("2026-11-22T10:00:00.000000Z"));
+        for bad in ["t=yesterday", "t=2026-13-01", "t=99-1-1", "t=2026", "t=20261122", "t=-5", "t=Sun"] {
             assert!(params(bad).from("t").unwrap_err().message().starts_with("t: "), "{bad}");
         }
     }

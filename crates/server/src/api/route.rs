@@ -48,7 +48,7 @@ pub enum Kind {
     Text,
     /// A whole number of at least this and at most this.
     Whole(i64, i64),
-    /// RFC 3339, a date, or seconds since 1970.
+    /// RFC 3339, RFC 1123, a date, or seconds since 1970.
     Time,
     /// Any case.
     OneOf(&'static [&'static str]),
@@ -64,7 +64,7 @@ const fn query(name: &'static str, kind: Kind, about: &'static str) -> Query {
 /// `page` and `limit` of the contract's lists.
 pub const PAGED: &[Query] = &[
     query("page", Kind::Whole(1, 1_000_000_000), "page, from 1"),
-    query("limit", Kind::Whole(1, 1_000_000_000), "rows of a page, 50 if not given; more than 200 is 200"),
+    query("limit", Kind::Whole(1, i64::MAX), "rows of a page, 50 if not given; more than 200 is 200"),
 ];
 pub const CURSOR: &[Query] =
     &[query("cursor", Kind::Cursor, "goes on where a page ended: its `next_cursor`; not together with `page`")];
@@ -180,6 +180,10 @@ impl Endpoint {
     /// Answers with a redirect.
     pub fn redirects(self) -> Self {
         Self { status: 303, gives: Gives::Other("text/html"), ..self }
+    }
+    /// Whether it takes what a form of a page sends.
+    pub fn is_form(&self) -> bool {
+        self.takes.is_some_and(|(schema, _)| schema == "LoginForm")
     }
     /// The same below a prefix.
     pub fn below(self, prefix: &str) -> Self {

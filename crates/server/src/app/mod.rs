@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::queue::QueueName;
+use storage::queue::{QueueConfig, QueueName};
 use tokio::net::TcpListener;
 
 /// Where the parts answer; port 0 in the configuration is the real port here.
@@ -157,6 +157,8 @@ impl App {
                     body_bytes_max: http.body_bytes_max,
                     body_timeout: http.body_timeout,
                     durability: http.durability,
+                    // The contract's word, where it is true.
+                    store: if matches!(config.stores.queue, QueueConfig::Redis(_)) { "Redis" } else { "storage" },
                 },
                 Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>,
                 Arc::new(move |reason, took| {

@@ -8,7 +8,7 @@ use model::ErrorKind;
 use pipeline::Live;
 use pipeline::accept::QUEUE_WRITES;
 use pipeline::deliver::CATALOG_WRITES;
-use pipeline::metrics::Metrics;
+use pipeline::metrics::{Metrics, Owner};
 use pipeline::outbox::Outbox;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
@@ -76,7 +76,7 @@ impl Parts {
                     .with_context(|| format!("failed to open the channel `{name}`"))?,
             );
         }
-        let metrics = Metrics::new();
+        let metrics = Metrics::of(&owners(&config.roles));
         metrics.process_start_time.set(clock.now().micros() as f64 / 1e6);
         let live = Live::new(config.live.clone());
         health.ok("channel");
@@ -108,6 +108,18 @@ impl Parts {
             clock: Arc::clone(clock),
         })
     }
+}
+
+/// Whose metrics a process of these roles shows.
+fn owners(roles: &[Role]) -> Vec<Owner> {
+    let owner = |role: &Role| match role {
+        Role::Ingestor => Owner::Ingestor,
+        Role::Alerter => Owner::Alerter,
+        Role::Forwarder => Owner::Forwarder,
+        Role::Remediation => Owner::Remediation,
+        Role::Webui => Owner::Webui,
+    };
+    roles.iter().map(owner).collect()
 }
 
 const RETRY_FIRST: Duration = Duration::from_millis(250);

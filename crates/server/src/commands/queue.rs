@@ -104,7 +104,8 @@ async fn act(global: &Global, command: QueueCommand) -> Result<ExitCode> {
             if !position.is_empty() {
                 body["positions"] = json!(position);
             }
-            if reason.is_some() || host.is_some() {
+            // Without any condition all are meant, which the API wants to be told.
+            if position.is_empty() || reason.is_some() || host.is_some() {
                 body["filter"] = json!({"reason_contains": reason, "host": host});
             }
             let answer = client.send(Method::POST, &format!("/api/v2/queues/{}/replay", queue.as_str()), &body).await?;

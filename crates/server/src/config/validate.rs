@@ -316,10 +316,14 @@ impl Check<'_> {
         Some(settings)
     }
 
-    fn prometheus(&mut self, url: &str) -> Option<Secret> {
-        if url.is_empty() {
-            return None;
-        }
+    /// Where a company's stores are used each process counts for itself only: there the original's
+    /// Prometheus is asked unless another one is named.
+    fn prometheus(&mut self, url: &str, shared: bool) -> Option<Secret> {
+        let url = match url {
+            "" if shared => ORIGINAL_PROMETHEUS,
+            "" => return None,
+            url => url,
+        };
         if !(url.starts_with("http://") || url.starts_with("https://")) || crate::api::Prometheus::open(url).is_err() {
             self.problem("webui.prometheus_url", "is not a URL that begins with https:// or http://");
         }
@@ -361,6 +365,8 @@ impl Check<'_> {
     }
 }
 
+/// Where the original looks for Prometheus.
+const ORIGINAL_PROMETHEUS: &str = "http://localhost:9090";
 const YEAR_MS: i64 = 31_536_000_000;
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -426,7 +432,7 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
             ("webui.tls_key", &raw.webui.tls_key),
             raw.webui.dangerous_allow_tls12,
         ),
-        prometheus_url: check.prometheus(&raw.webui.prometheus_url),
+        prometheus_url: check.prometheus(&raw.webui.prometheus_url, !raw.redis.host.is_empty()),
         metrics_cache: check.millis("webui.metrics_cache_ms", raw.webui.metrics_cache_ms, 0, 3_600_000),
         version_prefix: raw.webui.version_prefix,
         key_in_url: raw.webui.dangerous_key_in_url,

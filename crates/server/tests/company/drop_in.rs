@@ -251,3 +251,16 @@ async fn equal_records_that_other_programs_push_are_events_of_their_own_and_of_n
     assert_eq!(rows("event_audit_log WHERE event_timestamp > now() - interval '1 hour' AND hostname = 'dup'"), "3");
     assert_eq!(rows("alerts WHERE created_at < now() - interval '1 hour'"), "0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_away_the_ingest_says_so_in_the_contracts_words() {
+    let mut site = Site::start(SiteOptions::default()).await;
+    let ingestor = site.member("ingestor");
+    let http = server::commands::http_client(Duration::from_secs(60)).unwrap();
+    site.redis.stop();
+    let request = http.post(ingestor.url("/ingest")).header("x-api-key", INGEST_KEY);
+    let answer = request.header("content-type", "application/json").body(event(1)).send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let body: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+    assert_eq!(body["message"], "Service Unavailable - Redis error");
+}

@@ -8,6 +8,8 @@ mod drop_in;
 mod events;
 mod kill;
 mod limit;
+mod monitoring;
 mod refusals;
 mod rotation;
+mod settings;
 mod site;

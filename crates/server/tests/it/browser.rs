@@ -124,6 +124,20 @@ fn the_audit_viewer(browser: &mut Chromium, base: &str, axe: &str) {
     let text = browser.eval("document.querySelector('.audit').innerText");
     let text = text.as_str().unwrap();
     assert!(text.contains("priority") && text.contains("100") && text.contains(ATTACK), "{text}");
+    // Rows that tell of a change, not only of something new.
+    for width in [360, 1_024, 1_280, 1_600] {
+        look(browser, false, width);
+        let broken = browser.eval(
+            "[...document.querySelectorAll('.audit td:nth-child(1), .audit td:nth-child(4)')].filter(cell => { \
+             const range = document.createRange(); range.selectNodeContents(cell); \
+             return new Set([...range.getClientRects()].map(box => box.top)).size > 1 }).length",
+        );
+        assert_eq!(broken, 0, "times and tables are on one line at {width}");
+        let heights = browser.eval("new Set([...document.querySelectorAll('.filters input, .filters select')].map(field => field.offsetHeight)).size");
+        assert_eq!(heights, 1, "the labels of a row are at one height");
+        browser.shot(&format!("audit-changes-{width}"));
+    }
+    look(browser, false, 1_280);
     assert_eq!(browser.eval("document.querySelectorAll('.audit img').length"), 0);
     assert!(!browser.eval("document.title").as_str().unwrap().contains("owned"));
     browser.shot("audit-change");

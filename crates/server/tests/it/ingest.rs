@@ -298,3 +298,15 @@ async fn an_unknown_page_and_a_wrong_method_are_refused_in_the_same_form() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn a_batch_without_a_good_event_names_the_first_reason() {
+    let server = TestServer::start(&[]).await;
+    for body in ["{\"a\":1}\n{\"b\":2}", "{\"a\":1} {\"b\":2}", "{\"a\":1}{\"b\":2}", "{\"a\":1}\nnothing"] {
+        let response = server.post(body).await;
+        assert_eq!(response.status(), 400, "{body}");
+        let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        assert_eq!(answer["message"], "Missing required fields: ['hostname', 'message', 'timestamp']", "{body}");
+    }
+    server.stop().await;
+}

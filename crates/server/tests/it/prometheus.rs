@@ -41,3 +41,26 @@ async fn objectives_come_from_prometheus_and_from_own_counters_while_it_is_away(
     server.until(async || slo(&server).await["source"] == "counters").await;
     server.stop().await;
 }
+
+/// A server whose alerter and forwarder are not scraped, as when they are down.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_prometheus_does_not_have_is_critical() {
+    let port = testkit::free_port();
+    let url = format!("http://127.0.0.1:{port}");
+    let server = TestServer::start(&[("PROMETHEUS_URL", &url)]).await;
+    let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let ingestor = TestServer::start_in(dir, &[], Some(&["ingestor"])).await;
+    let _prometheus = PrometheusServer::start_on(port, &[("mutt-ingestor", ingestor.addresses.ingest.unwrap())], &[]);
+    server.until(async || slo(&server).await["source"] == "prometheus").await;
+    let seen = slo(&server).await;
+    for item in seen["slos"].as_array().unwrap() {
+        let measured = item["slo_name"].as_str().unwrap().starts_with("ingestor");
+        assert_eq!((item["no_data"] == false, item["status"] == "ok"), (measured, measured), "{item}");
+    }
+    assert_eq!(
+        (&seen["components"]["ingestor"]["state"], &seen["components"]["forwarder"]["state"]),
+        (&"ok".into(), &"critical".into())
+    );
+    ingestor.stop().await;
+    server.stop().await;
+}

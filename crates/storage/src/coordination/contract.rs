@@ -6,7 +6,7 @@
 use super::{
     Admission, BreakerSettings, BreakerState, Coordination, RateLimit, RateUnit, UnhandledEvent, UnhandledPolicy,
 };
-use model::{EventId, OrgId, Timestamp};
+use model::{ErrorKind, EventId, OrgId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Coordination>) {
     accepted_events_are_counted_by_minute_hour_and_day(&open).await;
     old_rates_are_forgotten(&open("old rates").await).await;
     settings_keep_their_last_value(&open).await;
+    a_setting_is_replaced_only_if_it_is_what_was_expected(&open("replaced").await).await;
+    of_many_who_replace_a_setting_at_once_one_does(&open("at once").await).await;
 }
 
 type Driver = Arc<dyn Coordination>;
@@ -332,4 +334,37 @@ async fn settings_keep_their_last_value(open: &impl AsyncFn(&'static str) -> Dri
     assert_eq!(driver.settings().await.unwrap(), [expected[1].clone()].into());
     drop(driver);
     assert_eq!(open("settings").await.settings().await.unwrap(), [expected[1].clone()].into());
+}
+
+async fn a_setting_is_replaced_only_if_it_is_what_was_expected(driver: &Driver) {
+    let now = async || driver.settings().await.unwrap().remove("k");
+    let refused = async |old: Option<&str>, new: Option<&str>| {
+        driver.replace_setting("k", old, new).await.unwrap_err().kind() == ErrorKind::Conflict
+    };
+    assert!(refused(Some("1"), Some("2")).await && refused(Some("1"), Some("")).await);
+    assert_eq!(now().await, None);
+    driver.replace_setting("k", None, Some("1")).await.unwrap();
+    assert!(refused(None, Some("2")).await && refused(Some(""), None).await && refused(Some("2"), None).await);
+    assert_eq!(now().await.as_deref(), Some("1"));
+    driver.replace_setting("k", Some("1"), Some("")).await.unwrap();
+    assert_eq!(now().await.as_deref(), Some(""));
+    assert!(refused(None, Some("2")).await, "an empty value is a value");
+    driver.replace_setting("k", Some("x"), Some("")).await.unwrap();
+    driver.replace_setting("k", Some(""), None).await.unwrap();
+    assert_eq!(now().await, None);
+    driver.replace_setting("k", Some("x"), None).await.unwrap();
+}
+
+async fn of_many_who_replace_a_setting_at_once_one_does(driver: &Driver) {
+    let tasks: Vec<_> = (0..20)
+        .map(|n| {
+            let driver = Arc::clone(driver);
+            tokio::spawn(async move { driver.replace_setting("k", None, Some(&n.to_string())).await.is_ok() })
+        })
+        .collect();
+    let mut replaced = 0;
+    for task in tasks {
+        replaced += u32::from(task.await.unwrap());
+    }
+    assert_eq!(replaced, 1);
 }

@@ -6,7 +6,8 @@
 //!   restart of one asker.
 //! * Counting an unhandled event twice (same event id) counts it once, and asking again about the
 //!   event that triggered answers "triggered" again: a batch may be worked twice.
-//! * Live settings are seen by every worker within a second.
+//! * Live settings are seen by every worker within a second, and what somebody else has changed
+//!   meanwhile is not replaced.
 //!
 //! To add a driver: a file beside this one, a variant in [`CoordinationConfig`], an arm in [`open`].
 
@@ -20,10 +21,10 @@ mod window;
 pub use breaker::{Admission, BreakerMachine, BreakerSettings, BreakerState, BreakerView};
 pub use redis::{RedisClock, RedisCoordinationConfig};
 
-use crate::StorageResult;
 use crate::sqlite::blocking;
+use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
-use model::{EventId, OrgId, Timestamp};
+use model::{ErrorKind, EventId, OrgId, Timestamp};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,6 +108,9 @@ pub trait Coordination: Send + Sync + 'static {
     /// it last claimed it. Asking again prolongs the claim.
     async fn claim(&self, name: &str, keep: Duration) -> StorageResult<bool>;
 
+    /// Gives a claim of this process back before it has run out.
+    async fn release(&self, name: &str) -> StorageResult<()>;
+
     /// May a call go out through the breaker `name`? While half open, one caller at a time may.
     async fn breaker_admit(&self, name: &str, settings: BreakerSettings, now: Timestamp) -> StorageResult<Admission>;
 
@@ -153,6 +157,10 @@ pub trait Coordination: Send + Sync + 'static {
 
     /// Removes a live setting, so that the configured value counts again; returns the value before.
     async fn delete_setting(&self, key: &str) -> StorageResult<Option<String>>;
+
+    /// Makes a live setting `new` if it is `old` (`None`: not set), in one step; `Conflict` if it is
+    /// neither: then it stays as it is.
+    async fn replace_setting(&self, key: &str, old: Option<&str>, new: Option<&str>) -> StorageResult<()>;
 }
 
 /// Which driver coordinates.
@@ -162,6 +170,11 @@ pub enum CoordinationConfig {
     Local { file: PathBuf },
     /// Several processes, through Redis.
     Redis(Box<RedisCoordinationConfig>),
+}
+
+/// What [`Coordination::replace_setting`] says of a setting that is not as it was expected.
+fn changed_meanwhile() -> StorageError {
+    StorageError::new(ErrorKind::Conflict, "somebody else has changed this setting meanwhile")
 }
 
 pub async fn open(config: CoordinationConfig) -> StorageResult<Arc<dyn Coordination>> {

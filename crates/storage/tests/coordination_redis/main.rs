@@ -113,8 +113,11 @@ async fn nothing_newer_than_redis_6_0_is_sent() {
         include_str!("../../src/coordination/redis/acquire.lua"),
         include_str!("../../src/coordination/redis/breaker_read.lua"),
         include_str!("../../src/coordination/redis/breaker_write.lua"),
+        include_str!("../../src/coordination/redis/claim.lua"),
         include_str!("../../src/coordination/redis/rates.lua"),
+        include_str!("../../src/coordination/redis/release.lua"),
         include_str!("../../src/coordination/redis/setting.lua"),
+        include_str!("../../src/coordination/redis/setting_replace.lua"),
         include_str!("../../src/coordination/redis/unhandled.lua"),
     ];
     for script in scripts {
@@ -168,7 +171,10 @@ async fn the_documented_rights_suffice() {
     assert_eq!(counted.unwrap().len(), 1);
     driver.set_setting("a", "1").await.unwrap();
     assert_eq!(driver.settings().await.unwrap().len(), 1);
+    driver.replace_setting("a", Some("1"), Some("2")).await.unwrap();
     driver.delete_setting("a").await.unwrap();
+    assert!(driver.claim("setting:a", Duration::from_secs(60)).await.unwrap());
+    driver.release("setting:a").await.unwrap();
     until("it listens", async || server.cli(&["PUBSUB", "NUMSUB", "mutt:config:updates"]).ends_with('1')).await;
     assert!(!server.cli(&["ACL", "LOG"]).contains("reason"), "{}", server.cli(&["ACL", "LOG"]));
 }
@@ -183,5 +189,10 @@ async fn a_claim_is_one_process_until_it_runs_out() {
     assert!(one.claim("alr_1", keep).await.unwrap(), "asking again prolongs it");
     assert!(two.claim("alr_2", keep).await.unwrap(), "other work is free");
     assert_ne!(server.cli(&["PTTL", "mutt:claim:alr_1"]), "-1", "no claim is for ever");
+    assert!(two.claim("alr_2", Duration::from_secs(600)).await.unwrap());
+    one.release("alr_2").await.unwrap();
+    assert!(!one.claim("alr_2", keep).await.unwrap(), "nobody gives back what another has");
+    two.release("alr_2").await.unwrap();
+    assert!(one.claim("alr_2", keep).await.unwrap(), "what was given back is free");
     until("a claim that ran out is free", async || two.claim("alr_1", keep).await.unwrap()).await;
 }

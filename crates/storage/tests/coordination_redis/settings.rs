@@ -64,6 +64,20 @@ async fn a_change_is_told_by_its_bare_name() {
 }
 
 #[tokio::test]
+async fn what_another_program_wrote_can_be_replaced_whatever_it_is() {
+    let server = RedisServer::start();
+    let driver = driver(&server).await;
+    server.cli(&["LPUSH", "mutt:config:moog_rate_limit", "x"]);
+    assert_eq!(value(&driver, "moog_rate_limit").await, None);
+    driver.replace_setting("moog_rate_limit", None, Some("60")).await.unwrap();
+    assert_eq!(server.cli(&["GET", "mutt:config:moog_rate_limit"]), "60");
+    server.cli(&["EVAL", "redis.call('SET', KEYS[1], '5' .. string.char(255))", "1", "mutt:config:moog_rate_limit"]);
+    let read = value(&driver, "moog_rate_limit").await.unwrap();
+    driver.replace_setting("moog_rate_limit", Some(&read), None).await.unwrap();
+    assert_eq!(server.cli(&["EXISTS", "mutt:config:moog_rate_limit"]), "0");
+}
+
+#[tokio::test]
 async fn a_name_that_cannot_be_one_is_refused() {
     let server = RedisServer::start();
     let driver = driver(&server).await;

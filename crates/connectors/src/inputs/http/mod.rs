@@ -40,6 +40,8 @@ pub struct HttpIngestConfig {
     /// Longest time a client may take to send a body.
     pub body_timeout: Duration,
     pub durability: Durability,
+    /// What a client is told does not work when the queue does not, `storage` or the name of a store.
+    pub store: &'static str,
 }
 
 /// Told how each request ended: the contract's `status` and `reason` labels, and how long it took.
@@ -79,7 +81,7 @@ impl HttpIngest {
         let (label, mut response) = match self.take(headers, body, &correlation, peer, &mut sample).await {
             Ok(text) => ("", json_response(StatusCode::OK, text)),
             Err(refusal) => {
-                self.reject(refusal.reason, &refusal.message, peer, &sample);
+                self.reject(refusal.reason, &refusal.message, peer, &sample, &correlation);
                 (refusal.label, refusal_response(refusal, &correlation))
             }
         };
@@ -102,10 +104,11 @@ impl HttpIngest {
     where
         B: HttpBody<Data = Bytes, Error: Display> + Unpin,
     {
+        let refused = |refused| Refusal::refused(refused, self.config.store);
         let Some(org) = self.key_org(headers) else {
             return Err(Refusal::new(StatusCode::UNAUTHORIZED, "auth", RejectReason::Unauthorized, "Unauthorized"));
         };
-        self.sink.admit(1, 1).await.map_err(Refusal::refused)?;
+        self.sink.admit(1, 1).await.map_err(refused)?;
         if !is_json(headers) {
             return Err(Refusal::new(
                 StatusCode::BAD_REQUEST,
@@ -127,9 +130,8 @@ impl HttpIngest {
         match parse(&body, &config.rules) {
             Body::Single(verdict) => {
                 let object = verdict.map_err(Refusal::bad)?;
-                self.sink.room().map_err(Refusal::refused)?;
-                let accepted =
-                    self.sink.accept(vec![new_event(object)], config.durability).await.map_err(Refusal::refused)?;
+                self.sink.room().map_err(refused)?;
+                let accepted = self.sink.accept(vec![new_event(object)], config.durability).await.map_err(refused)?;
                 Ok(single_text(&accepted, correlation))
             }
             Body::Batch(verdicts) => {
@@ -138,7 +140,7 @@ impl HttpIngest {
                 // With no good one, the answer to the whole counts one of them.
                 let counted = verdicts.len() - usize::from(good.is_empty());
                 for bad in verdicts.iter().filter_map(|v| v.as_ref().err()).take(counted) {
-                    self.reject(bad.reason, &bad.message, peer, sample);
+                    self.reject(bad.reason, &bad.message, peer, sample, correlation);
                 }
                 let Some(extra) = u32::try_from(good.len()).ok().and_then(|n| n.checked_sub(1)) else {
                     let first = verdicts.into_iter().find_map(Result::err);
@@ -150,16 +152,18 @@ impl HttpIngest {
                     return Err(refusal);
                 };
                 if extra > 0 {
-                    self.sink.admit(extra, extra.saturating_add(1)).await.map_err(Refusal::refused)?;
+                    self.sink.admit(extra, extra.saturating_add(1)).await.map_err(refused)?;
                 }
-                self.sink.room().map_err(Refusal::refused)?;
-                let accepted = self.sink.accept(good, config.durability).await.map_err(Refusal::refused)?;
+                self.sink.room().map_err(refused)?;
+                let accepted = self.sink.accept(good, config.durability).await.map_err(refused)?;
                 Ok(batch_text(&verdicts, &accepted.ids, accepted.queue_depth, correlation))
             }
         }
     }
 
-    fn reject(&self, reason: RejectReason, detail: &str, peer: SocketAddr, sample: &[u8]) {
+    /// Tells the sink, in a span of this request; the many that are taken need none.
+    fn reject(&self, reason: RejectReason, detail: &str, peer: SocketAddr, sample: &[u8], correlation: &str) {
+        let _within = tracing::error_span!("request", correlation_id = correlation).entered();
         self.sink.reject(Reject { input: InputKind::Http, reason, detail, peer: Some(peer), sample });
     }
 
@@ -216,7 +220,7 @@ impl Refusal {
         Self::new(status, label, bad.reason, bad.message)
     }
 
-    fn refused(refused: Refused) -> Self {
+    fn refused(refused: Refused, store: &str) -> Self {
         let wait = refused.retry_after.max(Duration::from_secs(1));
         let mut refusal = match refused.reason {
             RejectReason::RateLimited => {
@@ -258,7 +262,7 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "redis",
                 refused.reason,
-                "Service Unavailable - storage error",
+                format!("Service Unavailable - {store} error"),
             ),
         };
         refusal.retry_after = Some(wait);

@@ -79,7 +79,11 @@ fn array(body: &Bytes, text: &[u8], rules: &BodyRules) -> Body {
 
 fn objects(body: &Bytes, text: &[u8], rules: &BodyRules) -> Body {
     if !text.contains(&b'\n') && !text.windows(2).any(|w| w == b"}{") {
-        return Body::Single(event(body, text, rules));
+        let verdict = event(body, text, rules);
+        let is_several = matches!(&verdict, Err(bad) if bad.reason == RejectReason::Malformed) && joins_objects(text);
+        if !is_several {
+            return Body::Single(verdict);
+        }
     }
     // The first line alone tells a pretty-printed object from lines of objects.
     let first_line = text.split(|b| *b == b'\n').next().unwrap_or(text);
@@ -96,10 +100,22 @@ fn objects(body: &Bytes, text: &[u8], rules: &BodyRules) -> Body {
             verdict => items.push(verdict),
         }
     }
-    if items.len() == 1 || items.iter().all(Result::is_err) {
+    // Lines of which none is an object are one object that is broken, and what is wrong with it as a whole counts.
+    let is_malformed =
+        |item: &Result<Bytes, BadEvent>| matches!(item, Err(bad) if bad.reason == RejectReason::Malformed);
+    if items.len() == 1 || items.iter().all(is_malformed) {
         return Body::Single(event(body, text, rules));
     }
     Body::Batch(items)
+}
+
+/// Whether, somewhere, one object ends and another begins after spaces.
+fn joins_objects(text: &[u8]) -> bool {
+    let ends = text.iter().enumerate().filter(|(_, byte)| **byte == b'}');
+    ends.into_iter().any(|(at, _)| {
+        let rest = text.get(at + 1..).unwrap_or_default();
+        rest.first().is_some_and(u8::is_ascii_whitespace) && rest.trim_ascii_start().first() == Some(&b'{')
+    })
 }
 
 /// A line that is not one object may be several, one right after the other.
@@ -285,6 +301,10 @@ mod tests {
         check(&format!("{GOOD}\n{GOOD}\n"), "[++]");
         check(&format!("{GOOD}\r\n\r\n{GOOD}"), "[++]");
         check(&format!("{GOOD}{GOOD}\n{GOOD}"), "[+++]");
+        check(&format!("{GOOD} {GOOD}"), "[++]");
+        check(&format!("{GOOD} \t {GOOD}  {{\"a\":1}}"), "[++-]");
+        check(&format!("{GOOD} trash"), "-");
+        check("{\"a\":1}\n{\"b\":2}", "[--]");
         check(&format!("{GOOD}\n{{broken\n{GOOD}"), "[+-+]");
         check(&format!("{GOOD}\n[1]\n{GOOD}"), "[+-+]");
         check(&format!("[{GOOD}"), "-");

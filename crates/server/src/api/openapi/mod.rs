@@ -69,7 +69,7 @@ fn operation(endpoint: &Endpoint) -> Value {
         operation["deprecated"] = true.into();
     }
     if let Some((schema, required)) = endpoint.takes {
-        let media = if schema == "LoginForm" { "application/x-www-form-urlencoded" } else { "application/json" };
+        let media = if endpoint.is_form() { "application/x-www-form-urlencoded" } else { "application/json" };
         operation["requestBody"] =
             json!({ "required": required, "content": { media: { "schema": reference(schema) } } });
     }
@@ -116,7 +116,9 @@ fn schema_of(query: &Query) -> Value {
             }
             schema
         }
-        Kind::Time => json!({ "type": "string", "examples": ["2026-11-22T10:00:00Z", "2026-11-22", "1795341600"] }),
+        Kind::Time => {
+            json!({ "type": "string", "examples": ["2026-11-22T10:00:00Z", "2026-11-22", "Sun, 22 Nov 2026 10:00:00 GMT", "1795341600"] })
+        }
         Kind::OneOf(values) => json!({ "type": "string", "enum": values }),
         Kind::Severity => json!({ "type": "string", "examples": ["3", "err"] }),
         Kind::EventId => json!({ "type": "string", "pattern": "^evt_[0-9a-z]{26}$" }),
@@ -139,7 +141,7 @@ fn responses(endpoint: &Endpoint) -> Value {
     };
     responses.insert(endpoint.status.to_string(), good);
     let mut refusals: Vec<(&str, &str)> = Vec::new();
-    if endpoint.takes.is_some() || !endpoint.query.is_empty() {
+    if endpoint.takes.is_some() || !endpoint.query.is_empty() || endpoint.path.contains('{') {
         refusals.push(("400", "something given cannot be used; the error names it"));
     }
     if let Some(role) = endpoint.needs {
@@ -152,15 +154,29 @@ fn responses(endpoint: &Endpoint) -> Value {
     if endpoint.path.contains('{') {
         refusals.push(("404", "there is no such thing"));
     }
-    if endpoint.takes.is_some_and(|(_, required)| required) {
+    if endpoint.is_form() {
+        refusals.push(("401", "this key is not known here"));
+        refusals.push(("403", "the form was sent from another site"));
+        refusals.push(("413", "the body is too large"));
+        refusals.push(("429", "too many wrong keys from this address; see Retry-After"));
+    } else if endpoint.takes.is_some_and(|(_, required)| required) {
         refusals.push(("409", "it exists already, or somebody else changed it"));
         refusals.push(("413", "the body is too large"));
     }
     refusals.push(("503", "a store is away; see Retry-After"));
+    let is_page = matches!(endpoint.gives, Gives::Other("text/html"));
+    if is_page && endpoint.needs.is_some() {
+        responses.insert("303".to_owned(), json!({ "description": "a browser without a session: to /login" }));
+    }
     for (status, description) in refusals {
-        responses.entry(status).or_insert_with(|| {
-            json!({ "description": description, "content": { "application/json": { "schema": reference("Error") } } })
-        });
+        // Who has no key is answered before the page is.
+        let is_json = !is_page || (endpoint.needs.is_some() && matches!(status, "401" | "429"));
+        let content = if is_json {
+            json!({ "application/json": { "schema": reference("Error") } })
+        } else {
+            json!({ "text/html": { "schema": { "type": "string" } } })
+        };
+        responses.entry(status).or_insert_with(|| json!({ "description": description, "content": content }));
     }
     Value::Object(responses)
 }

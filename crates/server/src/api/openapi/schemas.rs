@@ -64,6 +64,13 @@ fn open(fields: Vec<(&str, Value)>) -> Value {
     schema
 }
 
+/// An object that takes no other keys.
+fn only(fields: Vec<(&str, Value)>) -> Value {
+    let mut schema = object(fields);
+    schema["additionalProperties"] = false.into();
+    schema
+}
+
 fn paged(name: &'static str, row: &str) -> Value {
     object(vec![(name, list(to(row))), ("pagination", to("Pagination"))])
 }
@@ -95,6 +102,7 @@ fn general() -> Schemas {
         ("description", text()),
         ("window_hours", whole()),
         ("actual_value", or_null(number())),
+        ("no_data", truth()),
         ("target?", number()),
         ("target_seconds?", number()),
         ("status", one_of(&["ok", "breaching", "warning", "critical"])),
@@ -108,12 +116,13 @@ fn general() -> Schemas {
         ("error_budget_remaining", or_null(number())),
         ("burn_rate", or_null(number())),
         ("state", one_of(&["ok", "warn", "critical"])),
+        ("no_data", truth()),
         ("window_hours", whole()),
     ]);
     vec![
         ("Error", open(vec![("error", text()), ("correlation_id", text()), ("fields?", map(text()))])),
         ("Message", object(vec![("message", text())])),
-        ("Reason", object(vec![("reason?", at_most(1_000))])),
+        ("Reason", object(vec![("reason?", or_null(at_most(1_000)))])),
         (
             "Pagination",
             object(vec![
@@ -185,8 +194,8 @@ fn settings() -> Schemas {
         ("correlation_id", or_null(text())),
     ]);
     vec![
-        ("Settings", object(vec![("config", map(text()))])),
-        ("SettingValue", object(vec![("value", value), ("reason?", at_most(1_000))])),
+        ("Settings", object(vec![("config", map(text())), ("unusable?", map(text()))])),
+        ("SettingValue", object(vec![("value", value), ("reason?", or_null(at_most(1_000)))])),
         (
             "SettingChanged",
             object(vec![
@@ -229,7 +238,7 @@ fn rules() -> Schemas {
     row.push(("id", whole()));
     let with_reason = |required| {
         let mut columns = rule_columns(required);
-        columns.push(("reason?", at_most(1_000)));
+        columns.push(("reason?", or_null(at_most(1_000))));
         object(columns)
     };
     vec![
@@ -252,7 +261,7 @@ fn rules() -> Schemas {
                 ("explanation", text()),
             ]),
         ),
-        ("RuleImport", object(vec![("rules", list(to("RuleDraft"))), ("reason?", at_most(1_000))])),
+        ("RuleImport", object(vec![("rules", list(to("RuleDraft"))), ("reason?", or_null(at_most(1_000)))])),
         (
             "RulesImported",
             object(vec![
@@ -269,11 +278,14 @@ fn hosts() -> Schemas {
     let team = || json!({ "type": "string", "minLength": 1, "maxLength": 100 });
     vec![
         ("Hosts", object(vec![("hosts", list(object(vec![("hostname", text())])))])),
-        ("HostDraft", object(vec![("hostname", host()), ("reason?", at_most(1_000))])),
+        ("HostDraft", object(vec![("hostname", host()), ("reason?", or_null(at_most(1_000)))])),
         ("HostAdded", object(vec![("message", text()), ("hostname", text())])),
         ("Teams", object(vec![("teams", list(object(vec![("hostname", text()), ("team_assignment", text())])))])),
-        ("TeamDraft", object(vec![("hostname", host()), ("team_assignment", team()), ("reason?", at_most(1_000))])),
-        ("TeamPatch", object(vec![("team_assignment", team()), ("reason?", at_most(1_000))])),
+        (
+            "TeamDraft",
+            object(vec![("hostname", host()), ("team_assignment", team()), ("reason?", or_null(at_most(1_000)))]),
+        ),
+        ("TeamPatch", object(vec![("team_assignment", team()), ("reason?", or_null(at_most(1_000)))])),
         ("TeamAdded", object(vec![("message", text()), ("hostname", text()), ("team_assignment", text())])),
     ]
 }
@@ -416,6 +428,14 @@ fn queues() -> Schemas {
     records.extend([("records", list(record)), ("next", or_null(whole()))]);
     let positions =
         || json!({ "type": "array", "items": { "type": "integer", "minimum": 0 }, "minItems": 1, "maxItems": 1_000 });
+    let mut replay = object(vec![
+        ("positions?", positions()),
+        ("filter?", only(vec![("reason_contains?", text()), ("host?", text())])),
+        ("limit?", json!({ "type": "integer", "minimum": 1, "maximum": 1_000 })),
+        ("reason?", or_null(at_most(1_000))),
+    ]);
+    replay["additionalProperties"] = false.into();
+    replay["anyOf"] = json!([{ "required": ["positions"] }, { "required": ["filter"] }]);
     let skipped = || list(object(vec![("position", whole()), ("why", text())]));
     let reject = object(vec![
         ("at", text()),
@@ -428,15 +448,7 @@ fn queues() -> Schemas {
     vec![
         ("QueueList", object(vec![("queues", list(object(figures())))])),
         ("QueueRecords", object(records)),
-        (
-            "Replay",
-            object(vec![
-                ("positions?", positions()),
-                ("filter?", object(vec![("reason_contains?", text()), ("host?", text())])),
-                ("limit?", json!({ "type": "integer", "minimum": 1, "maximum": 1_000 })),
-                ("reason?", at_most(1_000)),
-            ]),
-        ),
+        ("Replay", replay),
         (
             "Replayed",
             object(vec![
@@ -446,7 +458,7 @@ fn queues() -> Schemas {
                 ("stopped", or_null(text())),
             ]),
         ),
-        ("Removal", object(vec![("positions", positions()), ("reason?", at_most(1_000))])),
+        ("Removal", only(vec![("positions", positions()), ("reason?", or_null(at_most(1_000)))])),
         ("Removed", object(vec![("removed", whole()), ("skipped", skipped())])),
         ("Rejects", object(vec![("rejects", list(reject))])),
     ]
@@ -471,12 +483,19 @@ fn users() -> Schemas {
             object(vec![("name", text()), ("role", role()), ("created_at", text()), ("keys", list(to("UserKey")))]),
         ),
         ("UserList", object(vec![("users", list(to("User")))])),
-        ("UserDraft", object(vec![("name", name), ("role", role()), ("reason?", at_most(1_000))])),
-        ("UserPatch", object(vec![("role", role()), ("reason?", at_most(1_000))])),
+        ("UserDraft", object(vec![("name", name), ("role", role()), ("reason?", or_null(at_most(1_000)))])),
+        ("UserPatch", object(vec![("role", role()), ("reason?", or_null(at_most(1_000)))])),
         ("UserCreated", object(vec![("message", text()), ("name", text()), ("role", role())])),
         ("UserUpdated", object(vec![("message", text()), ("role", role())])),
         ("KeyList", object(vec![("keys", list(to("UserKey")))])),
-        ("KeyDraft", object(vec![("label?", at_most(100)), ("expires_at?", text()), ("reason?", at_most(1_000))])),
+        (
+            "KeyDraft",
+            object(vec![
+                ("label?", or_null(at_most(100))),
+                ("expires_at?", or_null(text())),
+                ("reason?", or_null(at_most(1_000))),
+            ]),
+        ),
         (
             "KeyCreated",
             object(vec![("message", text()), ("id", whole()), ("key", text()), ("expires_at", or_null(text()))]),

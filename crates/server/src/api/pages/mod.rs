@@ -38,6 +38,8 @@ enum Place {
     Dashboard,
     Audit,
     Login,
+    /// Nowhere in it.
+    Lost,
 }
 
 /// A whole page around its content.
@@ -99,6 +101,24 @@ fn carry_over(error: ApiError, correlation_id: &str, response: &mut Response) {
 pub fn wants_page(request: &Request) -> bool {
     let accepts = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     is_guarded(request) && accepts.contains("text/html")
+}
+
+/// The key behind the session of a browser that asks for a page which is not there. Nobody else is told
+/// that it is not.
+pub fn session_of_the_lost(api: &Api, request: &Request) -> Option<Fingerprint> {
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let accepts = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !reads || !accepts.contains("text/html") || request.uri().path().starts_with("/api/") {
+        return None;
+    }
+    api.sessions.key(cookie(request.headers())?, Instant::now())
+}
+
+/// Says that there is no such page, with the way back.
+pub fn not_there(caller: &Caller) -> Response {
+    let mut content = Html::default();
+    content.raw("<h1>Not found</h1>\n<p class=\"panel\">There is no such page. <a href=\"/\">To the dashboard</a></p>");
+    page(StatusCode::NOT_FOUND, "Not found", Place::Lost, Some(caller), &content)
 }
 
 fn is_guarded(request: &Request) -> bool {

@@ -1,6 +1,9 @@
 //! Service level objectives (contract mutt §9.4), in both forms that clients know: `slos` and
 //! `components`. Measured by Prometheus where one is configured, else (and while it does not answer)
-//! by this process's own counters since its start. What has no data is not called broken.
+//! by this process's own counters since its start.
+//!
+//! Always true here: what nobody has measured is critical, as the contract says, and is marked
+//! `no_data`: a monitor must not stay green in an outage. A measurement without any request is data.
 
 mod prometheus;
 mod series;
@@ -101,28 +104,60 @@ pub const LATENCIES: [Latency; 2] = [
     },
 ];
 
-/// What was measured of each objective, in the order of [`RATIOS`] and [`LATENCIES`]; `None`: no data.
+/// What is known of an objective.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum Reading {
+    /// A share, or seconds.
+    Value(f64),
+    /// It was measured, and there was nothing that could have gone wrong.
+    Quiet,
+    /// Nobody measured it.
+    #[default]
+    Unknown,
+}
+
+impl Reading {
+    /// Of something that is measured at all.
+    fn of(value: Option<f64>) -> Self {
+        value.map_or(Self::Quiet, Self::Value)
+    }
+
+    fn value(self) -> Option<f64> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Quiet | Self::Unknown => None,
+        }
+    }
+}
+
+/// What was measured of each objective, in the order of [`RATIOS`] and [`LATENCIES`].
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
-    pub ratios: [Option<f64>; RATIOS.len()],
+    pub ratios: [Reading; RATIOS.len()],
     /// Seconds.
-    pub latencies: [Option<f64>; LATENCIES.len()],
+    pub latencies: [Reading; LATENCIES.len()],
 }
 
 impl Measured {
     fn is_empty(&self) -> bool {
-        self.ratios.iter().chain(&self.latencies).all(Option::is_none)
+        self.ratios.iter().chain(&self.latencies).all(|reading| *reading == Reading::Unknown)
     }
 
-    /// From the text of `/metrics`.
+    /// From the text of `/metrics`, which holds the metrics of the roles that run here.
     fn own(text: &str) -> Self {
         let series = Series::read(text);
         Self {
             ratios: RATIOS.each_ref().map(|ratio| {
                 let sum = |labels: &[&str]| labels.iter().map(|label| series.sum(ratio.metric, label)).sum::<f64>();
-                share(sum(ratio.good), sum(ratio.bad))
+                match series.has(ratio.metric) {
+                    true => Reading::of(share(sum(ratio.good), sum(ratio.bad))),
+                    false => Reading::Unknown,
+                }
             }),
-            latencies: LATENCIES.each_ref().map(|latency| series.p99(latency.metric)),
+            latencies: LATENCIES.each_ref().map(|latency| match series.has(&format!("{}_count", latency.metric)) {
+                true => Reading::of(series.p99(latency.metric)),
+                false => Reading::Unknown,
+            }),
         }
     }
 }
@@ -180,6 +215,7 @@ impl Api {
         let latency_hours = LATENCIES.map(|latency| objective_window(latency.name, settings));
         let sight = match prometheus.measure(&hours, &latency_hours).await {
             Ok(measured) if measured.is_empty() => {
+                tracing::warn!("Prometheus has no data of ours; the objectives are judged by own counters");
                 self.own_sight("Prometheus has no data of ours; since this process started".to_owned())
             }
             Ok(measured) => Sight { measured, source: "prometheus", message: "measured by Prometheus".to_owned() },
@@ -202,28 +238,31 @@ fn burn(actual: f64, target: f64) -> f64 {
 }
 
 /// The form that the original documented.
-fn component(actual: Option<f64>, target: f64, window_hours: u64) -> Value {
-    let burn = actual.map(|actual| burn(actual, target));
+fn component(reading: Reading, target: f64, window_hours: u64) -> Value {
+    let burn = reading.value().map(|actual| burn(actual, target));
     json!({
         "target": target,
-        "availability": actual,
+        "availability": reading.value(),
         "error_budget_remaining": burn.map(|burn| (1.0 - burn).max(0.0)),
         "burn_rate": burn,
         "state": match burn {
+            None if reading == Reading::Unknown => "critical",
             None => "ok",
             Some(burn) if burn <= 1.0 => "ok",
             Some(burn) if burn <= 2.0 => "warn",
             Some(_) => "critical",
         },
+        "no_data": reading == Reading::Unknown,
         "window_hours": window_hours,
     })
 }
 
 impl Ratio {
-    fn judged(&self, actual: Option<f64>, settings: &BTreeMap<String, String>) -> Value {
+    fn judged(&self, reading: Reading, settings: &BTreeMap<String, String>) -> Value {
         let limit = |what: &str, default| number(settings, &format!("slo_{}_{what}", self.name), default);
-        let burn = actual.map(|actual| burn(actual, self.target));
+        let burn = reading.value().map(|actual| burn(actual, self.target));
         let status = match burn {
+            None if reading == Reading::Unknown => "critical",
             None => "ok",
             Some(burn) if burn >= limit("burn_rate_critical", BURN_CRITICAL) => "critical",
             Some(burn) if burn >= limit("burn_rate_warning", BURN_WARNING) => "warning",
@@ -234,20 +273,22 @@ impl Ratio {
             "slo_name": self.name,
             "description": self.description,
             "window_hours": objective_window(self.name, settings),
-            "actual_value": actual,
+            "actual_value": reading.value(),
+            "no_data": reading == Reading::Unknown,
             "target": self.target,
             "status": status,
             "burn_rate": burn,
             "error_budget_remaining": burn.map(|burn| (1.0 - burn).max(0.0)),
-            "message": message(actual, self.target),
+            "message": message(reading, self.target, self.metric),
         })
     }
 }
 
 impl Latency {
-    fn judged(&self, actual: Option<f64>, settings: &BTreeMap<String, String>) -> Value {
+    fn judged(&self, reading: Reading, settings: &BTreeMap<String, String>) -> Value {
         let limit = |what: &str, default| number(settings, &format!("slo_{}_{what}", self.name), default);
-        let status = match actual {
+        let status = match reading.value() {
+            None if reading == Reading::Unknown => "critical",
             None => "ok",
             Some(seconds) if seconds > limit("upper_bound_critical", self.critical) => "critical",
             Some(seconds) if seconds > limit("upper_bound_warning", self.warning) => "warning",
@@ -258,20 +299,25 @@ impl Latency {
             "slo_name": self.name,
             "description": self.description,
             "window_hours": objective_window(self.name, settings),
-            "actual_value": actual,
+            "actual_value": reading.value(),
+            "no_data": reading == Reading::Unknown,
             "target_seconds": self.target,
             "status": status,
             "burn_rate": null,
             "error_budget_remaining": null,
-            "message": message(actual, self.target),
+            "message": message(reading, self.target, self.metric),
         })
     }
 }
 
-fn message(actual: Option<f64>, target: f64) -> String {
-    match actual {
-        Some(actual) => format!("{actual:.4}, target {target}"),
-        None => "nothing was counted yet".to_owned(),
+fn message(reading: Reading, target: f64, metric: &str) -> String {
+    match reading {
+        Reading::Value(actual) => format!("{actual:.4}, target {target}"),
+        Reading::Quiet => "nothing came in this time; the objective is kept".to_owned(),
+        Reading::Unknown => format!(
+            "no data: no {metric} of the role that counts it; set webui.prometheus_url (PROMETHEUS_URL) to a \
+             Prometheus that scrapes every role"
+        ),
     }
 }
 
@@ -336,12 +382,12 @@ mod tests {
         assert_eq!(check_setting("slo_nothing_window_hours", "2"), None);
         let settings = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
         let none = BTreeMap::new();
-        assert_eq!(RATIOS[0].judged(Some(0.998), &none)["status"], "breaching");
+        assert_eq!(RATIOS[0].judged(Reading::Value(0.998), &none)["status"], "breaching");
         let strict = settings("slo_ingestor_availability_burn_rate_critical", "1.5");
-        assert_eq!(RATIOS[0].judged(Some(0.998), &strict)["status"], "critical");
-        assert_eq!(LATENCIES[0].judged(Some(0.6), &none)["status"], "breaching");
+        assert_eq!(RATIOS[0].judged(Reading::Value(0.998), &strict)["status"], "critical");
+        assert_eq!(LATENCIES[0].judged(Reading::Value(0.6), &none)["status"], "breaching");
         let strict = settings("slo_ingestor_latency_p99_upper_bound_warning", "0.55");
-        assert_eq!(LATENCIES[0].judged(Some(0.6), &strict)["status"], "warning");
+        assert_eq!(LATENCIES[0].judged(Reading::Value(0.6), &strict)["status"], "warning");
         assert_eq!(objective_window("ingestor_availability", &settings("slo_window_hours", "6")), 6);
         assert_eq!(objective_window("ingestor_availability", &settings("slo_window_hours", "junk")), 24);
     }

@@ -1,6 +1,6 @@
 //! Asking Prometheus what it measured of us (`GET /api/v1/query`).
 
-use super::{LATENCIES, Measured, RATIOS, share};
+use super::{LATENCIES, Measured, RATIOS, Reading, share};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Prometheus {
             let prometheus = self.clone();
             questions.spawn(async move { (index, prometheus.ask(&question).await) });
         }
-        let mut answers = vec![None; 2 * RATIOS.len() + LATENCIES.len()];
+        let mut answers = vec![None; 3 * RATIOS.len() + 2 * LATENCIES.len()];
         let all = async {
             while let Some(joined) = questions.join_next().await {
                 let (index, answer) = joined.map_err(|_| "a question broke off".to_owned())?;
@@ -61,12 +61,19 @@ impl Prometheus {
         };
         tokio::time::timeout(TIMEOUT, all).await.map_err(|_| "no answer in time".to_owned())??;
         let mut measured = Measured::default();
-        for (index, slot) in measured.ratios.iter_mut().enumerate() {
-            let count = |n: usize| answers[2 * index + n].unwrap_or(0.0);
-            *slot = share(count(0), count(1));
+        let mut answers = answers.into_iter();
+        let mut next = || answers.next().flatten();
+        for slot in &mut measured.ratios {
+            let (is_there, good, bad) = (next(), next(), next());
+            if is_there.is_some_and(|series| series > 0.0) {
+                *slot = Reading::of(share(good.unwrap_or(0.0), bad.unwrap_or(0.0)));
+            }
         }
-        for (index, slot) in measured.latencies.iter_mut().enumerate() {
-            *slot = answers[2 * RATIOS.len() + index];
+        for slot in &mut measured.latencies {
+            let (is_there, seconds) = (next(), next());
+            if is_there.is_some_and(|series| series > 0.0) {
+                *slot = Reading::of(seconds);
+            }
         }
         Ok(measured)
     }
@@ -102,8 +109,10 @@ fn unanswered(error: reqwest::Error) -> anyhow::Error {
     }
 }
 
-/// Good and bad of each ratio, then each latency.
+/// For each ratio whether it was measured, the good and the bad; for each latency whether it was
+/// measured, and the latency.
 fn questions_of(ratio_hours: &[u64; RATIOS.len()], latency_hours: &[u64; LATENCIES.len()]) -> Vec<String> {
+    let is_there = |metric: &str, hours: u64| format!("count(last_over_time({metric}[{hours}h]))");
     let count = |metric: &str, labels: &[&str], hours: u64| {
         let each: Vec<String> =
             labels.iter().map(|label| format!("(sum(increase({metric}{{{label}}}[{hours}h])) or vector(0))")).collect();
@@ -111,11 +120,13 @@ fn questions_of(ratio_hours: &[u64; RATIOS.len()], latency_hours: &[u64; LATENCI
     };
     let mut questions = Vec::new();
     for (ratio, hours) in RATIOS.iter().zip(ratio_hours) {
+        questions.push(is_there(ratio.metric, *hours));
         questions.push(count(ratio.metric, ratio.good, *hours));
         questions.push(count(ratio.metric, ratio.bad, *hours));
     }
     for (latency, hours) in LATENCIES.iter().zip(latency_hours) {
         let metric = latency.metric;
+        questions.push(is_there(&format!("{metric}_count"), *hours));
         questions.push(format!("histogram_quantile(0.99, sum by (le) (rate({metric}_bucket[{hours}h])))"));
     }
     questions

@@ -13,6 +13,10 @@ impl<'a> Series<'a> {
         Self(text.lines().filter(|line| !line.starts_with('#')).filter_map(line).collect())
     }
 
+    pub fn has(&self, metric: &str) -> bool {
+        self.0.iter().any(|(name, _, _)| *name == metric)
+    }
+
     /// All series of a metric that carry a label.
     pub fn sum(&self, metric: &str, label: &str) -> f64 {
         self.0.iter().filter(|(name, labels, _)| *name == metric && labels.contains(label)).map(|(_, _, n)| n).sum()

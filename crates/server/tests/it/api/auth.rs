@@ -1,7 +1,10 @@
+use super::metrics::Down;
 use super::{KEY, api, api_with, with_key};
 use axum::body::Body;
 use axum::http::{HeaderValue, Request};
+use runtime::logging::{LogConfig, lines_to};
 use serde_json::json;
+use std::sync::{Arc, Mutex};
 
 fn without_key(path: &str) -> axum::http::request::Builder {
     Request::builder().uri(path)
@@ -140,4 +143,40 @@ async fn the_correlation_id_comes_back_in_header_body_and_audit_row() {
         .unwrap();
     api.send(request).await.is(201);
     assert_eq!(api.get("/api/v2/audit").await.is(200)["logs"][0]["correlation_id"], "case-18");
+}
+
+/// What was logged, for a look at it.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_the_log_says_of_a_request_is_under_its_correlation_id() {
+    let (log, config) = (
+        Log::default(),
+        LogConfig { level: "warn".into(), json: false, service: "muttd".into(), pod_name: "p".into() },
+    );
+    let writer = log.clone();
+    let clock = Arc::new(runtime::ManualClock::new(super::NOON));
+    let (subscriber, _) = lines_to(&config, clock, move || writer.clone()).unwrap();
+    let _here = tracing::subscriber::set_default(subscriber);
+    let api = api_with(|state| state.coordination = Arc::new(Down)).await;
+    let request = with_key("GET", "/api/v2/config").header("X-Correlation-ID", "case-19").body(Body::empty()).unwrap();
+    api.send(request).await.refuses(503, "");
+    let request = without_key("/api/v2/rules").header("X-API-KEY", "wrong").header("X-Correlation-ID", "case-20");
+    let mut request = request.body(Body::empty()).unwrap();
+    request.extensions_mut().insert(runtime::http::Peer(([192, 0, 2, 1], 7).into()));
+    api.send(request).await.refuses(401, "");
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains(" - WARN - [case-19] - a request could not be served now"), "{text}");
+    assert!(text.contains(" - WARN - [case-20] - a wrong key for the Web API"), "{text}");
 }

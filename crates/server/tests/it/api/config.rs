@@ -1,7 +1,7 @@
 use super::metrics::Down;
-use super::{api, api_with, with_key};
+use super::{Api, api, api_with, with_key};
 use axum::body::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// Defect 23 of the original: `{}` after two changes.
@@ -25,6 +25,54 @@ async fn a_changed_setting_acts_at_once() {
     api.put("/api/v2/config/remediation_enabled", json!({ "value": false })).await.is(200);
     let live = api.state.live.get();
     assert_eq!((live.delivery_limit.max, live.remediation_enabled), (9, false));
+}
+
+/// The values of all rows of one setting, oldest first, each with what it replaced.
+async fn chain(api: &Api) -> Vec<(Value, Value)> {
+    let history = api.get("/api/v2/config/history?limit=200").await.is(200);
+    let rows = history["history"].as_array().unwrap().iter().rev();
+    rows.map(|row| (row["old_value"].clone(), row["new_value"].clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_at_the_same_moment_are_told_one_after_the_other() {
+    let api = Arc::new(api().await);
+    let tasks: Vec<_> = (1..=24)
+        .map(|n| {
+            let api = Arc::clone(&api);
+            tokio::spawn(async move {
+                if n % 6 == 0 {
+                    api.delete("/api/v2/config/moog_rate_limit").await.status
+                } else {
+                    api.put("/api/v2/config/moog_rate_limit", json!({ "value": n })).await.status
+                }
+            })
+        })
+        .collect();
+    let mut changes = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            200 => changes += 1,
+            status => assert_eq!(status, 404, "nothing to remove"),
+        }
+    }
+    let chain = chain(&api).await;
+    assert_eq!(chain.len(), changes);
+    assert_eq!(chain[0].0, json!(null));
+    for pair in chain.windows(2) {
+        assert_eq!(pair[0].1, pair[1].0, "{chain:?}");
+    }
+    let config = api.get("/api/v2/config").await.is(200);
+    assert_eq!(config["config"].get("moog_rate_limit").unwrap_or(&json!(null)), &chain[changes - 1].1);
+}
+
+#[tokio::test]
+async fn the_same_value_again_is_no_change_and_spaces_are_no_part_of_a_value() {
+    let api = api().await;
+    api.put("/api/v2/config/moog_rate_limit", json!({ "value": " 40 " })).await.is(200);
+    let again = api.put("/api/v2/config/moog_rate_limit", json!({ "value": 40 })).await.is(200);
+    assert_eq!((&again["old_value"], &again["new_value"]), (&json!("40"), &json!("40")));
+    assert_eq!(chain(&api).await, [(json!(null), json!("40"))]);
 }
 
 /// Defect 34 of the original: any value of any kind was taken.
@@ -139,4 +187,17 @@ async fn without_its_store_it_is_503_and_nothing_is_recorded() {
         answer.refuses(503, "Dynamic config is not available");
     }
     assert_eq!(api.get("/api/v2/audit").await.is(200)["pagination"]["total"], 0);
+}
+
+#[tokio::test]
+async fn a_value_of_another_program_that_cannot_be_used_is_told() {
+    let api = api().await;
+    for (key, value) in [("moog_rate_limit", "abc"), ("unhandled_threshold", "7"), ("their_own", "x")] {
+        api.state.coordination.set_setting(key, value).await.unwrap();
+    }
+    let config = api.get("/api/v2/config").await.is(200);
+    assert_eq!(config["config"]["moog_rate_limit"], "abc");
+    let unusable = config["unusable"].as_object().unwrap();
+    assert_eq!(unusable.keys().collect::<Vec<_>>(), ["moog_rate_limit", "their_own"], "{config}");
+    assert!(unusable["moog_rate_limit"].as_str().unwrap().contains("abc"));
 }

@@ -205,7 +205,7 @@ async fn what_is_answered_fits_the_documented_schemas() {
         ("GET", "/queues/{name}", "/queues/dead", None),
         ("GET", "/queues/{name}", "/queues/ingest", None),
         ("GET", "/queues/{name}", "/queues/nothing", None),
-        ("POST", "/queues/{name}/replay", "/queues/dead/replay", Some(json!({ "limit": 1 }))),
+        ("POST", "/queues/{name}/replay", "/queues/dead/replay", Some(json!({ "filter": {}, "limit": 1 }))),
     ] {
         call(method, template, path, body).await;
         called.push((method, template));
@@ -227,6 +227,31 @@ async fn what_is_answered_fits_the_documented_schemas() {
             assert!(called.contains(&(method.as_str(), template)), "{method} {path} was not called");
         }
     }
+    for (template, path) in [
+        ("/alerts/{id}", "/alerts/x"),
+        ("/events/{id}", "/events/x"),
+        ("/trace/{id}", "/trace/x"),
+        ("/audit", "/audit?page=x"),
+    ] {
+        assert_eq!(call("GET", template, path, None).await.status, 400, "{path}");
+    }
+    let nothing = json!({ "label": null, "expires_at": null, "reason": null });
+    api.post("/api/v2/users", json!({ "name": "eve", "role": "viewer", "reason": null })).await.is(201);
+    call("POST", "/users/{name}/keys", "/users/eve/keys", Some(nothing.clone())).await;
+    let draft = &document["components"]["schemas"]["KeyDraft"];
+    assert!(problems(&document, draft, &nothing).is_empty(), "what is taken fits its schema");
+    for (method, path, statuses) in
+        [("post", "/login", &["303", "401", "403", "429"][..]), ("get", "/audit", &["200", "303", "400"])]
+    {
+        for status in statuses {
+            let response = &document["paths"][path][method]["responses"][*status];
+            assert!(response.is_object(), "{method} {path} {status}");
+            let content = response["content"].as_object();
+            assert!(content.is_none_or(|content| content.contains_key("text/html")), "{method} {path} {status}");
+        }
+    }
+    let old = api.send(Request::builder().uri("/api/v1/openapi.json").body(Body::empty()).unwrap()).await;
+    assert_eq!(old.is(200), document);
     let health = api.get("/health").await;
     fits(&document, "/health", "GET", &health);
 }

@@ -50,6 +50,9 @@ async fn a_browser_is_led_to_the_form_and_back_and_never_sends_the_key_again() {
     assert_eq!(dashboard.status, 200);
     assert!(dashboard.header("content-type").starts_with("text/html"));
     assert!(!dashboard.text.contains(KEY));
+    let lost = api.page(&cookie, "/nothing").await;
+    assert!(lost.status == 404 && lost.text.contains("no such page"), "{}", lost.text);
+    api.page("mutt_session=guess", "/nothing").await.refuses(401, "Unauthorized");
     // A cookie is not a key: no other site can call the API with it.
     api.page(&cookie, "/api/v2/rules").await.refuses(401, "Unauthorized");
     let out = api.send(browser("POST", "/logout").header("cookie", &cookie).body(Body::empty()).unwrap()).await;

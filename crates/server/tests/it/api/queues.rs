@@ -1,4 +1,5 @@
-use super::{Api, api, event_id, event_record, letter};
+use super::{Api, api, event_id, event_record, letter, with_key};
+use axum::body::Body;
 use model::{AlertState, DeadLetterSide, Durability};
 use pipeline::codec;
 use serde_json::{Value, json};
@@ -101,7 +102,7 @@ async fn letters_are_replayed_by_reason_and_host() {
     bury_events(&api, QueueName::DlqAlerter, &["Disk full", "timeout", "disk FULL", "disk full"]).await;
     let done = api.post(REPLAY, json!({ "filter": { "reason_contains": "disk full", "host": "sw0" } })).await.is(200);
     assert_eq!(done["replayed"], 2);
-    let done = api.post(REPLAY, json!({ "limit": 1 })).await.is(200);
+    let done = api.post(REPLAY, json!({ "filter": {}, "limit": 1 })).await.is(200);
     assert_eq!(done["replayed"], 1, "the oldest");
     assert_eq!(depth(&api, QueueName::DlqAlerter).await, 1);
 }
@@ -115,14 +116,23 @@ async fn an_unclear_choice_is_400_and_replays_nothing() {
         (json!({ "positions": "all" }), "positions"),
         (json!({ "positions": [-1] }), "positions"),
         (json!({ "positions": [0], "filter": {} }), "filter"),
-        (json!({ "filter": { "hostname": "sw1" } }), "filter"),
+        (json!({ "filter": { "hostname": "sw1" } }), "filter.hostname"),
         (json!({ "filter": { "host": 1 } }), "filter.host"),
         (json!({ "filter": [] }), "filter"),
         (json!({ "limit": 0 }), "limit"),
         (json!({ "limit": "x" }), "limit"),
+        (json!({}), "filter"),
+        (json!({ "limit": 1 }), "filter"),
+        (json!({ "filter": null, "positions": null }), "filter"),
+        (json!({ "position": [1] }), "position"),
+        (json!({ "Filter": { "host": "sw9" } }), "Filter"),
+        (json!({ "filter": {}, "limt": 1 }), "limt"),
     ] {
         assert!(api.post(REPLAY, body.clone()).await.refuses(400, names)["fields"][names].is_string(), "{body}");
     }
+    let nothing = with_key("POST", REPLAY).body(Body::empty()).unwrap();
+    api.send(nothing).await.refuses(400, "the empty filter {} takes all");
+    api.call("DELETE", RECORDS, json!({ "positions": [0], "filter": {} })).await.refuses(400, "filter");
     assert_eq!(depth(&api, QueueName::DlqAlerter).await, 1);
     assert_eq!(depth(&api, QueueName::Ingest).await, 0);
 }
@@ -133,7 +143,7 @@ async fn a_letter_that_cannot_be_replayed_now_is_not_lost() {
     let full: Vec<_> = (100..120).map(|n| event_record(n, "sw1", "x")).collect();
     api.state.queues.get(QueueName::Ingest).publish(full, Durability::Strict).await.unwrap();
     bury_events(&api, QueueName::DlqAlerter, &["a", "b"]).await;
-    let answer = api.post(REPLAY, json!({})).await;
+    let answer = api.post(REPLAY, json!({ "filter": {} })).await;
     assert_eq!(answer.header("retry-after"), "1");
     answer.refuses(503, "try again later");
     assert_eq!(depth(&api, QueueName::DlqAlerter).await, 2);
@@ -145,7 +155,7 @@ async fn what_was_replayed_before_the_queue_was_full_is_told() {
     let nearly: Vec<_> = (100..119).map(|n| event_record(n, "sw1", "x")).collect();
     api.state.queues.get(QueueName::Ingest).publish(nearly, Durability::Strict).await.unwrap();
     bury_events(&api, QueueName::DlqAlerter, &["a", "b"]).await;
-    let done = api.post(REPLAY, json!({})).await.is(200);
+    let done = api.post(REPLAY, json!({ "filter": {} })).await.is(200);
     assert_eq!(done["replayed"], 1);
     assert!(done["stopped"].is_string(), "{done}");
     assert_eq!(depth(&api, QueueName::DlqAlerter).await, 1);
@@ -210,7 +220,7 @@ async fn another_organisations_letters_can_be_neither_seen_nor_touched() {
     let original = serde_json::to_vec(&json!({ "hostname": "h", "_org": "acme" })).unwrap().into();
     api.bury(QueueName::DlqAlerter, vec![letter(DeadLetterSide::Alerter, "a", original)]).await;
     assert_eq!(api.get("/api/v2/queues/dlq-alerter").await.is(200)["records"], json!([]));
-    assert_eq!(api.post(REPLAY, json!({})).await.is(200)["replayed"], 0);
+    assert_eq!(api.post(REPLAY, json!({ "filter": {} })).await.is(200)["replayed"], 0);
     let position = api.state.queues.get(QueueName::DlqAlerter).peek(None, 1).await.unwrap()[0].position;
     let done = api.call("DELETE", RECORDS, json!({ "positions": [position] })).await.is(200);
     assert_eq!((&done["removed"], &done["skipped"][0]["why"]), (&json!(0), &json!("there is no such record")));

@@ -1,4 +1,4 @@
-use super::{Answer, Api, api, api_with, with_key};
+use super::{Answer, Api, KEY, api, api_with, with_key};
 use axum::body::Body;
 use axum::http::Request;
 use runtime::ManualClock;
@@ -167,7 +167,7 @@ async fn what_cannot_be_a_user_is_refused_in_words() {
 }
 
 #[tokio::test]
-async fn an_address_with_many_wrong_keys_has_to_wait_but_not_with_its_right_ones() {
+async fn an_address_with_many_wrong_keys_has_to_wait_but_not_with_right_ones() {
     let api = api().await;
     let (known, fresh) = (api.user("bob", "viewer").await, api.user("eve", "viewer").await);
     let from = async |address: &str, key: &str| {
@@ -183,10 +183,34 @@ async fn an_address_with_many_wrong_keys_has_to_wait_but_not_with_its_right_ones
     let wait: u64 = limited.header("retry-after").parse().unwrap();
     assert!((1..=60).contains(&wait), "{wait}");
     limited.refuses(429, "Too many wrong keys");
-    from("192.0.2.1:3001", &fresh).await.refuses(429, "Too many wrong keys");
-    from("192.0.2.1:3002", &known).await.is(200);
-    from("192.0.2.2:1000", &fresh).await.is(200);
+    for key in [&known, &fresh, KEY] {
+        from("192.0.2.1:3001", key).await.is(200);
+    }
+    let newest = api.user("ann", "viewer").await;
+    from("192.0.2.1:3002", &newest).await.is(200);
+    from("192.0.2.1:3003", "guess").await.refuses(429, "Too many wrong keys");
+    from("192.0.2.2:1000", "guess").await.refuses(401, "Unauthorized");
     let text = api.get("/metrics").await.text;
-    assert!(text.contains("mutt_webui_login_failures_total{result=\"wrong_key\"} 20"), "{text}");
+    assert!(text.contains("mutt_webui_login_failures_total{result=\"wrong_key\"} 21"), "{text}");
     assert!(text.contains("mutt_webui_login_failures_total{result=\"limited\"} 2"), "{text}");
+}
+
+/// The holder of the configured key may be anybody: in the audit log nobody is taken for a user whose
+/// key was not used.
+#[tokio::test]
+async fn a_claim_to_be_a_user_is_told_from_the_users_own_deeds() {
+    let api = api().await;
+    let bob = api.user("bob", "operator").await;
+    let as_user = async |key: &str, user: &str, host: &str| {
+        let request = Request::builder().method("POST").uri("/api/v2/dev-hosts").header("x-api-key", key);
+        let request = request.header("x-user", user).header("content-type", "application/json");
+        let body = Body::from(json!({ "hostname": host }).to_string());
+        api.send(request.body(body).unwrap()).await.is(201);
+        let audit = api.get("/api/v2/audit?limit=1").await.is(200);
+        audit["logs"][0]["changed_by"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(as_user(&bob, "ann", "h1").await, "bob", "a key of a user's own says who it is");
+    assert_eq!(as_user(KEY, "bob", "h2").await, "bob (unverified)");
+    assert_eq!(as_user(KEY, "BOB", "h3").await, "BOB (unverified)");
+    assert_eq!(as_user(KEY, "ann", "h4").await, "ann", "nobody that could be mistaken");
 }

@@ -175,3 +175,30 @@ fn the_scrape_jobs_are_the_contracts_and_on_the_services_ports() {
     }
     assert!(!read("prometheus/prometheus.yml").contains("9091"), "the original's wrong ports");
 }
+
+/// Names of the contract that promtool would not choose: units, and `_count`.
+const OLD_NAMES: [&str; 4] =
+    ["mutt_alerter_cache_", "mutt_db_write_latency_ms", "mutt_retention_policy_days", "mutt_webui_db_query_latency_ms"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn promtool_reads_the_metrics_and_complains_of_the_contracts_names_only() {
+    let server = TestServer::start(&[]).await;
+    exported(&server).await;
+    let answer = server.http.get(server.ingest_url("/metrics")).send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let text = answer.text().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("metrics");
+    std::fs::write(&file, &text).unwrap();
+    let output = std::process::Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(std::fs::File::open(&file).unwrap())
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    for line in said.lines() {
+        assert!(OLD_NAMES.iter().any(|name| line.starts_with(name)), "{line}\n{text}");
+    }
+    assert!(matches!(output.status.code(), Some(0 | 3)), "3: names that are not as they should be\n{said}");
+    server.stop().await;
+}

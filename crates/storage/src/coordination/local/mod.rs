@@ -13,7 +13,7 @@ mod unhandled;
 use super::breaker::BreakerMachine;
 use super::{
     Admission, BreakerSettings, BreakerState, BreakerView, Coordination, Grant, RateLimit, RateUnit, UnhandledEvent,
-    UnhandledPolicy,
+    UnhandledPolicy, changed_meanwhile,
 };
 use crate::StorageResult;
 use crate::sqlite::{Database, Tuning};
@@ -90,6 +90,10 @@ impl Coordination for Local {
     /// There is one process.
     async fn claim(&self, _name: &str, _keep: Duration) -> StorageResult<bool> {
         Ok(true)
+    }
+
+    async fn release(&self, _name: &str) -> StorageResult<()> {
+        Ok(())
     }
 
     async fn breaker_admit(&self, name: &str, settings: BreakerSettings, now: Timestamp) -> StorageResult<Admission> {
@@ -188,6 +192,41 @@ impl Coordination for Local {
                 Ok(before)
             })
             .await
+    }
+
+    async fn replace_setting(&self, key: &str, old: Option<&str>, new: Option<&str>) -> StorageResult<()> {
+        let (key, old, new) = (key.to_owned(), old.map(str::to_owned), new.map(str::to_owned));
+        let cache = Arc::clone(&self.settings);
+        let replaced = self
+            .database
+            .write(move |connection| {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let now: Option<String> = transaction
+                    .query_row("SELECT value FROM settings WHERE key = ?", [&key], |row| row.get(0))
+                    .optional()?;
+                if now == new {
+                    return Ok(true);
+                }
+                if now != old {
+                    return Ok(false);
+                }
+                match &new {
+                    Some(value) => transaction.execute(
+                        "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+                        [&key, value],
+                    )?,
+                    None => transaction.execute("DELETE FROM settings WHERE key = ?", [&key])?,
+                };
+                transaction.commit()?;
+                let mut cache = cache.write().unwrap_or_else(PoisonError::into_inner);
+                match new {
+                    Some(value) => cache.insert(key, value),
+                    None => cache.remove(&key),
+                };
+                Ok(true)
+            })
+            .await?;
+        if replaced { Ok(()) } else { Err(changed_meanwhile()) }
     }
 }
 

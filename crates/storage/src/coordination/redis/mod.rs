@@ -92,6 +92,7 @@ impl RedisCoordinationConfig {
 }
 
 static CLAIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("claim.lua")));
+static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("release.lua")));
 
 pub(super) struct RedisCoordination {
     client: RedisClient,
@@ -170,6 +171,12 @@ impl Coordination for RedisCoordination {
         self.client.script(&call).await
     }
 
+    async fn release(&self, name: &str) -> StorageResult<()> {
+        let mut call = RELEASE.prepare_invoke();
+        call.key(keys::claim(name)).arg(&self.id);
+        self.client.script(&call).await
+    }
+
     async fn breaker_admit(&self, name: &str, settings: BreakerSettings, now: Timestamp) -> StorageResult<Admission> {
         self.with_breaker(name, Some(settings), now, |machine, now| machine.admit(settings, now)).await
     }
@@ -228,6 +235,10 @@ impl Coordination for RedisCoordination {
 
     async fn delete_setting(&self, key: &str) -> StorageResult<Option<String>> {
         self.write_setting(key, None).await
+    }
+
+    async fn replace_setting(&self, key: &str, old: Option<&str>, new: Option<&str>) -> StorageResult<()> {
+        self.exchange_setting(key, old, new).await
     }
 }
 

@@ -8,6 +8,7 @@
 //! without a word. No look ever walks over all keys.
 
 use super::{RedisCoordination, RedisCoordinationConfig, lock};
+use crate::coordination::changed_meanwhile;
 use crate::redis::RedisClient;
 use crate::{StorageError, StorageResult};
 use model::ErrorKind;
@@ -19,6 +20,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 static SET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("setting.lua")));
+static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("setting_replace.lua")));
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const STEP_KEYS: usize = 1_000;
@@ -215,10 +217,7 @@ impl RedisCoordination {
 
     /// `None` removes it. Returns the value before.
     pub(super) async fn write_setting(&self, name: &str, value: Option<&str>) -> StorageResult<Option<String>> {
-        if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            let context = format!("the name of a live setting must have 1 to {NAME_BYTES_MAX} bytes");
-            return Err(StorageError::new(ErrorKind::Invalid, context));
-        }
+        check_name(name)?;
         let mut script = SET.prepare_invoke();
         script.key(self.config.setting(name)).arg(&self.names.channel).arg(name);
         if let Some(value) = value {
@@ -230,6 +229,41 @@ impl RedisCoordination {
         }
         Ok(before.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
     }
+
+    /// See [`crate::coordination::Coordination::replace_setting`].
+    pub(super) async fn exchange_setting(&self, name: &str, old: Option<&str>, new: Option<&str>) -> StorageResult<()> {
+        check_name(name)?;
+        let mut expected: Option<Vec<u8>> = old.map(|text| text.as_bytes().to_vec());
+        loop {
+            let mut script = REPLACE.prepare_invoke();
+            script.key(self.config.setting(name)).arg(&self.names.channel).arg(name);
+            script.arg(if expected.is_some() { "set" } else { "unset" }).arg(expected.as_deref().unwrap_or_default());
+            if let Some(value) = new {
+                script.arg(value);
+            }
+            let (replaced, now): (bool, Option<Vec<u8>>) = self.client.script(&script).await?;
+            if replaced {
+                if new.is_some() {
+                    self.names.add(name);
+                }
+                return Ok(());
+            }
+            // Bytes of another program that are no text: they were read as the text that looks alike.
+            let is_alike = now.as_deref().map(String::from_utf8_lossy).as_deref() == old;
+            if !is_alike || now == expected {
+                return Err(changed_meanwhile());
+            }
+            expected = now;
+        }
+    }
+}
+
+fn check_name(name: &str) -> StorageResult<()> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        let context = format!("the name of a live setting must have 1 to {NAME_BYTES_MAX} bytes");
+        return Err(StorageError::new(ErrorKind::Invalid, context));
+    }
+    Ok(())
 }
 
 async fn answer<T>(request: impl Future<Output = redis::RedisResult<T>>) -> StorageResult<T> {
