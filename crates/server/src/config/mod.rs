@@ -8,8 +8,7 @@ mod validate;
 
 pub use stores::StoreSettings;
 pub use validate::{
-    ChannelSettings, Config, HttpSettings, Listen, MOOGSOFT, PairListen, RetentionSettings, Role, SyslogSettings,
-    TlsSettings,
+    ChannelSettings, Config, HttpSettings, Listen, MOOGSOFT, PairListen, Role, SyslogSettings, TlsSettings,
 };
 
 use runtime::config::{Layers, Problem, Unit, lookup};
@@ -70,6 +69,7 @@ pub fn load(
     if environment.get("LOG_FORMAT").is_some_and(|v| v.eq_ignore_ascii_case("json")) {
         environment.entry("LOG_JSON_ENABLED".into()).or_insert_with(|| "true".into());
     }
+    let mut notes: Vec<String> = env::not_needed(&environment).collect();
     let (mut table, mut problems) = layers.environment(&environment, env::BINDINGS).finish();
     problems.extend(unreadable);
     if let Some(dir) = &overrides.data_dir {
@@ -78,7 +78,6 @@ pub fn load(
     if let Some(roles) = &overrides.roles {
         table.insert("roles".into(), toml::Value::Array(roles.iter().cloned().map(toml::Value::String).collect()));
     }
-    let mut notes = Vec::new();
     listen_host(&mut table, &own, &environment, &mut notes);
     let effective = redacted(&table);
     let raw = raw::read(table, &mut problems);
@@ -348,5 +347,33 @@ mod tests {
             problems("[forwarder]\nretry_base_ms = 2000\nretry_max_ms = 1000", &[]),
             ["forwarder.retry_base_ms"]
         );
+    }
+
+    /// The original's enforcer and its cleanup script had variables of their own for the same.
+    #[test]
+    fn of_two_variables_about_deleting_the_one_that_deletes_less_counts() {
+        let load = |pairs: &[(&str, &str)]| load(None, &vars(pairs), &Overrides::default()).unwrap();
+        let days = |days: u64| std::time::Duration::from_secs(days * 86_400);
+        let kept = load(&[]).config.live.retention;
+        assert!(kept.enabled && !kept.dry_run);
+        assert_eq!((kept.events, kept.archive, kept.config_audit), (days(90), days(7 * 365), days(365)));
+        let loaded = load(&[
+            ("EVENT_RETENTION_DAYS", "90"),
+            ("RETENTION_EVENT_AUDIT_DAYS", "2555"),
+            ("CONFIG_AUDIT_RETENTION_DAYS", "400"),
+            ("RETENTION_AUDIT_DAYS", "30"),
+            ("RETENTION_ENFORCEMENT_ENABLED", "true"),
+            ("RETENTION_ENABLED", "false"),
+            ("RETENTION_DRY_RUN", "true"),
+            ("RETENTION_DLQ_DAYS", "30"),
+            ("RETENTION_METRICS_FILE", ""),
+        ]);
+        let kept = loaded.config.live.retention;
+        assert!(!kept.enabled && kept.dry_run);
+        assert_eq!((kept.events, kept.config_audit), (days(2_555), days(400)));
+        assert_eq!(loaded.notes.len(), 1, "{:?}", loaded.notes);
+        assert!(loaded.notes[0].starts_with("RETENTION_DLQ_DAYS is not read: dead letters are not deleted by age"));
+        assert_eq!(problems("", &[("RETENTION_AUDIT_DAYS", "0")]), ["retention.config_audit_days"]);
+        assert_eq!(problems("", &[("RETENTION_DRY_RUN", "perhaps")]), ["RETENTION_DRY_RUN"]);
     }
 }
