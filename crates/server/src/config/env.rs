@@ -2,7 +2,7 @@
 //! §8.1, §8.3). Of several for one setting the first in this list wins; of those about deleting, the one
 //! that deletes less.
 
-use runtime::config::{Binding, Unit};
+use runtime::config::{Binding, Problem, Unit};
 use std::collections::BTreeMap;
 
 const fn plain(variable: &'static str, path: &'static str) -> Binding {
@@ -204,6 +204,37 @@ pub fn not_needed(environment: &BTreeMap<String, String>) -> impl Iterator<Item 
     NOT_NEEDED.iter().filter(move |(name, _)| is_set(name)).map(|(name, why)| format!("{name} is not read: {why}"))
 }
 
+/// Turns libpq's `DB_SSL_MODE` into `DB_TLS_ENABLED`, which wins where it is given too. TLS is all or
+/// nothing here, so what falls between is verified TLS.
+pub fn ssl_mode(environment: &mut BTreeMap<String, String>, notes: &mut Vec<String>) -> Result<(), Problem> {
+    let Some(mode) = environment.get("DB_SSL_MODE").filter(|mode| !mode.trim().is_empty()).cloned() else {
+        return Ok(());
+    };
+    let is_said = environment.get("DB_TLS_ENABLED").is_some_and(|value| !value.is_empty());
+    let mode = mode.trim().to_ascii_lowercase();
+    let tls = match mode.as_str() {
+        "disable" => "false",
+        "require" | "verify-ca" | "verify-full" => "true",
+        "allow" | "prefer" => {
+            if !is_said {
+                notes.push(format!(
+                    "DB_SSL_MODE={mode} is taken as verify-full: muttd does not fall back to plain text; \
+                     DB_SSL_MODE=disable switches TLS to PostgreSQL off"
+                ));
+            }
+            "true"
+        }
+        _ => {
+            let message = format!("`{mode}` is not one of disable, allow, prefer, require, verify-ca, verify-full");
+            return Err(Problem { path: "DB_SSL_MODE".to_owned(), message });
+        }
+    };
+    if !is_said {
+        environment.insert("DB_TLS_ENABLED".to_owned(), tls.to_owned());
+    }
+    Ok(())
+}
+
 /// Whether this is the environment of an original installation: one of its stores is named.
 pub fn is_originals(environment: &BTreeMap<String, String>) -> bool {
     ["REDIS_HOST", "DB_HOST", "VAULT_ADDR"].iter().any(|name| environment.get(*name).is_some_and(|v| !v.is_empty()))
@@ -229,7 +260,8 @@ mod tests {
             let Some((_, names)) = line.rsplit_once('[') else { continue };
             for name in names.trim_end_matches(']').split(',').map(str::trim) {
                 let name = name.split('=').next().unwrap();
-                let special = name.starts_with("--") || matches!(name, "LOG_FORMAT" | "channel" | "ingest.snmp.users");
+                let special = name.starts_with("--")
+                    || matches!(name, "LOG_FORMAT" | "DB_SSL_MODE" | "channel" | "ingest.snmp.users");
                 assert!(special || known.contains(&name), "{line}");
             }
         }

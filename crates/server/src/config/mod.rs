@@ -23,7 +23,7 @@ const FREE: &[&str] = &["channel", "ingest.snmp.users", "ingest.snmp.hostnames"]
 
 /// Every environment variable that sets a setting.
 pub fn variables() -> impl Iterator<Item = &'static str> {
-    env::BINDINGS.iter().map(|binding| binding.variable).chain(["LOG_FORMAT"])
+    env::BINDINGS.iter().map(|binding| binding.variable).chain(["LOG_FORMAT", "DB_SSL_MODE"])
 }
 
 /// A configuration that can be used, and what should be said about it.
@@ -70,8 +70,10 @@ pub fn load(
         environment.entry("LOG_JSON_ENABLED".into()).or_insert_with(|| "true".into());
     }
     let mut notes: Vec<String> = env::not_needed(&environment).collect();
+    let ssl_mode = env::ssl_mode(&mut environment, &mut notes);
     let (mut table, mut problems) = layers.environment(&environment, env::BINDINGS).finish();
     problems.extend(unreadable);
+    problems.extend(ssl_mode.err());
     if let Some(dir) = &overrides.data_dir {
         table.insert("data_dir".into(), toml::Value::String(dir.clone()));
     }
@@ -375,5 +377,28 @@ mod tests {
         assert!(loaded.notes[0].starts_with("RETENTION_DLQ_DAYS is not read: dead letters are not deleted by age"));
         assert_eq!(problems("", &[("RETENTION_AUDIT_DAYS", "0")]), ["retention.config_audit_days"]);
         assert_eq!(problems("", &[("RETENTION_DRY_RUN", "perhaps")]), ["RETENTION_DRY_RUN"]);
+    }
+
+    #[test]
+    fn the_originals_ssl_mode_is_off_or_verified_or_a_mistake() {
+        let tls = |pairs: &[(&str, &str)]| {
+            let mut all = vec![("DB_HOST", "db")];
+            all.extend(pairs);
+            let loaded = load(None, &vars(&all), &Overrides::default()).unwrap();
+            let CatalogConfig::Postgres(db) = loaded.config.stores.catalog else { panic!("no PostgreSQL") };
+            (db.tls != storage::catalog::PgTls::Off, loaded.notes.iter().filter(|n| n.contains("DB_SSL_MODE")).count())
+        };
+        assert_eq!(tls(&[]), (true, 0));
+        assert_eq!(tls(&[("DB_SSL_MODE", "disable")]), (false, 0));
+        assert_eq!(tls(&[("DB_SSL_MODE", "disable"), ("DB_TLS_ENABLED", "")]), (false, 0));
+        for mode in ["require", "verify-ca", "verify-full", "Require"] {
+            assert_eq!(tls(&[("DB_SSL_MODE", mode)]), (true, 0), "{mode}");
+        }
+        for mode in ["allow", "prefer"] {
+            assert_eq!(tls(&[("DB_SSL_MODE", mode)]), (true, 1), "{mode}");
+        }
+        assert_eq!(tls(&[("DB_SSL_MODE", "disable"), ("DB_TLS_ENABLED", "true")]), (true, 0), "ours wins");
+        assert_eq!(tls(&[("DB_SSL_MODE", "prefer"), ("DB_TLS_ENABLED", "false")]), (false, 0));
+        assert_eq!(problems("", &[("DB_SSL_MODE", "bogus"), ("DB_TLS_ENABLED", "true")]), ["DB_SSL_MODE"]);
     }
 }
