@@ -132,22 +132,25 @@ fn text(value: Option<&RawValue>) -> String {
     }
 }
 
+/// Text of a key that every event must have.
+fn needed(key: &str, value: Option<&RawValue>) -> Result<String, String> {
+    // A string may hold escapes that stand for no text: half a surrogate pair.
+    if let Some(raw) = value.map(RawValue::get).filter(|raw| raw.starts_with('"'))
+        && let Err(error) = serde_json::from_str::<Cow<'_, str>>(raw)
+    {
+        return Err(format!("{key} is not text (half of a surrogate pair?): {error}"));
+    }
+    let text = text(value);
+    if text.trim().is_empty() { Err(format!("{key} is empty")) } else { Ok(text) }
+}
+
 /// Reads a queue record. `Err` is a sentence saying why it can never be worked.
 pub fn decode_event(payload: &Bytes) -> Result<Event, String> {
     let utf8 = std::str::from_utf8(payload).map_err(|e| format!("the record is not UTF-8: {e}"))?;
     let raw: Raw<'_> = serde_json::from_str(utf8).map_err(|e| format!("the record is not a JSON object: {e}"))?;
-    let host = text(raw.hostname);
-    if host.trim().is_empty() {
-        return Err("hostname is empty".to_owned());
-    }
-    let message = text(raw.message);
-    if message.trim().is_empty() {
-        return Err("message is empty".to_owned());
-    }
-    let timestamp_text = text(raw.timestamp);
-    if timestamp_text.is_empty() {
-        return Err("timestamp is empty".to_owned());
-    }
+    let host = needed("hostname", raw.hostname)?;
+    let message = needed("message", raw.message)?;
+    let timestamp_text = needed("timestamp", raw.timestamp)?;
     let sent = Timestamp::parse(&timestamp_text);
     let id = match text(raw.event_id).parse() {
         Ok(id) => id,
@@ -364,6 +367,14 @@ mod tests {
             (r#"{"hostname":"h","message":5,"timestamp":""}"#, "timestamp is empty"),
         ] {
             assert_eq!(decode_event(&record(object)).unwrap_err(), why);
+        }
+        for (object, key) in [
+            (r#"{"hostname":"lone\ud800","message":"m","timestamp":1}"#, "hostname"),
+            (r#"{"hostname":"h","message":"\udc00","timestamp":1}"#, "message"),
+            (r#"{"hostname":"h","message":"m","timestamp":"\ud800\ud800"}"#, "timestamp"),
+        ] {
+            let why = decode_event(&record(object)).unwrap_err();
+            assert!(why.starts_with(&format!("{key} is not text (half of a surrogate pair?)")), "{why}");
         }
         assert!(decode_event(&Bytes::from_static(b"[1]")).unwrap_err().contains("not a JSON object"));
         let event = decode_event(&record(r#"{"hostname":"h","message":5,"timestamp":1}"#)).unwrap();
