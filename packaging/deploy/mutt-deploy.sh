@@ -345,7 +345,7 @@ takeover_notes() {
   done
   if has REDIS_HOST "$1" && ! has REDIS_TLS_ENABLED "$1"; then note "no REDIS_TLS_ENABLED: Redis is asked by TLS, as the original's default was"; fi
   if has DB_HOST "$1"; then
-    has DB_TLS_ENABLED "$1" || note "no DB_TLS_ENABLED: PostgreSQL is asked by TLS, as the original's default was"
+    has DB_TLS_ENABLED "$1" || has DB_SSL_MODE "$1" || note "no DB_TLS_ENABLED: PostgreSQL is asked by TLS, as the original's default was"
     note "the first start brings the database's schema up to date: DB_USER must own its tables then, and a pg_dump before is the way back (docs/postgresql.md)"
   fi
   has MUTT_TESTING "$1" && note "MUTT_TESTING has no effect"

@@ -507,7 +507,12 @@ mod tests {
     #[test]
     fn a_letter_that_a_person_moved_back_is_its_original() {
         let event = record(r#"{"hostname":"h","message":"m","timestamp":1}"#);
-        for moved in [letter(event.clone()), letter(letter(event.clone()))] {
+        let stamped = |letter: Bytes| {
+            let id = EventId::new(Timestamp::from_millis(1_900_000_000_000), 1, 1);
+            Bytes::from([format!("{{\"_event_id\":\"{id}\",").as_bytes(), &letter[1..]].concat())
+        };
+        // Moved back whole, the queue puts an id in front of it, as of all that it does not know.
+        for moved in [letter(event.clone()), letter(letter(event.clone())), stamped(letter(event.clone()))] {
             assert_eq!(opened(&moved), event);
             let read = decode_event(&moved).unwrap();
             assert_eq!((read.id, read.raw), (id(), event.clone()));

@@ -19,4 +19,4 @@ pub mod rejects;
 pub mod remediate;
 pub mod rulebook;
 
-pub use live::{Live, LiveSettings, ShedMode};
+pub use live::{Live, LiveSettings, RetentionPolicy, ShedMode};

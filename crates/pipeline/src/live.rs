@@ -16,6 +16,20 @@ pub enum ShedMode {
     Defer,
 }
 
+/// How long things are kept, by time of acceptance, and whether what is older is deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetentionPolicy {
+    pub enabled: bool,
+    /// Rounds count and say what they would delete, and change nothing.
+    pub dry_run: bool,
+    /// Events, their audit rows and settled alerts.
+    pub events: Duration,
+    /// Audit rows of events in the archive, where the catalog has one.
+    pub archive: Duration,
+    /// Audit rows of changes.
+    pub config_audit: Duration,
+}
+
 /// The settings.
 #[derive(Debug, Clone)]
 pub struct LiveSettings {
@@ -36,6 +50,7 @@ pub struct LiveSettings {
     /// Dead letters replayed per second.
     pub remediation_batch: u32,
     pub poison_replays_max: u32,
+    pub retention: RetentionPolicy,
 }
 
 /// The settings of now. Clones share them.
@@ -74,11 +89,23 @@ impl Live {
         self.current.store(Arc::new(settings));
         problems
     }
+
+    /// How long things are kept when these settings are shared. A value that cannot be used makes it
+    /// an error: where deleting is at stake, the configured value may be the shorter one.
+    pub fn retention(&self, shared: &BTreeMap<String, String>) -> Result<RetentionPolicy, String> {
+        let mut settings = (**self.base.load()).clone();
+        for key in LiveSettings::RETENTION_KEYS {
+            if let Some(value) = shared.get(key) {
+                settings.set(key, value)?;
+            }
+        }
+        Ok(settings.retention)
+    }
 }
 
 impl LiveSettings {
     /// Keys that act live, as the contract names them.
-    pub const KEYS: [&'static str; 18] = [
+    pub const KEYS: [&'static str; 22] = [
         "max_ingest_queue_size",
         "ingest_max_rate",
         "ingest_rate_window",
@@ -97,6 +124,18 @@ impl LiveSettings {
         "remediation_interval",
         "remediation_batch_size",
         "max_poison_retries",
+        "event_retention_days",
+        "event_archive_retention_years",
+        "config_audit_retention_days",
+        "retention_enforcement_enabled",
+    ];
+
+    /// Those of [`Self::KEYS`] that decide about deleting.
+    pub const RETENTION_KEYS: [&'static str; 4] = [
+        "event_retention_days",
+        "event_archive_retention_years",
+        "config_audit_retention_days",
+        "retention_enforcement_enabled",
     ];
 
     /// Sets one; `Err` is a sentence naming key, value and what would do.
@@ -110,7 +149,14 @@ impl LiveSettings {
                 .ok_or_else(|| format!("{key}: `{value}` is not a whole number from {least} to {most}"))
         };
         let count = |least: u64| number(least, u64::from(u32::MAX)).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let truth = || match value.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(true),
+            "false" | "0" | "no" | "off" => Ok(false),
+            _ => Err(format!("{key}: `{value}` is not true or false")),
+        };
         const YEAR: u64 = 31_536_000;
+        const DAY: Duration = Duration::from_secs(86_400);
+        let days = |least: u64, most: u64| number(least, most).map(|n| DAY * u32::try_from(n).unwrap_or(u32::MAX));
         match key {
             "max_ingest_queue_size" => self.ingest_records_max = number(1_000, 1 << 40)?,
             // 0 turns the site-wide limit off.
@@ -152,16 +198,14 @@ impl LiveSettings {
                     breaker.open_for = open_for;
                 }
             }
-            "remediation_enabled" => {
-                self.remediation_enabled = match value.to_ascii_lowercase().as_str() {
-                    "true" | "1" | "yes" => true,
-                    "false" | "0" | "no" => false,
-                    _ => return Err(format!("{key}: `{value}` is not true or false")),
-                };
-            }
+            "remediation_enabled" => self.remediation_enabled = truth()?,
             "remediation_interval" => self.remediation_interval = Duration::from_secs(number(1, 86_400)?),
             "remediation_batch_size" => self.remediation_batch = count(1)?,
             "max_poison_retries" => self.poison_replays_max = count(0)?,
+            "event_retention_days" => self.retention.events = days(1, 36_500)?,
+            "event_archive_retention_years" => self.retention.archive = 365 * days(0, 100)?,
+            "config_audit_retention_days" => self.retention.config_audit = days(1, 36_500)?,
+            "retention_enforcement_enabled" => self.retention.enabled = truth()?,
             // Others may keep settings of their own there (contract §8.2 lists more than act here).
             _ => {}
         }
@@ -186,6 +230,13 @@ pub(crate) fn test_settings() -> LiveSettings {
         remediation_interval: Duration::from_secs(30),
         remediation_batch: 10,
         poison_replays_max: 3,
+        retention: RetentionPolicy {
+            enabled: true,
+            dry_run: false,
+            events: Duration::from_secs(90 * 86_400),
+            archive: Duration::from_secs(7 * 365 * 86_400),
+            config_audit: Duration::from_secs(365 * 86_400),
+        },
     }
 }
 
@@ -210,5 +261,26 @@ mod tests {
         assert_eq!(problems.len(), 2, "{problems:?}");
         live.overlay(&shared(&[]));
         assert_eq!(live.get().delivery_limit.max, 50, "a removed setting gives the configured value back");
+    }
+
+    #[test]
+    fn what_is_kept_is_what_is_shared_or_nothing_is_deleted() {
+        let live = Live::new(test_settings());
+        let with = |key: &str, value: &str| live.retention(&[(key.to_owned(), value.to_owned())].into());
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        assert_eq!(with("moog_rate_limit", "junk"), Ok(test_settings().retention), "no business of ours");
+        assert_eq!(with("event_retention_days", " 2555 ").unwrap().events, days(2_555));
+        assert_eq!(with("event_archive_retention_years", "20").unwrap().archive, days(20 * 365));
+        assert_eq!(with("config_audit_retention_days", "2555").unwrap().config_audit, days(2_555));
+        for off in ["false", "False", "0", "no", "off"] {
+            assert!(!with("retention_enforcement_enabled", off).unwrap().enabled, "{off}");
+        }
+        for key in LiveSettings::RETENTION_KEYS {
+            assert!(LiveSettings::KEYS.contains(&key));
+            for junk in ["", "-1", "1e9", "99999999999999999999", "7 years", "none"] {
+                let refused = with(key, junk).unwrap_err();
+                assert!(refused.starts_with(&format!("{key}: ")), "{refused}");
+            }
+        }
     }
 }

@@ -166,14 +166,15 @@ metrics! {
     flask_http_request_duration: Family<RequestPath, Histogram, fn() -> Histogram> = Family::new_with_constructor(|| histogram(&LATENCY)), "flask_http_request_duration_seconds", "Time to answer an HTTP request; named as the original's exporter does";
 
     retention_events_archived: Counter = Counter::default(), "mutt_retention_events_archived", "Audit rows moved to the archive";
-    retention_events_deleted: Counter = Counter::default(), "mutt_retention_events_deleted", "Audit rows dropped for their age";
+    retention_events_deleted: Counter = Counter::default(), "mutt_retention_events_deleted", "Audit rows dropped for their age, from the log or the archive";
     retention_config_audits_deleted: Counter = Counter::default(), "mutt_retention_config_audits_deleted", "Rows about changes dropped for their age";
-    retention_errors: Counter = Counter::default(), "mutt_retention_errors", "Runs of the retention that a store refused";
-    retention_last_run: Gauge = Gauge::default(), "mutt_retention_last_run_timestamp", "End of the last run of the retention, Unix time";
+    retention_errors: Counter = Counter::default(), "mutt_retention_errors", "Runs of the retention that failed";
+    retention_last_run: Gauge = Gauge::default(), "mutt_retention_last_run_timestamp", "End of the last run of the retention that succeeded, Unix time";
     retention_enforcement_duration: Histogram = histogram(&DELIVERY), "mutt_retention_enforcement_duration_seconds", "Time of a run of the retention";
     retention_cleanup_records_deleted: Family<Labels, Counter> = Family::default(), "mutt_retention_cleanup_records_deleted", "Rows dropped for their age, by type";
+    retention_enabled: Gauge = Gauge::default(), "mutt_retention_enabled", "1 where this process runs the retention";
     retention_policy_days: Family<Labels, Gauge> = Family::default(), "mutt_retention_policy_days", "How long a type is kept";
-    retention_cleanup_last_run: Gauge = Gauge::default(), "mutt_retention_cleanup_last_run_timestamp_seconds", "End of the last run of the retention, Unix time";
+    retention_cleanup_last_run: Gauge = Gauge::default(), "mutt_retention_cleanup_last_run_timestamp_seconds", "End of the last run of the retention that succeeded, Unix time";
 
     secrets_refresh_failures: Counter = Counter::default(), "mutt_secrets_refresh_failures", "Readings of Vault that failed; the secrets of before stay";
     secrets_last_refresh: Gauge = Gauge::default(), "mutt_secrets_last_refresh_timestamp_seconds", "Last good reading of Vault, Unix time; 0 without a Vault";

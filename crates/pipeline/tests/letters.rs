@@ -6,7 +6,7 @@ use bytes::Bytes;
 use model::{DeadLetterSide, Durability};
 use pipeline::metrics::Metrics;
 use pipeline::remediate::{Remediator, replay_letter};
-use pipeline::{Live, LiveSettings, ShedMode, codec};
+use pipeline::{Live, LiveSettings, RetentionPolicy, ShedMode, codec};
 use runtime::{Clock, Health, Stopper, SystemClock};
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +32,13 @@ fn live() -> Live {
         remediation_interval: second,
         remediation_batch: 1_000,
         poison_replays_max: 3,
+        retention: RetentionPolicy {
+            enabled: false,
+            dry_run: false,
+            events: second,
+            archive: second,
+            config_audit: second,
+        },
     })
 }
 

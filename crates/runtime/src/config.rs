@@ -22,7 +22,8 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// An environment variable that sets a setting. Of several for one path, the first present wins.
+/// An environment variable that sets a setting. Of several for one path, the first present wins, but
+/// for units that say otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct Binding {
     pub variable: &'static str,
@@ -41,6 +42,21 @@ pub enum Unit {
     List,
     /// A bare port into the port part of an address setting.
     Port,
+    /// A whole number; of several variables the largest counts.
+    Largest,
+    /// True or false; of several variables a false one counts.
+    EveryTrue,
+}
+
+impl Unit {
+    /// What an earlier and a later variable for one path say together; `None` = the earlier.
+    fn together(self, earlier: &Value, later: &Value) -> Option<Value> {
+        match (self, earlier, later) {
+            (Self::Largest, Value::Integer(a), Value::Integer(b)) => Some(Value::Integer(*a.max(b))),
+            (Self::EveryTrue, Value::Boolean(a), Value::Boolean(b)) => Some(Value::Boolean(*a && *b)),
+            _ => None,
+        }
+    }
 }
 
 /// The process's environment as a map: the only place that reads it.
@@ -89,7 +105,8 @@ impl Layers {
         let mut done: Vec<&str> = Vec::new();
         for binding in bindings {
             let Some(text) = variables.get(binding.variable).filter(|t| !t.is_empty()) else { continue };
-            if done.contains(&binding.path) {
+            let again = done.contains(&binding.path);
+            if again && !matches!(binding.unit, Unit::Largest | Unit::EveryTrue) {
                 continue;
             }
             done.push(binding.path);
@@ -101,7 +118,10 @@ impl Layers {
                 continue;
             };
             match convert(text, default, binding.unit) {
-                Ok(value) => store(&mut self.merged, binding.path, value),
+                Ok(value) => {
+                    let both = again.then(|| binding.unit.together(default, &value)).flatten();
+                    store(&mut self.merged, binding.path, both.unwrap_or(value));
+                }
                 Err(message) => self.problems.push(Problem {
                     path: binding.variable.to_owned(),
                     message: format!("{message}, for the setting {}", binding.path),
@@ -207,7 +227,7 @@ fn convert(text: &str, default: &Value, unit: Unit) -> Result<Value, String> {
             let host = address.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host);
             Ok(Value::String(format!("{host}:{port}")))
         }
-        Unit::Plain => match default {
+        Unit::Plain | Unit::Largest | Unit::EveryTrue => match default {
             Value::Integer(_) => {
                 text.parse().map(Value::Integer).map_err(|_| format!("`{text}` is not a whole number"))
             }
@@ -288,6 +308,23 @@ mod tests {
         assert_eq!(text("http.rate").as_deref(), Some("2.0"));
         assert_eq!(text("http.on").as_deref(), Some("false"));
         assert_eq!(text("list").as_deref(), Some("[\"b\", \"c\"]"));
+    }
+
+    #[test]
+    fn the_largest_or_a_false_variable_counts_where_the_unit_says_so() {
+        let longest = |variable| Binding { variable, path: "http.timeout_ms", unit: Unit::Largest };
+        let all = |variable| Binding { variable, path: "http.on", unit: Unit::EveryTrue };
+        let bindings = [longest("A"), longest("B"), all("ON"), all("ALSO_ON")];
+        let load = |pairs: &[(&str, &str)]| {
+            let (table, problems) = Layers::new(DEFAULTS, &["extra"]).environment(&vars(pairs), &bindings).finish();
+            let text = |path| lookup(&table, path).map(ToString::to_string).unwrap();
+            (text("http.timeout_ms"), text("http.on"), problems.len())
+        };
+        let expect = |ms: &str, on: &str, problems| (ms.to_owned(), on.to_owned(), problems);
+        assert_eq!(load(&[("A", "5"), ("B", "7"), ("ON", "true"), ("ALSO_ON", "false")]), expect("7", "false", 0));
+        assert_eq!(load(&[("A", "7"), ("B", "5"), ("ON", "no"), ("ALSO_ON", "yes")]), expect("7", "false", 0));
+        assert_eq!(load(&[("B", "5"), ("ALSO_ON", "true")]), expect("5", "true", 0), "the default is no variable");
+        assert_eq!(load(&[("A", "5"), ("B", "long")]).2, 1, "none is passed over");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod host;
 mod ingest_http;
 pub mod keys;
 mod maintenance;
+pub mod retention;
 mod rule_files;
 mod site;
 mod worker_http;

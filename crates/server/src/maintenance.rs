@@ -1,18 +1,16 @@
 //! What a running process does beside its work: figures for `/metrics`, live settings, health of the
-//! stores, retention.
+//! stores.
 
-use crate::config::RetentionSettings;
 use crate::host;
 use pipeline::Live;
 use pipeline::accept::{Acceptor, QUEUE_WRITES};
 use pipeline::metrics::{Metrics, labels};
-use runtime::{Clock, Health, Stop};
+use runtime::{Health, Stop};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageResult;
-use storage::catalog::{Catalog, Purged};
+use storage::catalog::Catalog;
 use storage::coordination::Coordination;
-use storage::events::EventStore;
 use storage::queue::{QueueName, Queues};
 
 /// What the chores look at.
@@ -20,13 +18,11 @@ use storage::queue::{QueueName, Queues};
 pub struct Chores {
     pub queues: Queues,
     pub catalog: Arc<dyn Catalog>,
-    pub events: Arc<dyn EventStore>,
     pub coordination: Arc<dyn Coordination>,
     pub acceptor: Arc<Acceptor>,
     pub live: Live,
     pub metrics: Arc<Metrics>,
     pub health: Health,
-    pub clock: Arc<dyn Clock>,
 }
 
 fn gauge(n: u64) -> i64 {
@@ -143,74 +139,6 @@ impl Chores {
         match result {
             Ok(()) => self.health.ok(part),
             Err(error) => self.health.failed(part, error.to_string()),
-        }
-    }
-
-    /// Drops what is older than it has to be, in small steps, once an hour.
-    pub async fn retain(self, settings: RetentionSettings, stop: Stop) {
-        for (kind, age) in [("events", settings.events), ("config_audit", settings.config_audit)] {
-            let days = gauge(age.as_secs() / 86_400);
-            self.metrics.retention_policy_days.get_or_create(&labels([("type", kind)])).set(days);
-        }
-        let mut wait = Duration::from_secs(60);
-        while stop.sleep(wait).await {
-            wait = Duration::from_secs(3_600);
-            let started = tokio::time::Instant::now();
-            if let Err(error) = self.enforce(&settings, &stop).await {
-                self.metrics.retention_errors.inc();
-                tracing::warn!(%error, "what is older than it has to be could not be dropped; trying again in an hour");
-            }
-            self.metrics.retention_enforcement_duration.observe(started.elapsed().as_secs_f64());
-            self.metrics.retention_last_run.set(self.clock.now().secs());
-            self.metrics.retention_cleanup_last_run.set(self.clock.now().secs());
-        }
-    }
-
-    async fn enforce(&self, settings: &RetentionSettings, stop: &Stop) -> StorageResult<()> {
-        const STEP: u64 = 10_000;
-        let now = self.clock.now();
-        let (events_before, changes_before) = (now.minus(settings.events), now.minus(settings.config_audit));
-        let count = |kind, n| {
-            self.metrics.retention_cleanup_records_deleted.get_or_create(&labels([("type", kind)])).inc_by(n);
-        };
-        let days = self.events.drop_before(events_before).await?;
-        if days > 0 {
-            count("event_days", days as u64);
-            tracing::info!(days, "dropped old event partitions");
-        }
-        // What leaves the log is archived first, where there is an archive.
-        loop {
-            let archived = self.catalog.archive(events_before, STEP).await?;
-            let gone = self.catalog.purge_archive(now.minus(settings.archive), STEP).await?;
-            if archived == 0 && gone == 0 {
-                break;
-            }
-            self.metrics.retention_events_archived.inc_by(archived);
-            count("archived_events", gone);
-            tracing::info!(archived, gone, "archived old audit rows, and dropped those archived for long");
-            if !stop.sleep(Duration::from_millis(100)).await {
-                return Ok(());
-            }
-        }
-        loop {
-            let purged = self.catalog.purge(events_before, changes_before, STEP).await?;
-            if purged == Purged::default() {
-                return Ok(());
-            }
-            self.metrics.retention_events_deleted.inc_by(purged.events);
-            self.metrics.retention_config_audits_deleted.inc_by(purged.changes);
-            count("events", purged.events);
-            count("alerts", purged.alerts);
-            count("config_audit", purged.changes);
-            tracing::info!(
-                events = purged.events,
-                alerts = purged.alerts,
-                changes = purged.changes,
-                "dropped old audit rows"
-            );
-            if !stop.sleep(Duration::from_millis(100)).await {
-                return Ok(());
-            }
         }
     }
 }

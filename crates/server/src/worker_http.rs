@@ -150,11 +150,6 @@ mod tests {
             assert_eq!(wants_open_metrics(&headers), open, "{accept:?}");
         }
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn vault_is_told_where_there_is_one_without_hosts_and_without_making_the_role_red() {

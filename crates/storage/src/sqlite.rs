@@ -122,6 +122,18 @@ pub(crate) fn migrate(connection: &mut Connection, file: &Path, steps: &[&str]) 
     Ok(())
 }
 
+/// The version of the schema in `file`, 0 where there is none; an error when it is over `known`.
+pub(crate) fn version_of(file: &Path, known: usize) -> StorageResult<usize> {
+    if !file.exists() {
+        return Ok(0);
+    }
+    let connection = connect_read_only(file, 64)?;
+    match newer_version(&connection, file, known)? {
+        Some(error) => Err(error),
+        None => Ok(schema_version(&connection)?),
+    }
+}
+
 /// An error when `connection` shows a schema that this build cannot read.
 pub(crate) fn newer_version(
     connection: &Connection,

@@ -26,17 +26,12 @@ pub enum Refusal {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     Whole(u64, u64),
-    Truth,
 }
 
 /// Settings of the contract that nothing here reads, so that the original's seeding scripts work:
-/// rules are looked at every second; retention is configured at start.
-const KEPT: [(&str, Kind); 8] = [
+/// rules are looked at every second, rounds of retention are hourly.
+const KEPT: [(&str, Kind); 4] = [
     ("cache_reload_interval", Kind::Whole(1, 86_400)),
-    ("event_retention_days", Kind::Whole(1, 36_500)),
-    ("event_archive_retention_years", Kind::Whole(0, 1_000)),
-    ("config_audit_retention_days", Kind::Whole(1, 36_500)),
-    ("retention_enforcement_enabled", Kind::Truth),
     ("metrics_retention_days", Kind::Whole(1, 36_500)),
     ("log_retention_days", Kind::Whole(1, 36_500)),
     ("retention_check_interval_hours", Kind::Whole(1, 8_760)),
@@ -86,15 +81,9 @@ fn team(key: &str, value: &str) -> Result<(), Refusal> {
 impl Kind {
     fn check(self, key: &str, value: &str) -> Result<(), Refusal> {
         let value = value.trim();
-        let (good, expected) = match self {
-            Self::Whole(least, most) => (
-                value.parse::<u64>().is_ok_and(|n| (least..=most).contains(&n)),
-                format!("a whole number from {least} to {most}"),
-            ),
-            Self::Truth => {
-                (matches!(value.to_ascii_lowercase().as_str(), "true" | "false"), "true or false".to_owned())
-            }
-        };
+        let Self::Whole(least, most) = self;
+        let good = value.parse::<u64>().is_ok_and(|n| (least..=most).contains(&n));
+        let expected = format!("a whole number from {least} to {most}");
         if good { Ok(()) } else { Err(Refusal::Value(format!("{key}: `{value}` is not {expected}"))) }
     }
 }

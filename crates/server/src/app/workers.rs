@@ -3,6 +3,7 @@
 use super::Parts;
 use crate::config::{Config, Role};
 use crate::maintenance::Chores;
+use crate::retention::Retention;
 use pipeline::accept::Acceptor;
 use pipeline::deliver::Deliverer;
 use pipeline::detect::Detector;
@@ -94,19 +95,25 @@ pub fn start_chores(workers: &mut Supervisor, config: &Config, parts: &Parts, ac
     let chores = Chores {
         queues: parts.queues.clone(),
         catalog: Arc::clone(&parts.catalog),
-        events: Arc::clone(&parts.events),
         coordination: Arc::clone(&parts.coordination),
         acceptor: Arc::clone(acceptor),
         live: parts.live.clone(),
         metrics: Arc::clone(&parts.metrics),
         health: parts.health.clone(),
-        clock: Arc::clone(&parts.clock),
     };
     // Once is enough: the alerter's process is where events are kept.
-    if config.retention.enabled && config.has(Role::Alerter) {
-        let (chores, retention, stop) = (chores.clone(), config.retention.clone(), stop.clone());
+    if config.has(Role::Alerter) {
+        let retention = Retention {
+            catalog: Arc::clone(&parts.catalog),
+            events: Arc::clone(&parts.events),
+            coordination: Arc::clone(&parts.coordination),
+            live: parts.live.clone(),
+            metrics: Arc::clone(&parts.metrics),
+            clock: Arc::clone(&parts.clock),
+        };
+        let (first_after, stop) = (config.retention_first_after, stop.clone());
         workers.spawn("retention", async move {
-            chores.retain(retention, stop).await;
+            retention.run(first_after, stop).await;
             Ok(())
         });
     }

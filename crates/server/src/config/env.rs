@@ -1,7 +1,8 @@
 //! Environment variables of the original and of ours, and the settings they set (contract mutt
-//! §8.1, §8.3). Of several for one setting the first in this list wins.
+//! §8.1, §8.3). Of several for one setting the first in this list wins; of those about deleting, the one
+//! that deletes less.
 
-use runtime::config::{Binding, Unit};
+use runtime::config::{Binding, Problem, Unit};
 use std::collections::BTreeMap;
 
 const fn plain(variable: &'static str, path: &'static str) -> Binding {
@@ -15,6 +16,12 @@ const fn port(variable: &'static str, path: &'static str) -> Binding {
 }
 const fn list(variable: &'static str, path: &'static str) -> Binding {
     Binding { variable, path, unit: Unit::List }
+}
+const fn longest(variable: &'static str, path: &'static str) -> Binding {
+    Binding { variable, path, unit: Unit::Largest }
+}
+const fn every(variable: &'static str, path: &'static str) -> Binding {
+    Binding { variable, path, unit: Unit::EveryTrue }
 }
 
 /// All of them.
@@ -172,11 +179,61 @@ pub const BINDINGS: &[Binding] = &[
     port("SERVER_PORT_WEBUI", "webui.listen"),
     port("WEBUI_PORT", "webui.listen"),
     seconds("METRICS_CACHE_TTL", "webui.metrics_cache_ms"),
-    plain("EVENT_RETENTION_DAYS", "retention.events_days"),
+    longest("EVENT_RETENTION_DAYS", "retention.events_days"),
+    longest("RETENTION_EVENT_AUDIT_DAYS", "retention.events_days"),
     plain("EVENT_ARCHIVE_RETENTION_YEARS", "retention.archive_years"),
-    plain("CONFIG_AUDIT_RETENTION_DAYS", "retention.config_audit_days"),
-    plain("RETENTION_ENFORCEMENT_ENABLED", "retention.enabled"),
+    longest("CONFIG_AUDIT_RETENTION_DAYS", "retention.config_audit_days"),
+    longest("RETENTION_AUDIT_DAYS", "retention.config_audit_days"),
+    every("RETENTION_ENFORCEMENT_ENABLED", "retention.enabled"),
+    every("RETENTION_ENABLED", "retention.enabled"),
+    plain("RETENTION_DRY_RUN", "retention.dry_run"),
+    seconds("MUTT_RETENTION_FIRST_AFTER", "retention.first_after_ms"),
 ];
+
+/// Variables of the original's retention scripts that have no counterpart, and why nothing is lost.
+pub const NOT_NEEDED: &[(&str, &str)] = &[
+    ("RETENTION_DLQ_DAYS", "dead letters are not deleted by age; a person replays or deletes them"),
+    ("RETENTION_BATCH_SIZE", "rows go in steps of 10000, each a transaction of its own"),
+    ("RETENTION_METRICS_FILE", "the figures of retention are in /metrics, beside all others"),
+    ("RETENTION_PRECREATE_MONTHS", "partitions of this and the next three months are always there"),
+];
+
+/// Sentences about the variables in `environment` that are not needed.
+pub fn not_needed(environment: &BTreeMap<String, String>) -> impl Iterator<Item = String> {
+    let is_set = |name: &str| environment.get(name).is_some_and(|value| !value.is_empty());
+    NOT_NEEDED.iter().filter(move |(name, _)| is_set(name)).map(|(name, why)| format!("{name} is not read: {why}"))
+}
+
+/// Turns libpq's `DB_SSL_MODE` into `DB_TLS_ENABLED`, which wins where it is given too. TLS is all or
+/// nothing here, so what falls between is verified TLS.
+pub fn ssl_mode(environment: &mut BTreeMap<String, String>, notes: &mut Vec<String>) -> Result<(), Problem> {
+    let Some(mode) = environment.get("DB_SSL_MODE").filter(|mode| !mode.trim().is_empty()).cloned() else {
+        return Ok(());
+    };
+    let is_said = environment.get("DB_TLS_ENABLED").is_some_and(|value| !value.is_empty());
+    let mode = mode.trim().to_ascii_lowercase();
+    let tls = match mode.as_str() {
+        "disable" => "false",
+        "require" | "verify-ca" | "verify-full" => "true",
+        "allow" | "prefer" => {
+            if !is_said {
+                notes.push(format!(
+                    "DB_SSL_MODE={mode} is taken as verify-full: muttd does not fall back to plain text; \
+                     DB_SSL_MODE=disable switches TLS to PostgreSQL off"
+                ));
+            }
+            "true"
+        }
+        _ => {
+            let message = format!("`{mode}` is not one of disable, allow, prefer, require, verify-ca, verify-full");
+            return Err(Problem { path: "DB_SSL_MODE".to_owned(), message });
+        }
+    };
+    if !is_said {
+        environment.insert("DB_TLS_ENABLED".to_owned(), tls.to_owned());
+    }
+    Ok(())
+}
 
 /// Whether this is the environment of an original installation: one of its stores is named.
 pub fn is_originals(environment: &BTreeMap<String, String>) -> bool {
@@ -203,7 +260,8 @@ mod tests {
             let Some((_, names)) = line.rsplit_once('[') else { continue };
             for name in names.trim_end_matches(']').split(',').map(str::trim) {
                 let name = name.split('=').next().unwrap();
-                let special = name.starts_with("--") || matches!(name, "LOG_FORMAT" | "channel" | "ingest.snmp.users");
+                let special = name.starts_with("--")
+                    || matches!(name, "LOG_FORMAT" | "DB_SSL_MODE" | "channel" | "ingest.snmp.users");
                 assert!(special || known.contains(&name), "{line}");
             }
         }

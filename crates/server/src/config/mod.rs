@@ -9,8 +9,7 @@ mod validate;
 
 pub use stores::StoreSettings;
 pub use validate::{
-    ChannelSettings, Config, HttpSettings, Listen, MOOGSOFT, PairListen, RetentionSettings, Role, SyslogSettings,
-    TlsSettings,
+    ChannelSettings, Config, HttpSettings, Listen, MOOGSOFT, PairListen, Role, SyslogSettings, TlsSettings,
 };
 
 use runtime::config::{Layers, Problem, Unit, lookup};
@@ -25,7 +24,7 @@ const FREE: &[&str] = &["channel", "ingest.snmp.users", "ingest.snmp.hostnames"]
 
 /// Every environment variable that sets a setting.
 pub fn variables() -> impl Iterator<Item = &'static str> {
-    env::BINDINGS.iter().map(|binding| binding.variable).chain(["LOG_FORMAT"])
+    env::BINDINGS.iter().map(|binding| binding.variable).chain(["LOG_FORMAT", "DB_SSL_MODE"])
 }
 
 /// A configuration that can be used, and what should be said about it.
@@ -77,15 +76,17 @@ pub fn load(
     if rate_is_given && !given("RATE_LIMIT_ENABLED") && lookup(&own, "ingest.limit.enabled").is_none() {
         environment.insert("RATE_LIMIT_ENABLED".into(), "true".into());
     }
+    let mut notes: Vec<String> = env::not_needed(&environment).collect();
+    let ssl_mode = env::ssl_mode(&mut environment, &mut notes);
     let (mut table, mut problems) = layers.environment(&environment, env::BINDINGS).finish();
     problems.extend(unreadable);
+    problems.extend(ssl_mode.err());
     if let Some(dir) = &overrides.data_dir {
         table.insert("data_dir".into(), toml::Value::String(dir.clone()));
     }
     if let Some(roles) = &overrides.roles {
         table.insert("roles".into(), toml::Value::Array(roles.iter().cloned().map(toml::Value::String).collect()));
     }
-    let mut notes = Vec::new();
     listen_host(&mut table, &own, &environment, &mut notes);
     let effective = shown::shown(&table);
     let raw = raw::read(table, &mut problems);
@@ -399,5 +400,56 @@ mod tests {
             problems("[forwarder]\nretry_base_ms = 2000\nretry_max_ms = 1000", &[]),
             ["forwarder.retry_base_ms"]
         );
+    }
+
+    /// The original's enforcer and its cleanup script had variables of their own for the same.
+    #[test]
+    fn of_two_variables_about_deleting_the_one_that_deletes_less_counts() {
+        let load = |pairs: &[(&str, &str)]| load(None, &vars(pairs), &Overrides::default()).unwrap();
+        let days = |days: u64| std::time::Duration::from_secs(days * 86_400);
+        let kept = load(&[]).config.live.retention;
+        assert!(kept.enabled && !kept.dry_run);
+        assert_eq!((kept.events, kept.archive, kept.config_audit), (days(90), days(7 * 365), days(365)));
+        let loaded = load(&[
+            ("EVENT_RETENTION_DAYS", "90"),
+            ("RETENTION_EVENT_AUDIT_DAYS", "2555"),
+            ("CONFIG_AUDIT_RETENTION_DAYS", "400"),
+            ("RETENTION_AUDIT_DAYS", "30"),
+            ("RETENTION_ENFORCEMENT_ENABLED", "true"),
+            ("RETENTION_ENABLED", "false"),
+            ("RETENTION_DRY_RUN", "true"),
+            ("RETENTION_DLQ_DAYS", "30"),
+            ("RETENTION_METRICS_FILE", ""),
+        ]);
+        let kept = loaded.config.live.retention;
+        assert!(!kept.enabled && kept.dry_run);
+        assert_eq!((kept.events, kept.config_audit), (days(2_555), days(400)));
+        assert_eq!(loaded.notes.len(), 1, "{:?}", loaded.notes);
+        assert!(loaded.notes[0].starts_with("RETENTION_DLQ_DAYS is not read: dead letters are not deleted by age"));
+        assert_eq!(problems("", &[("RETENTION_AUDIT_DAYS", "0")]), ["retention.config_audit_days"]);
+        assert_eq!(problems("", &[("RETENTION_DRY_RUN", "perhaps")]), ["RETENTION_DRY_RUN"]);
+    }
+
+    #[test]
+    fn the_originals_ssl_mode_is_off_or_verified_or_a_mistake() {
+        let tls = |pairs: &[(&str, &str)]| {
+            let mut all = vec![("DB_HOST", "db")];
+            all.extend(pairs);
+            let loaded = load(None, &vars(&all), &Overrides::default()).unwrap();
+            let CatalogConfig::Postgres(db) = loaded.config.stores.catalog else { panic!("no PostgreSQL") };
+            (db.tls != storage::catalog::PgTls::Off, loaded.notes.iter().filter(|n| n.contains("DB_SSL_MODE")).count())
+        };
+        assert_eq!(tls(&[]), (true, 0));
+        assert_eq!(tls(&[("DB_SSL_MODE", "disable")]), (false, 0));
+        assert_eq!(tls(&[("DB_SSL_MODE", "disable"), ("DB_TLS_ENABLED", "")]), (false, 0));
+        for mode in ["require", "verify-ca", "verify-full", "Require"] {
+            assert_eq!(tls(&[("DB_SSL_MODE", mode)]), (true, 0), "{mode}");
+        }
+        for mode in ["allow", "prefer"] {
+            assert_eq!(tls(&[("DB_SSL_MODE", mode)]), (true, 1), "{mode}");
+        }
+        assert_eq!(tls(&[("DB_SSL_MODE", "disable"), ("DB_TLS_ENABLED", "true")]), (true, 0), "ours wins");
+        assert_eq!(tls(&[("DB_SSL_MODE", "prefer"), ("DB_TLS_ENABLED", "false")]), (false, 0));
+        assert_eq!(problems("", &[("DB_SSL_MODE", "bogus"), ("DB_TLS_ENABLED", "true")]), ["DB_SSL_MODE"]);
     }
 }

@@ -327,6 +327,8 @@ pub struct Retention {
     pub archive_years: i64,
     pub config_audit_days: i64,
     pub enabled: bool,
+    pub dry_run: bool,
+    pub first_after_ms: i64,
 }
 
 /// `None` only when the merged table has a shape that the overlay should have refused.

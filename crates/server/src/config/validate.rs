@@ -7,7 +7,7 @@ use connectors::channels::{ChannelConfig, HttpTarget};
 use connectors::inputs::http::BodyRules;
 use connectors::inputs::snmp::SnmpConfig;
 use model::Durability;
-use pipeline::{LiveSettings, ShedMode};
+use pipeline::{LiveSettings, RetentionPolicy, ShedMode};
 use runtime::config::{Problem, nearest};
 use runtime::logging::LogConfig;
 use runtime::{KeyRing, Secret, tls::MinimumTls};
@@ -108,15 +108,6 @@ pub const MOOGSOFT: &str = "moogsoft";
 #[derive(Debug, Clone)]
 pub struct ChannelSettings(pub ChannelConfig);
 
-#[derive(Debug, Clone)]
-pub struct RetentionSettings {
-    pub enabled: bool,
-    pub events: Duration,
-    /// How long archived audit rows of events stay, where the catalog has an archive.
-    pub archive: Duration,
-    pub config_audit: Duration,
-}
-
 /// The configuration in force.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -149,7 +140,8 @@ pub struct Config {
     pub metrics_cache: Duration,
     pub version_prefix: bool,
     pub key_in_url: bool,
-    pub retention: RetentionSettings,
+    /// How long after the start the first round of retention is.
+    pub retention_first_after: Duration,
     pub ingest_limit: Option<RateLimit>,
     /// Settings that act while running.
     pub live: LiveSettings,
@@ -436,13 +428,7 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
         metrics_cache: check.millis("webui.metrics_cache_ms", raw.webui.metrics_cache_ms, 0, 3_600_000),
         version_prefix: raw.webui.version_prefix,
         key_in_url: raw.webui.dangerous_key_in_url,
-        retention: RetentionSettings {
-            enabled: raw.retention.enabled,
-            events: DAY * check.range::<u32>("retention.events_days", raw.retention.events_days, 1, 36_500),
-            archive: DAY * 365 * check.range::<u32>("retention.archive_years", raw.retention.archive_years, 0, 100),
-            config_audit: DAY
-                * check.range::<u32>("retention.config_audit_days", raw.retention.config_audit_days, 1, 36_500),
-        },
+        retention_first_after: check.millis("retention.first_after_ms", raw.retention.first_after_ms, 0, 86_400_000),
         ingest_limit: live.ingest_limit,
         live,
     };
@@ -583,6 +569,17 @@ fn live(check: &mut Check<'_>, raw: &Raw) -> LiveSettings {
         remediation_interval: check.millis("remediation.interval_ms", raw.remediation.interval_ms, 100, YEAR_MS),
         remediation_batch: check.range("remediation.batch", raw.remediation.batch, 1, 1_000_000),
         poison_replays_max: check.range("remediation.poison_replays_max", raw.remediation.poison_replays_max, 0, 1_000),
+        retention: retention(check, &raw.retention),
+    }
+}
+
+fn retention(check: &mut Check<'_>, raw: &raw::Retention) -> RetentionPolicy {
+    RetentionPolicy {
+        enabled: raw.enabled,
+        dry_run: raw.dry_run,
+        events: DAY * check.range::<u32>("retention.events_days", raw.events_days, 1, 36_500),
+        archive: DAY * 365 * check.range::<u32>("retention.archive_years", raw.archive_years, 0, 100),
+        config_audit: DAY * check.range::<u32>("retention.config_audit_days", raw.config_audit_days, 1, 36_500),
     }
 }
 

@@ -10,6 +10,7 @@ mod ingest;
 mod lifecycle;
 mod packaging;
 mod prometheus;
+mod retention;
 mod routes;
 mod smoke;
 mod support;

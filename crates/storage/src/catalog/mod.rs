@@ -26,6 +26,7 @@
 pub mod contract;
 mod fields;
 mod postgres;
+pub mod retention;
 mod sqlite;
 pub mod users;
 
@@ -286,7 +287,9 @@ pub trait AlertStore: Send + Sync {
 
 /// All aggregates of the catalog.
 #[async_trait]
-pub trait Catalog: RuleStore + HostStore + AuditStore + AlertStore + users::UserStore + 'static {
+pub trait Catalog:
+    RuleStore + HostStore + AuditStore + AlertStore + retention::RetentionStore + users::UserStore + 'static
+{
     /// A cheap question that fails when the store cannot be used.
     async fn ping(&self) -> StorageResult<()>;
 }
@@ -309,5 +312,24 @@ pub async fn open(config: CatalogConfig) -> StorageResult<Arc<dyn Catalog>> {
             Ok(Arc::new(catalog))
         }
         CatalogConfig::Postgres(config) => Ok(Arc::new(postgres::PostgresCatalog::open(config).await?)),
+    }
+}
+
+/// Opens the catalog to look at: brings nothing up to date and makes no partitions.
+pub async fn open_as_it_is(config: CatalogConfig) -> StorageResult<Arc<dyn Catalog>> {
+    match config {
+        CatalogConfig::Postgres(config) => Ok(Arc::new(postgres::PostgresCatalog::as_it_is(config)?)),
+        CatalogConfig::Sqlite { .. } => open(config).await, // which changes nothing where no step is pending
+    }
+}
+
+/// Steps of the schema that [`open`] would make now, by number and name; changes nothing.
+pub async fn pending_steps(config: &CatalogConfig) -> StorageResult<Vec<String>> {
+    match config {
+        CatalogConfig::Sqlite { file } => {
+            let file = file.clone();
+            blocking(move || sqlite::pending_steps(&file)).await
+        }
+        CatalogConfig::Postgres(config) => postgres::pending_steps(config).await,
     }
 }

@@ -285,11 +285,13 @@ async fn old_days_are_dropped_whole(store: &Arc<dyn EventStore>) {
     store.append(batch.clone()).await.unwrap();
     store.append(vec![StoredEvent { org: org("acme"), ..batch[0].clone() }]).await.unwrap();
     assert_eq!(store.count(&OrgId::default()).await.unwrap(), 5);
+    assert_eq!(store.days_before(at(2 * DAY_SECS)).await.unwrap(), 3, "told before it is done");
     assert_eq!(store.drop_before(at(2 * DAY_SECS)).await.unwrap(), 3, "two days of one, one of the other");
     assert_eq!(numbers(store, all(100)).await, [4, 3, 2]);
     assert_eq!(store.get(&OrgId::default(), batch[1].id).await.unwrap(), None);
     assert_eq!(store.count(&OrgId::default()).await.unwrap(), 3);
     assert_eq!(store.count(&org("acme")).await.unwrap(), 0);
+    assert_eq!(store.days_before(at(2 * DAY_SECS)).await.unwrap(), 0);
     assert_eq!(store.drop_before(at(2 * DAY_SECS)).await.unwrap(), 0);
     assert_eq!(store.append(batch.clone()).await.unwrap(), 2, "what comes later is stored anew");
     assert_eq!(store.count(&OrgId::default()).await.unwrap(), 5);

@@ -86,6 +86,9 @@ pub trait EventStore: Send + Sync + 'static {
     /// Drops whole days before the day of `keep_from`; returns how many partitions went.
     async fn drop_before(&self, keep_from: Timestamp) -> StorageResult<usize>;
 
+    /// How many partitions [`Self::drop_before`] of their owner would drop.
+    async fn days_before(&self, keep_from: Timestamp) -> StorageResult<usize>;
+
     /// How many broken partitions were put aside since the start, for a counter that an operator
     /// watches.
     fn partitions_put_aside(&self) -> u64 {

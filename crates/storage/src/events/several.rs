@@ -174,6 +174,10 @@ impl EventStore for Several {
         self.own.drop_before(keep_from).await
     }
 
+    async fn days_before(&self, keep_from: Timestamp) -> StorageResult<usize> {
+        self.own.days_before(keep_from).await
+    }
+
     fn partitions_put_aside(&self) -> u64 {
         self.own.partitions_put_aside()
     }

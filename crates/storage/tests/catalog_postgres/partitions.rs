@@ -4,6 +4,7 @@ use super::{ALL, catalog, config, entry, home, now, total};
 use model::{EventId, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
+use storage::catalog::retention::{Cutoffs, Outdated};
 use storage::catalog::{AuditEntry, AuditFilter, Catalog, CatalogConfig, PostgresConfig, Purged, open};
 use testkit::servers::PostgresServer;
 
@@ -336,4 +337,34 @@ async fn pages_and_counts_read_indexes_only() {
             "{sql}:\n{plan}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_where_is_told_by_partition_and_archive() {
+    let server = PostgresServer::start();
+    let catalog = catalog(&server).await;
+    server.psql(
+        "SELECT create_monthly_partition('2020-02-01'); \
+         INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         SELECT '2020-02-02', 'h', 1, 'Ignore' FROM generate_series(1, 3); \
+         SELECT archive_old_events(90, 2); \
+         INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         VALUES ('2020-02-03', 'h', 1, 'Ignore')",
+    );
+    let holdings = catalog.holdings().await.unwrap();
+    let archive = holdings.archive.unwrap();
+    assert_eq!((holdings.events, archive.rows), (1, 3));
+    assert_eq!(archive.oldest_event, Some(at("2020-02-02T00:00:00Z")));
+    assert!(archive.bytes > 0);
+    let month = &holdings.partitions[0];
+    assert_eq!((month.name.as_str(), month.rows), ("event_audit_log_2020_02", 1));
+    assert_eq!(month.days, Some(("2020-02-01".to_owned(), "2020-03-01".to_owned())));
+    assert!(holdings.partitions.len() > 4, "this month's and the next three: {:?}", holdings.partitions);
+    let before = Cutoffs {
+        events: at("2020-03-01T00:00:00Z"),
+        archive: at("2020-02-03T00:00:00Z"),
+        changes: at("2020-01-01T00:00:00Z"),
+    };
+    let outdated = Outdated { events: 1, archived: Some(3), alerts: 0, changes: 0 };
+    assert_eq!(catalog.outdated(before).await.unwrap(), outdated);
 }

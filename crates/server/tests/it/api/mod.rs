@@ -10,7 +10,7 @@ mod config;
 mod events;
 mod health;
 mod hosts;
-mod metrics;
+pub mod metrics;
 mod openapi;
 mod pages;
 mod queues;
@@ -31,7 +31,7 @@ use model::{DeadLetter, DeadLetterSide, Durability, EventId, InputKind, OrgId, T
 use pipeline::metrics::Metrics;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
-use pipeline::{Live, LiveSettings, ShedMode, codec};
+use pipeline::{Live, LiveSettings, RetentionPolicy, ShedMode, codec};
 use runtime::{Clock, Health, ManualClock, Secret};
 use serde_json::Value;
 use server::api::{ApiOptions, ApiState, router};
@@ -106,6 +106,13 @@ fn settings() -> LiveSettings {
         remediation_interval: Duration::from_secs(300),
         remediation_batch: 10,
         poison_replays_max: 3,
+        retention: RetentionPolicy {
+            enabled: true,
+            dry_run: false,
+            events: Duration::from_secs(90 * 86_400),
+            archive: Duration::from_secs(7 * 365 * 86_400),
+            config_audit: Duration::from_secs(365 * 86_400),
+        },
     }
 }
 

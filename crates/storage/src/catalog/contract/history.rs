@@ -2,6 +2,7 @@
 
 use super::settings::changes;
 use super::{Store, admin, at, draft, event_id, home, kind, org, page};
+use crate::catalog::retention::{Cutoffs, Outdated};
 use crate::catalog::{
     AlertFilter, AlertProgress, AuditEntry, AuditFilter, AuditRow, ConfigChange, ConfigChangeFilter, Cursor, Purged,
 };
@@ -216,12 +217,18 @@ pub async fn old_rows_are_purged_in_batches(catalog: &Store) {
         catalog.add_dev_host(&home(), &format!("h{n}"), &admin(n)).await.unwrap();
     }
     // Older than 6: six audit rows, four settled alerts, five changes.
+    let before = Cutoffs { events: at(6), archive: at(0), changes: at(5) };
+    let archived = catalog.holdings().await.unwrap().archive.map(|_| 0);
+    let outdated = Outdated { events: 6, archived, alerts: 4, changes: 5 };
+    assert_eq!(catalog.outdated(before).await.unwrap(), outdated, "told before it is done");
+    assert_eq!(catalog.holdings().await.unwrap().events, 10);
     let mut gone = Vec::new();
     while gone.last() != Some(&Purged::default()) {
         gone.push(catalog.purge(at(6), at(5), 3).await.unwrap());
     }
     let purged = |events, alerts, changes| Purged { events, alerts, changes };
     assert_eq!(gone, [purged(3, 3, 3), purged(3, 1, 2), purged(0, 0, 0)]);
+    assert_eq!(catalog.outdated(before).await.unwrap(), Outdated { archived, ..Outdated::default() });
     let log = catalog.audit_log(&home(), &AuditFilter::default(), page(1, 50)).await.unwrap();
     assert_eq!((log.total, log.rows.len()), (4, 4));
     let alerts = catalog.alerts(&home(), &AlertFilter::default(), page(1, 50)).await.unwrap();
@@ -429,6 +436,11 @@ pub async fn what_is_archived_leaves_the_log_once(catalog: &Store) {
     }
     let purged = catalog.purge(at(6), at(0), 100).await.unwrap().events;
     assert_eq!(archived + purged, 6);
+    let before = Cutoffs { events: at(6), archive: at(4), changes: at(0) };
+    let archive = catalog.holdings().await.unwrap().archive;
+    let told = Outdated { archived: archive.as_ref().map(|_| 4), ..Outdated::default() };
+    assert_eq!(catalog.outdated(before).await.unwrap(), told);
+    assert_eq!(archive.map_or(0, |archive| archive.rows), archived);
     let out_of_archive = catalog.purge_archive(at(4), 100).await.unwrap();
     assert_eq!(out_of_archive, if archived == 0 { 0 } else { 4 });
     assert_eq!(catalog.purge_archive(at(4), 100).await.unwrap(), 0);

@@ -5,6 +5,7 @@
 //! as it was or adopted. A schema that is up to date is only read, so a user without the right to
 //! change it can work.
 
+use super::PostgresConfig;
 use super::pool::Pool;
 use crate::{StorageError, StorageResult};
 use model::ErrorKind;
@@ -84,6 +85,16 @@ pub(super) async fn pending(c: &mut PgConnection) -> StorageResult<usize> {
         }
     }
     Ok(STEPS.len() - applied.len())
+}
+
+/// Names of the steps that are still to do.
+pub(in crate::catalog) async fn pending_steps(config: &PostgresConfig) -> StorageResult<Vec<String>> {
+    let mut connection = Pool::new(config.clone())?.connect_plain().await?;
+    check_server(&mut connection).await?;
+    let done = STEPS.len() - pending(&mut connection).await?;
+    connection.close().await?;
+    let name = |(n, (name, _)): (usize, &(&str, &str))| format!("{}: {name}", version_of(n));
+    Ok(STEPS.iter().enumerate().skip(done).map(name).collect())
 }
 
 fn read_step(row: &PgRow) -> sqlx::Result<(i32, String)> {

@@ -18,11 +18,13 @@ mod error;
 mod hosts;
 mod migrate;
 mod pool;
+mod retention;
 mod rules;
 mod users;
 mod values;
 
 pub use advice::postgres_advice;
+pub(super) use migrate::pending_steps;
 
 use super::fields::{PAGE_ROWS_MAX, operation_of};
 use super::{Actor, Catalog, Cursor, PageRequest};
@@ -104,6 +106,11 @@ impl PostgresCatalog {
         catalog.make_months_at_start().await;
         catalog.pool.warm_up().await?;
         Ok(catalog)
+    }
+
+    /// Connects to nothing yet and brings nothing up to date.
+    pub fn as_it_is(config: PostgresConfig) -> StorageResult<Self> {
+        Ok(Self { pool: Pool::new(config)?, months: Months::default(), recorded: AtomicU32::new(0) })
     }
 }
 

@@ -6,6 +6,7 @@
 mod alerts;
 mod audit;
 mod hosts;
+mod retention;
 mod rules;
 mod users;
 
@@ -37,6 +38,12 @@ impl SqliteCatalog {
     pub fn open(file: &Path) -> StorageResult<Self> {
         Ok(Self { database: Database::open(file, TUNING, &STEPS)? })
     }
+}
+
+/// Steps of the schema that opening this file would make.
+pub(super) fn pending_steps(file: &Path) -> StorageResult<Vec<String>> {
+    let done = crate::sqlite::version_of(file, STEPS.len())?;
+    Ok((done + 1..=STEPS.len()).map(|n| format!("{n}: catalog")).collect())
 }
 
 #[async_trait]

@@ -259,6 +259,19 @@ impl EventStore for SqliteEvents {
         Ok(dropped)
     }
 
+    async fn days_before(&self, keep_from: Timestamp) -> StorageResult<usize> {
+        let first_kept = Day::at(keep_from);
+        let dir = self.shared.dir.clone();
+        blocking(move || {
+            let mut days = 0;
+            for org in layout::org_folders(&dir)? {
+                days += layout::days_in(&dir.join(org.as_str()))?.iter().filter(|day| **day < first_kept).count();
+            }
+            Ok(days)
+        })
+        .await
+    }
+
     fn partitions_put_aside(&self) -> u64 {
         self.shared.put_aside.load(Ordering::Relaxed)
     }
