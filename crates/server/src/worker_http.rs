@@ -47,6 +47,9 @@ impl RoleHealth {
         body.insert("pod".into(), self.pod.as_str().into());
         body.insert("redis".into(), queue.into());
         body.insert("queue".into(), queue.into());
+        if let Some(note) = self.note() {
+            body.insert("note".into(), note.into());
+        }
         if broken.is_empty() {
             body.insert("status".into(), "healthy".into());
             return (StatusCode::OK, Value::Object(body));
@@ -55,6 +58,16 @@ impl RoleHealth {
         body.insert("error".into(), broken.join("; ").into());
         body.insert("errors".into(), broken.into());
         (StatusCode::SERVICE_UNAVAILABLE, Value::Object(body))
+    }
+}
+
+impl RoleHealth {
+    /// What works and should be looked at all the same.
+    fn note(&self) -> Option<String> {
+        let refused = self.metrics.alerter_cache_rules_refused.get();
+        (self.service == "mutt-alerter" && refused > 0).then(|| {
+            format!("{refused} active rule(s) cannot be used and are left out; `muttd doctor` and the log name them")
+        })
     }
 }
 

@@ -360,3 +360,26 @@ fn systemd_is_told_of_start_life_reload_and_stop() {
     served.signal("-TERM");
     assert!(told("STOPPING=1").contains("EXTEND_TIMEOUT_USEC=30000000"), "the drain and some slack");
 }
+
+/// Python knows look-ahead and backreferences; a linear matcher does not.
+#[test]
+fn doctor_names_rules_that_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    assert!(muttd(path, &["migrate"], &[]).status.success());
+    let rules = |output: &Output| -> Vec<String> {
+        text(&output.stdout).lines().filter(|line| line.contains("rule")).map(str::to_owned).collect()
+    };
+    let catalog = rusqlite::Connection::open(path.join("data/catalog.db")).unwrap();
+    for (pattern, is_active) in [("link (?!up)", 1), ("(a)\\1", 0), ("link down", 1)] {
+        let sql = "INSERT INTO alert_rules (match_string, match_type, prod_handling, dev_handling, team_assignment, \
+                   is_active) VALUES (?, 'regex', 'Page_only', 'Ignore', 'NETO', ?)";
+        catalog.execute(sql, rusqlite::params![pattern, is_active]).unwrap();
+    }
+    let doctor = muttd(path, &["doctor"], &[]);
+    let named = rules(&doctor);
+    assert!(named.len() == 1 && named[0].starts_with("BAD   rule 1 is not used: match_string: "), "{named:?}");
+    assert!(!doctor.status.success());
+    catalog.execute("DELETE FROM alert_rules WHERE id = 1", []).unwrap();
+    assert_eq!(rules(&muttd(path, &["doctor"], &[])), ["ok    all 1 active rules of the catalog can be used"]);
+}
