@@ -49,6 +49,7 @@ impl Parts {
         config: &Config,
         secrets: &Secrets,
         health: Health,
+        metrics: Arc<Metrics>,
         clock: &Arc<dyn Clock>,
         stop: &Stop,
     ) -> Result<Self> {
@@ -75,7 +76,6 @@ impl Parts {
                     .with_context(|| format!("failed to open the channel `{name}`"))?,
             );
         }
-        let metrics = Metrics::new();
         metrics.process_start_time.set(clock.now().micros() as f64 / 1e6);
         let live = Live::new(config.live.clone());
         health.ok("channel");

@@ -186,6 +186,23 @@ async fn while_the_catalog_is_away_keys_count_on_and_answers_say_what_is_missing
     assert_eq!(call(key, "GET", "/api/v2/queues", Value::Null).await.0, 401, "and ends when it is revoked");
 }
 
+/// Probes and dashboards must see a process that waits, not one that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_waits_for_its_catalog_says_so_on_its_ports() {
+    let mut site = Site::start(SiteOptions::default()).await;
+    site.postgres.kill();
+    let alerter = site.member_at_once("alerter");
+    assert!(wait_until(SOON, || alerter.health() == Some(503)).await, "{}", alerter.daemon.output());
+    let http = server::commands::http_client(SOON).unwrap();
+    let get = async |path: &str| http.get(alerter.url(path)).send().await.unwrap().text().await.unwrap();
+    let health: Value = serde_json::from_str(&get("/health").await).unwrap();
+    assert_eq!((&health["service"], &health["status"]), (&"mutt-alerter".into(), &"unhealthy".into()));
+    assert!(health["error"].as_str().unwrap().contains("catalog is not working"), "{health}");
+    assert!(get("/metrics").await.contains("mutt_alerter_cache_rules_count 0"));
+    site.postgres.start_again();
+    alerter.healthy(SOON);
+}
+
 #[test]
 fn the_schema_can_be_made_before_anything_runs() {
     let postgres = testkit::servers::PostgresServer::start();
