@@ -140,3 +140,20 @@ async fn without_its_store_it_is_503_and_nothing_is_recorded() {
     }
     assert_eq!(api.get("/api/v2/audit").await.is(200)["pagination"]["total"], 0);
 }
+
+#[tokio::test]
+async fn every_setting_that_is_taken_is_documented() {
+    let documented = include_str!("../../../../../docs/configuration.md");
+    let refused = api().await.put("/api/v2/config/nothing", json!({ "value": "7" })).await.is(400);
+    for key in refused["allowed"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()) {
+        let mut forms = vec![key.to_owned()];
+        for name in ["ingestor_availability", "forwarder_availability", "alerter_processing_success"] {
+            forms.extend(["<name>", "<ratio>"].map(|any| key.replace(name, any)));
+        }
+        forms.extend(["<name>", "<ratio>"].map(|any| key.replace("alerter_cache_reload_success", any)));
+        for name in ["ingestor_latency_p99", "forwarder_latency_p99"] {
+            forms.extend(["<name>", "<latency>"].map(|any| key.replace(name, any)));
+        }
+        assert!(forms.iter().any(|form| documented.contains(&format!("`{form}`"))), "{key}");
+    }
+}
