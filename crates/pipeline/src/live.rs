@@ -148,7 +148,7 @@ impl LiveSettings {
                 .filter(|n| (least..=most).contains(n))
                 .ok_or_else(|| format!("{key}: `{value}` is not a whole number from {least} to {most}"))
         };
-        let count = |least: u64| number(least, u64::from(u32::MAX)).map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let count = |least: u64, most: u32| number(least, u64::from(most)).map(|n| u32::try_from(n).unwrap_or(most));
         let truth = || match value.to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => Ok(true),
             "false" | "0" | "no" | "off" => Ok(false),
@@ -161,7 +161,7 @@ impl LiveSettings {
             "max_ingest_queue_size" => self.ingest_records_max = number(1_000, 1 << 40)?,
             // 0 turns the site-wide limit off.
             "ingest_max_rate" => {
-                let max = count(0)?;
+                let max = count(0, u32::MAX)?;
                 let window = self.ingest_limit.map_or(Duration::from_secs(60), |l| l.window);
                 self.ingest_limit = (max > 0).then_some(RateLimit { max, window });
             }
@@ -184,10 +184,10 @@ impl LiveSettings {
                 };
             }
             "alerter_defer_sleep_ms" => self.defer_sleep = Duration::from_millis(number(1, 60_000)?),
-            "moog_rate_limit" => self.delivery_limit.max = count(1)?,
+            "moog_rate_limit" => self.delivery_limit.max = count(1, u32::MAX)?,
             "moog_rate_period" => self.delivery_limit.window = Duration::from_secs(number(1, 86_400)?),
             "circuit_breaker_threshold" => {
-                let threshold = count(1)?;
+                let threshold = count(1, 1_000_000)?;
                 if let Some(breaker) = &mut self.breaker {
                     breaker.failure_threshold = threshold;
                 }
@@ -200,8 +200,8 @@ impl LiveSettings {
             }
             "remediation_enabled" => self.remediation_enabled = truth()?,
             "remediation_interval" => self.remediation_interval = Duration::from_secs(number(1, 86_400)?),
-            "remediation_batch_size" => self.remediation_batch = count(1)?,
-            "max_poison_retries" => self.poison_replays_max = count(0)?,
+            "remediation_batch_size" => self.remediation_batch = count(1, 1_000_000)?,
+            "max_poison_retries" => self.poison_replays_max = count(0, 1_000)?,
             "event_retention_days" => self.retention.events = days(1, 36_500)?,
             "event_archive_retention_years" => self.retention.archive = 365 * days(0, 100)?,
             "config_audit_retention_days" => self.retention.config_audit = days(1, 36_500)?,
@@ -281,6 +281,19 @@ mod tests {
                 let refused = with(key, junk).unwrap_err();
                 assert!(refused.starts_with(&format!("{key}: ")), "{refused}");
             }
+        }
+    }
+
+    /// The bounds of the configuration file (`docs/configuration.md`).
+    #[test]
+    fn what_the_file_refuses_is_refused_live_too() {
+        for (key, most) in [
+            ("circuit_breaker_threshold", 1_000_000),
+            ("remediation_batch_size", 1_000_000),
+            ("max_poison_retries", 1_000),
+        ] {
+            test_settings().set(key, &most.to_string()).unwrap();
+            test_settings().set(key, &(most + 1).to_string()).unwrap_err();
         }
     }
 }

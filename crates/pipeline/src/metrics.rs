@@ -125,6 +125,7 @@ metrics! {
     alerter_processing_latency: Histogram = histogram(&LATENCY), "mutt_alerter_processing_latency_seconds", "Time to work a batch of events";
     alerter_cache_reload_latency: Histogram = histogram(&RELOAD), "mutt_alerter_cache_reload_latency_seconds", "Time to reload the rules";
     alerter_cache_rules_count: Gauge = Gauge::default(), "mutt_alerter_cache_rules_count", "Active rules";
+    alerter_cache_rules_refused: Gauge = Gauge::default(), "mutt_alerter_cache_rules_refused", "Active rules that cannot be used and are left out";
     alerter_cache_dev_hosts_count: Gauge = Gauge::default(), "mutt_alerter_cache_dev_hosts_count", "Development hosts";
     alerter_cache_teams_count: Gauge = Gauge::default(), "mutt_alerter_cache_teams_count", "Hosts with a team";
     alerter_dlq_depth: Gauge = Gauge::default(), "mutt_alerter_dlq_depth", "Dead letters of the alerter";

@@ -95,6 +95,7 @@ impl Rulebook {
         for problem in &problems {
             tracing::error!(%problem, "a rule was left out");
         }
+        self.metrics.alerter_cache_rules_refused.set(i64::try_from(problems.len()).unwrap_or(i64::MAX));
         let sum =
             |count: fn(&OrgBook) -> usize| i64::try_from(books.values().map(count).sum::<usize>()).unwrap_or(i64::MAX);
         self.metrics.alerter_cache_rules_count.set(sum(|b| b.rules.len()));

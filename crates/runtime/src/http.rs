@@ -54,6 +54,11 @@ pub fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// A second handle of a listener: who stops serving the one leaves the address bound by the other.
+pub fn share(listener: &TcpListener) -> std::io::Result<TcpListener> {
+    TcpListener::from_std(socket2::SockRef::from(listener).try_clone()?.into())
+}
+
 /// Serves a router; each request carries its [`Peer`] as an extension. See [`serve_with`].
 pub async fn serve(
     listener: TcpListener,

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Admin(args) => commands::admin::run(&cli.global, args),
         Command::Openapi => commands::openapi::run(),
         Command::Migrate(args) => commands::migrate::run(&cli.global, &args),
+        Command::Retention(args) => commands::retention::run(&cli.global, &args),
         Command::Doctor(args) => commands::doctor::run(&cli.global, &args),
         Command::Backup(args) => commands::backup::run(&cli.global, args),
         Command::Restore(args) => commands::backup::restore(&cli.global, &args),

@@ -56,7 +56,7 @@ pub struct Report {
     pub config_audit_deleted: u64,
 }
 
-/// The days and years of a policy.
+/// Whole days of an age.
 pub fn days(age: Duration) -> u64 {
     age.as_secs() / DAY_SECS
 }
@@ -78,7 +78,7 @@ pub fn described(policy: &RetentionPolicy) -> String {
 }
 
 impl Report {
-    /// In one line; `verbs` as in "deleted" or "would delete".
+    /// In one line for the log.
     fn told(&self) -> String {
         let count = |n: u64| if n == COUNT_MAX { format!("{n} or more") } else { n.to_string() };
         format!(

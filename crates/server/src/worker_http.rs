@@ -50,6 +50,9 @@ impl RoleHealth {
         if let Some(vault) = vault_state(&self.health) {
             body.insert("vault".into(), vault.into());
         }
+        if let Some(note) = self.note() {
+            body.insert("note".into(), note.into());
+        }
         if broken.is_empty() {
             body.insert("status".into(), "healthy".into());
             return (StatusCode::OK, Value::Object(body));
@@ -66,6 +69,16 @@ impl RoleHealth {
 pub fn vault_state(health: &Health) -> Option<String> {
     let state = health.public(runtime::secrets::HEALTH_PART)?;
     Some(state.err().unwrap_or_else(|| "connected".to_owned()))
+}
+
+impl RoleHealth {
+    /// What works and should be looked at all the same.
+    fn note(&self) -> Option<String> {
+        let refused = self.metrics.alerter_cache_rules_refused.get();
+        (self.service == "mutt-alerter" && refused > 0).then(|| {
+            format!("{refused} active rule(s) cannot be used and are left out; `muttd doctor` and the log name them")
+        })
+    }
 }
 
 /// Whether a path belongs to the first version of the API, which is to go.

@@ -117,6 +117,7 @@ fn help_teaches_every_command() {
         "admin",
         "openapi",
         "migrate",
+        "retention",
         "doctor",
         "backup",
         "restore",
@@ -443,4 +444,83 @@ fn systemd_is_told_of_start_life_reload_and_stop() {
     assert!(told("READY=1").contains("NOT reloaded"), "a bad file leaves the old settings in force, and says so");
     served.signal("-TERM");
     assert!(told("STOPPING=1").contains("EXTEND_TIMEOUT_USEC=30000000"), "the drain and some slack");
+}
+
+#[test]
+fn retention_says_what_it_would_take_and_takes_it_unless_it_is_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let failed = |args: &[&str], env: &[(&str, &str)]| {
+        let output = muttd(path, args, env);
+        assert!(!output.status.success(), "{args:?}: {}", text(&output.stdout));
+        text(&output.stderr)
+    };
+    let said = |args: &[&str], env: &[(&str, &str)]| {
+        let output = muttd(path, args, env);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    assert!(failed(&["retention", "show"], &[]).contains("no data directory"));
+    std::fs::create_dir(path.join("data")).unwrap();
+    assert!(failed(&["retention", "show"], &[]).contains("lacks 2 step(s): `muttd migrate`"));
+    assert!(
+        said(&["migrate", "--dry-run"], &[]).contains("steps that a run would make:\n  1: catalog\n  2: catalog\n")
+    );
+    assert!(!path.join("data/catalog.db").exists(), "a dry run makes nothing");
+    said(&["migrate"], &[]);
+    assert!(said(&["migrate", "--dry-run"], &[]).contains("nothing to do"));
+
+    let catalog = rusqlite::Connection::open(path.join("data/catalog.db")).unwrap();
+    let insert = "INSERT INTO config_audit_log (org, changed_at, changed_by, operation, table_name, record_id, \
+                  correlation_id) VALUES ('default', 0, 'a', 'CREATE', 't', 1, 'c')";
+    catalog.execute(insert, []).unwrap();
+    let rows = || -> i64 { catalog.query_row("SELECT count(*) FROM config_audit_log", [], |row| row.get(0)).unwrap() };
+
+    let show = said(&["retention", "show"], &[("CONFIG_AUDIT_RETENTION_DAYS", "400")]);
+    assert!(show.contains("audit of changes 400 days") && show.contains("1  audit rows of changes"), "{show}");
+    let show: serde_json::Value = serde_json::from_str(&said(&["retention", "show", "--json"], &[])).unwrap();
+    assert_eq!(show["policy"]["event_days"], 90);
+    assert_eq!(
+        (&show["would"]["config_audit_deleted"], &show["holdings"]["archive"]),
+        (&1.into(), &serde_json::Value::Null)
+    );
+    said(&["retention", "run", "--dry-run"], &[]);
+    said(&["retention", "run"], &[("RETENTION_DRY_RUN", "true")]);
+    assert!(failed(&["retention", "run"], &[("RETENTION_ENABLED", "false")]).contains("retention is off"));
+    let state = rusqlite::Connection::open(path.join("data/state.db")).unwrap();
+    let set = |value: &str| {
+        let sql = "INSERT OR REPLACE INTO settings (key, value) VALUES ('config_audit_retention_days', ?)";
+        state.execute(sql, [value]).unwrap();
+    };
+    set("seven years");
+    let refused = failed(&["retention", "run"], &[]);
+    assert!(refused.contains("config_audit_retention_days: `seven years` is not a whole number"), "{refused}");
+    assert_eq!(rows(), 1);
+    set("400");
+    let did: serde_json::Value = serde_json::from_str(&said(&["retention", "run", "--json"], &[])).unwrap();
+    assert_eq!((&did["did"]["config_audit_deleted"], &did["policy"]["config_audit_days"]), (&1.into(), &400.into()));
+    assert_eq!(rows(), 0);
+}
+
+/// Python knows look-ahead and backreferences; a linear matcher does not.
+#[test]
+fn doctor_names_rules_that_cannot_be_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    assert!(muttd(path, &["migrate"], &[]).status.success());
+    let rules = |output: &Output| -> Vec<String> {
+        text(&output.stdout).lines().filter(|line| line.contains("rule")).map(str::to_owned).collect()
+    };
+    let catalog = rusqlite::Connection::open(path.join("data/catalog.db")).unwrap();
+    for (pattern, is_active) in [("link (?!up)", 1), ("(a)\\1", 0), ("link down", 1)] {
+        let sql = "INSERT INTO alert_rules (match_string, match_type, prod_handling, dev_handling, team_assignment, \
+                   is_active) VALUES (?, 'regex', 'Page_only', 'Ignore', 'NETO', ?)";
+        catalog.execute(sql, rusqlite::params![pattern, is_active]).unwrap();
+    }
+    let doctor = muttd(path, &["doctor"], &[]);
+    let named = rules(&doctor);
+    assert!(named.len() == 1 && named[0].starts_with("BAD   rule 1 is not used: match_string: "), "{named:?}");
+    assert!(!doctor.status.success());
+    catalog.execute("DELETE FROM alert_rules WHERE id = 1", []).unwrap();
+    assert_eq!(rules(&muttd(path, &["doctor"], &[])), ["ok    all 1 active rules of the catalog can be used"]);
 }

@@ -1,5 +1,6 @@
 //! The whole server: build (open stores, bind sockets, run nothing) → run → drain.
 
+mod early;
 mod parts;
 mod workers;
 
@@ -16,9 +17,11 @@ use axum::Router;
 use connectors::inputs::http::{HttpIngest, HttpIngestConfig, IngestKey};
 use connectors::inputs::snmp::{self, Snmp};
 use connectors::inputs::syslog::{self, Syslog, SyslogConfig, TlsListen};
+use early::EarlyDoors;
 use model::OrgId;
 use pipeline::accept::{Acceptor, QUEUE_WRITES};
 use pipeline::deliver::CATALOG_WRITES;
+use pipeline::metrics::Metrics;
 use runtime::http::HttpLimits;
 use runtime::secrets::{Refresher, Secrets, SecretsConfig};
 use runtime::tls::TlsFiles;
@@ -43,6 +46,41 @@ pub struct Addresses {
     pub workers: Vec<(&'static str, SocketAddr)>,
 }
 
+/// A role with `/health` and `/metrics` on ports of its own.
+struct Worker<'a> {
+    role: Role,
+    pair: &'a PairListen,
+    /// The contract's name.
+    service: &'static str,
+    /// Parts that must work for it to be healthy.
+    needs: &'static [&'static str],
+}
+
+/// Those of the configured roles.
+fn workers_of(config: &Config) -> impl Iterator<Item = Worker<'_>> {
+    let all = [
+        Worker {
+            role: Role::Alerter,
+            pair: &config.alerter_listen,
+            service: "mutt-alerter",
+            needs: &["queue", "catalog", "events", "coordination"],
+        },
+        Worker {
+            role: Role::Forwarder,
+            pair: &config.forwarder_listen,
+            service: "mutt-moog-forwarder",
+            needs: &["queue", "catalog", "coordination", CATALOG_WRITES, "channel"],
+        },
+        Worker {
+            role: Role::Remediation,
+            pair: &config.remediation_listen,
+            service: "mutt-remediation",
+            needs: &["queue", QUEUE_WRITES, "catalog"],
+        },
+    ];
+    all.into_iter().filter(|worker| config.has(worker.role))
+}
+
 /// A server that is built and not running yet.
 pub struct App {
     config: Config,
@@ -63,11 +101,13 @@ impl App {
     pub async fn build(config: Config, clock: Arc<dyn Clock>, stop: &Stop) -> Result<Self> {
         keys::private_dir(&config.data_dir)?;
         let health = Health::default();
+        let metrics = Metrics::of(&parts::owners(&config.roles));
+        let doors = EarlyDoors::open(&config, &health, &metrics)?;
         let (secrets, refresher) = start_secrets(&config, &health, stop).await?;
         let ingest_key =
             keys::obtain(&config.data_dir, "ingest_api_key", secrets.watch("INGEST_API_KEY").into(), "mik_")?;
         let webui_key = keys::obtain(&config.data_dir, "webui_api_key", secrets.watch("WEBUI_API_KEY").into(), "mwk_")?;
-        let parts = Parts::open(&config, &secrets, health, &clock, stop).await?;
+        let parts = Parts::open(&config, &secrets, health, metrics, &clock, stop).await?;
         let refresher = telling_metrics(refresher, &config, &parts);
         let run = random_run()?;
         let acceptor = Arc::new(Acceptor::new(
@@ -93,7 +133,7 @@ impl App {
             ingest_key,
             webui_key,
         };
-        app.bind()?;
+        app.bind(doors.hand_over().await)?;
         app.announce()?;
         Ok(app)
     }
@@ -110,33 +150,18 @@ impl App {
         &self.config
     }
 
-    fn bind(&mut self) -> Result<()> {
+    /// `doors` are bound already, by their settings.
+    fn bind(&mut self, mut doors: BTreeMap<&'static str, TcpListener>) -> Result<()> {
         let config = self.config.clone();
         if config.has(Role::Ingestor) {
             self.bind_ingest(&config)?;
         }
-        for (role, pair, service, needs) in [
-            (
-                Role::Alerter,
-                &config.alerter_listen,
-                "mutt-alerter",
-                &["queue", "catalog", "events", "coordination"][..],
-            ),
-            (
-                Role::Forwarder,
-                &config.forwarder_listen,
-                "mutt-moog-forwarder",
-                &["queue", "catalog", "coordination", CATALOG_WRITES, "channel"][..],
-            ),
-            (
-                Role::Remediation,
-                &config.remediation_listen,
-                "mutt-remediation",
-                &["queue", QUEUE_WRITES, "catalog"][..],
-            ),
-        ] {
-            if config.has(role) {
-                self.bind_pair(role.as_str(), pair, self.role_health(service, needs))?;
+        for worker in workers_of(&config) {
+            let health = self.role_health(worker.service, worker.needs);
+            for listen in worker.pair.metrics.iter().chain(&worker.pair.health) {
+                let listener = doors.remove(listen.setting).context("every worker's door was opened early")?;
+                self.addresses.workers.push((worker.role.as_str(), listener.local_addr()?));
+                self.http.push((listener, None, health.clone().router().into(), HttpLimits::default()));
             }
         }
         if let Some(listen) = config.webui_listen.as_ref().filter(|_| config.has(Role::Webui)) {
@@ -209,14 +234,6 @@ impl App {
         self.addresses.syslog_tcp = bound.tcp;
         self.addresses.syslog_tls = bound.tls;
         self.syslog = Some(syslog);
-        Ok(())
-    }
-
-    fn bind_pair(&mut self, role: &'static str, pair: &PairListen, health: RoleHealth) -> Result<()> {
-        for listen in pair.metrics.iter().chain(&pair.health) {
-            let address = self.listen(listen, None, health.clone().router().into(), HttpLimits::default())?;
-            self.addresses.workers.push((role, address));
-        }
         Ok(())
     }
 
@@ -531,7 +548,7 @@ pub async fn offline_api(config: Config) -> Result<(Router, String)> {
     let stop = command_stop();
     let health = Health::default();
     let (secrets, _refresher) = start_secrets(&config, &health, &stop).await?;
-    let parts = Parts::open(&config, &secrets, health, &clock, &stop).await?;
+    let parts = Parts::open(&config, &secrets, health, Metrics::new(), &clock, &stop).await?;
     let key = runtime::Secret::generate("")?;
     let state = api_state(&parts, &config, KeyRing::fixed(key.clone()))?;
     Ok((crate::api::router(state), key.expose().to_owned()))

@@ -50,6 +50,7 @@ impl Parts {
         config: &Config,
         secrets: &Secrets,
         health: Health,
+        metrics: Arc<Metrics>,
         clock: &Arc<dyn Clock>,
         stop: &Stop,
     ) -> Result<Self> {
@@ -76,7 +77,6 @@ impl Parts {
                     .with_context(|| format!("failed to open the channel `{name}`"))?,
             );
         }
-        let metrics = Metrics::of(&owners(&config.roles));
         metrics.process_start_time.set(clock.now().micros() as f64 / 1e6);
         let live = Live::new(config.live.clone());
         health.ok("channel");
@@ -111,7 +111,7 @@ impl Parts {
 }
 
 /// Whose metrics a process of these roles shows.
-fn owners(roles: &[Role]) -> Vec<Owner> {
+pub(super) fn owners(roles: &[Role]) -> Vec<Owner> {
     let owner = |role: &Role| match role {
         Role::Ingestor => Owner::Ingestor,
         Role::Alerter => Owner::Alerter,

@@ -35,6 +35,7 @@ pub fn run(global: &Global, _: &DoctorArgs) -> ExitCode {
     }
     ports(&config, &mut findings);
     stores(&config, &mut findings);
+    rules(&config, &mut findings);
     channels(&config, &mut findings);
     kernel(&config, &mut findings);
     let mut text = String::new();
@@ -182,6 +183,28 @@ fn judged(store: &str, good: String, advice: StorageResult<Vec<String>>) -> Vec<
         Ok(advice) if advice.is_empty() => vec![Finding::Good(good)],
         Ok(advice) => advice.into_iter().map(|text| Finding::Note(format!("{store}: {text}"))).collect(),
         Err(error) => vec![Finding::Bad(format!("{store} cannot be used: {error}"))],
+    }
+}
+
+/// Active rules of the catalog that cannot be used: what they were to page about pages nobody.
+fn rules(config: &Config, findings: &mut Vec<Finding>) {
+    let asked = super::block_on(async {
+        let secrets = crate::app::secrets_for_command(config).await?;
+        let stores = config.stores.with_logins(&secrets.redis_credentials(), |user| secrets.database_credentials(user));
+        // A catalog that is to be made, or adopted, is none that can be read yet.
+        if !storage::catalog::pending_steps(&stores.catalog).await?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rules = storage::catalog::open_as_it_is(stores.catalog).await?.all_rules().await?;
+        let (set, problems) = ::rules::RuleSet::compile(rules.into_iter().map(|(_, rule)| rule).collect());
+        Ok::<_, anyhow::Error>(match problems.len() {
+            0 => vec![Finding::Good(format!("all {} active rules of the catalog can be used", set.len()))],
+            _ => problems.iter().map(|problem| Finding::Bad(problem.to_string())).collect(),
+        })
+    });
+    // Why a store cannot be asked is said above.
+    if let Ok(Ok(asked)) = asked {
+        findings.extend(asked);
     }
 }
 

@@ -7,7 +7,7 @@ use storage::catalog::CatalogConfig;
 
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
-    /// Only say which catalog it would be
+    /// Only say which catalog it would be, and which steps of its schema are still to do
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -23,23 +23,28 @@ pub fn run(global: &Global, args: &MigrateArgs) -> ExitCode {
             format!("PostgreSQL, database {} at {}:{}", postgres.database, postgres.host, postgres.port)
         }
     };
-    if args.dry_run {
-        out(&format!("the catalog is {place}\n"));
-        return ExitCode::SUCCESS;
-    }
-    let migrated = block_on(async {
+    let done = block_on(async {
         let secrets = crate::app::secrets_for_command(&config).await?;
         let stores = config.stores.with_logins(&secrets.redis_credentials(), |user| secrets.database_credentials(user));
+        if args.dry_run {
+            let steps = storage::catalog::pending_steps(&stores.catalog).await?;
+            return Ok(if steps.is_empty() {
+                format!("the catalog is {place}\nthe schema is up to date; there is nothing to do\n")
+            } else {
+                format!("the catalog is {place}\nsteps that a run would make:\n  {}\n", steps.join("\n  "))
+            });
+        }
         if let CatalogConfig::Sqlite { file } = &stores.catalog
             && let Some(dir) = file.parent()
         {
             crate::keys::private_dir(dir)?;
         }
-        Ok(storage::catalog::open(stores.catalog).await.map(drop)?)
+        storage::catalog::open(stores.catalog).await?;
+        Ok(format!("the schema is up to date: {place}\n"))
     });
-    match migrated {
-        Ok(Ok(())) => {
-            out(&format!("the schema is up to date: {place}\n"));
+    match done {
+        Ok(Ok(text)) => {
+            out(&text);
             ExitCode::SUCCESS
         }
         Ok(Err(error)) => print_failure(&error),

@@ -10,6 +10,7 @@ pub mod doctor;
 pub mod migrate;
 pub mod openapi;
 pub mod queue;
+pub mod retention;
 pub mod rules;
 pub mod serve;
 pub mod trace;
@@ -70,6 +71,8 @@ pub enum Command {
     Openapi,
     /// Bring the catalog's schema up to date, with the rights of the login that is configured
     Migrate(migrate::MigrateArgs),
+    /// What is too old, what the archive and the partitions hold; a round of retention by hand
+    Retention(retention::RetentionArgs),
     /// Check this machine and installation; say what to change
     Doctor(doctor::DoctorArgs),
     /// Copy the data of this machine while it runs, or check a copy

@@ -192,7 +192,7 @@ pub const BINDINGS: &[Binding] = &[
 
 /// Variables of the original's retention scripts that have no counterpart, and why nothing is lost.
 pub const NOT_NEEDED: &[(&str, &str)] = &[
-    ("RETENTION_DLQ_DAYS", "dead letters are not deleted by age; a person replays or deletes them"),
+    ("RETENTION_DLQ_DAYS", "dead letters are not deleted by age; they wait for a person"),
     ("RETENTION_BATCH_SIZE", "rows go in steps of 10000, each a transaction of its own"),
     ("RETENTION_METRICS_FILE", "the figures of retention are in /metrics, beside all others"),
     ("RETENTION_PRECREATE_MONTHS", "partitions of this and the next three months are always there"),

@@ -186,13 +186,29 @@ async fn while_the_catalog_is_away_keys_count_on_and_answers_say_what_is_missing
     assert_eq!(call(key, "GET", "/api/v2/queues", Value::Null).await.0, 401, "and ends when it is revoked");
 }
 
+/// Probes and dashboards must see a process that waits, not one that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_waits_for_its_catalog_says_so_on_its_ports() {
+    let mut site = Site::start(SiteOptions::default()).await;
+    site.postgres.kill();
+    let alerter = site.member_at_once("alerter");
+    assert!(wait_until(SOON, || alerter.health() == Some(503)).await, "{}", alerter.daemon.output());
+    let http = server::commands::http_client(SOON).unwrap();
+    let get = async |path: &str| http.get(alerter.url(path)).send().await.unwrap().text().await.unwrap();
+    let health: Value = serde_json::from_str(&get("/health").await).unwrap();
+    assert_eq!((&health["service"], &health["status"]), (&"mutt-alerter".into(), &"unhealthy".into()));
+    assert!(health["error"].as_str().unwrap().contains("catalog is not working"), "{health}");
+    assert!(get("/metrics").await.contains("mutt_alerter_cache_rules_count 0"));
+    site.postgres.start_again();
+    alerter.healthy(SOON);
+}
+
 #[test]
 fn the_schema_can_be_made_before_anything_runs() {
     let postgres = testkit::servers::PostgresServer::start();
     let dir = tempfile::tempdir().unwrap();
     let run = |arguments: &[&str]| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_muttd"))
-            .arg("migrate")
             .args(arguments)
             .env_clear()
             .env("MUTT_DATA_DIR", dir.path())
@@ -206,12 +222,31 @@ fn the_schema_can_be_made_before_anything_runs() {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    assert!(run(&["--dry-run"]).contains("PostgreSQL, database"));
+    let steps = run(&["migrate", "--dry-run"]);
+    assert!(steps.contains("PostgreSQL, database") && steps.contains("\n  1: settings\n  2: event_audit\n"), "{steps}");
     assert_eq!(postgres.psql("SELECT to_regclass('alert_rules') IS NULL").trim(), "t");
     for _ in 0..2 {
-        assert!(run(&[]).contains("up to date"));
+        assert!(run(&["migrate"]).contains("up to date"));
     }
+    assert!(run(&["migrate", "--dry-run"]).contains("nothing to do"));
     assert_eq!(postgres.psql("SELECT count(*) FROM alert_rules").trim(), "0");
+
+    // The original's scripts for partitions, archive and retention, as one command.
+    postgres.psql(
+        "INSERT INTO event_audit_log (event_timestamp, hostname, matched_rule_id, handling_decision) \
+         SELECT now() - n * interval '1 day', 'h', 1, 'Ignore' FROM generate_series(100, 104) n; \
+         SELECT drop_old_partitions(-3)",
+    );
+    let show: serde_json::Value = serde_json::from_str(&run(&["retention", "show", "--json"])).unwrap();
+    assert_eq!((&show["would"]["archived"], &show["holdings"]["archive"]["rows"]), (&5.into(), &0.into()), "{show}");
+    let missing = show["missing_partitions"].as_array().unwrap().len();
+    assert!(missing > 0, "to look makes none: {show}");
+    run(&["retention", "run", "--dry-run"]);
+    assert_eq!(postgres.psql("SELECT count(*) FROM event_audit_log"), "5");
+    run(&["retention", "run"]);
+    assert_eq!(postgres.psql("SELECT total_archived, active_events FROM get_archive_statistics()"), "5|0");
+    let shown = run(&["retention", "show"]);
+    assert!(shown.contains("archive: 5 rows") && !shown.contains("the next round makes"), "{shown}");
 }
 
 /// Programs that push into the lists know no ids, and some know no time.

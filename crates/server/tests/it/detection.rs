@@ -151,6 +151,37 @@ async fn a_rule_change_acts_within_a_second() {
     server.stop().await;
 }
 
+/// As an adopted database may hold it: Python's patterns know look-ahead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_cannot_be_used_is_counted_and_noted_in_health() {
+    let server = TestServer::start(&[]).await;
+    let draft = RuleDraft {
+        match_string: Some("link (?!up)".into()),
+        trap_oid: None,
+        syslog_severity: None,
+        match_type: MatchType::Regex,
+        priority: 100,
+        prod_handling: Handling::new("Page_only"),
+        dev_handling: Handling::new("Ignore"),
+        team_assignment: "NETO".into(),
+        is_active: true,
+    };
+    let by = Actor {
+        name: "psql".into(),
+        reason: None,
+        correlation_id: "c".into(),
+        at: Timestamp::from_secs(1_767_268_800),
+    };
+    server.parts.catalog.create_rule(&OrgId::default(), draft, &by).await.unwrap();
+    server.until(async || server.parts.metrics.alerter_cache_rules_refused.get() == 1).await;
+    let (_, address) = server.addresses.workers.iter().find(|(role, _)| *role == "alerter").unwrap();
+    let response = server.http.get(format!("http://{address}/health")).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let health: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+    assert!(health["note"].as_str().unwrap().starts_with("1 active rule(s) cannot be used"), "{health}");
+    server.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_can_never_be_worked_is_parked_with_its_reason_and_takes_nobody_along() {
     let server = TestServer::start(&[]).await;

@@ -49,7 +49,7 @@ async fn fill(catalog: &Arc<dyn Catalog>) {
         old_values: None,
         new_values: None,
         reason: None,
-        correlation_id: "c".into(),
+        correlation_id: Some("c".into()),
     };
     catalog.record_config_change(&OrgId::default(), change).await.unwrap();
 }

@@ -201,3 +201,20 @@ async fn a_value_of_another_program_that_cannot_be_used_is_told() {
     assert_eq!(unusable.keys().collect::<Vec<_>>(), ["moog_rate_limit", "their_own"], "{config}");
     assert!(unusable["moog_rate_limit"].as_str().unwrap().contains("abc"));
 }
+
+#[tokio::test]
+async fn every_setting_that_is_taken_is_documented() {
+    let documented = include_str!("../../../../../docs/configuration.md");
+    let refused = api().await.put("/api/v2/config/nothing", json!({ "value": "7" })).await.is(400);
+    for key in refused["allowed"].as_array().unwrap().iter().map(|key| key.as_str().unwrap()) {
+        let mut forms = vec![key.to_owned()];
+        for name in ["ingestor_availability", "forwarder_availability", "alerter_processing_success"] {
+            forms.extend(["<name>", "<ratio>"].map(|any| key.replace(name, any)));
+        }
+        forms.extend(["<name>", "<ratio>"].map(|any| key.replace("alerter_cache_reload_success", any)));
+        for name in ["ingestor_latency_p99", "forwarder_latency_p99"] {
+            forms.extend(["<name>", "<latency>"].map(|any| key.replace(name, any)));
+        }
+        assert!(forms.iter().any(|form| documented.contains(&format!("`{form}`"))), "{key}");
+    }
+}

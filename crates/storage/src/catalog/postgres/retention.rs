@@ -1,4 +1,4 @@
-//! Counts by age; the conditions are those of `muttd_take_events` and `muttd_purge_archive`.
+//! Counts by age; the conditions are those of `muttd_archive_events` and `muttd_purge_archive`.
 
 use super::PostgresCatalog;
 use super::pool::Access;
@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 const COUNT_OLD: &str = "SELECT count(*) FROM ( \
     (SELECT 1 FROM $table WHERE event_id < $1 LIMIT $max) UNION ALL \
-    (SELECT 1 FROM $table WHERE event_id IS NULL AND event_timestamp < $2 LIMIT $max) LIMIT $max) old";
+    (SELECT 1 FROM $table WHERE event_id IS NULL AND $time < $2 LIMIT $max) LIMIT $max) old";
 const COUNT_ALERTS: &str = "SELECT count(*) FROM (SELECT 1 FROM alerts WHERE id < $1 AND state <> $2 LIMIT $max) old";
 const COUNT_CHANGES: &str =
     "SELECT count(*) FROM (SELECT 1 FROM config_audit_log WHERE changed_at < $1 LIMIT $max) old";
@@ -22,12 +22,17 @@ const ARCHIVE: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM event_audit_l
     pg_total_relation_size('event_audit_log_archive'::regclass), \
     (SELECT count(*) FROM (SELECT 1 FROM event_audit_log LIMIT $max) e)";
 const PARTITIONS: &str = "SELECT partition_name::text, to_char(range_start AT TIME ZONE 'UTC', 'YYYY-MM-DD'), \
-    to_char(range_end AT TIME ZONE 'UTC', 'YYYY-MM-DD'), row_count::bigint, total_bytes::bigint \
+    to_char(range_end AT TIME ZONE 'UTC', 'YYYY-MM-DD'), row_count_estimate::bigint, total_bytes::bigint \
     FROM partition_health_summary ORDER BY is_default, range_start";
 
-/// The statement with its table and bound.
-fn bounded(sql: &str, table: &str) -> AssertSqlSafe<String> {
-    AssertSqlSafe(sql.replace("$table", table).replace("$max", &COUNT_MAX.to_string()))
+/// The statement with its bound.
+fn bounded(sql: &str) -> AssertSqlSafe<String> {
+    AssertSqlSafe(sql.replace("$max", &COUNT_MAX.to_string()))
+}
+
+/// [`COUNT_OLD`] of a table; `time`: its column that rows of other programs go by.
+fn old_rows(table: &str, time: &str) -> AssertSqlSafe<String> {
+    bounded(&COUNT_OLD.replace("$table", table).replace("$time", time))
 }
 
 fn count(n: i64) -> u64 {
@@ -41,21 +46,22 @@ impl RetentionStore for PostgresCatalog {
             .run(Access::Read, move |c| {
                 Box::pin(async move {
                     let mut old = [0; 2];
-                    for (n, table, time) in
-                        [(0, "event_audit_log", before.events), (1, "event_audit_log_archive", before.archive)]
-                    {
-                        old[n] = sqlx::query_scalar(bounded(COUNT_OLD, table))
-                            .bind(Key(first_id_at(time)))
-                            .bind(Time(time))
+                    for (n, sql, before) in [
+                        (0, old_rows("event_audit_log", "event_timestamp"), before.events),
+                        (1, old_rows("event_audit_log_archive", "archived_at"), before.archive),
+                    ] {
+                        old[n] = sqlx::query_scalar(sql)
+                            .bind(Key(first_id_at(before)))
+                            .bind(Time(before))
                             .fetch_one(&mut *c)
                             .await?;
                     }
-                    let alerts = sqlx::query_scalar(bounded(COUNT_ALERTS, ""))
+                    let alerts = sqlx::query_scalar(bounded(COUNT_ALERTS))
                         .bind(Key(first_id_at(before.events)))
                         .bind(AlertState::Pending.as_str())
                         .fetch_one(&mut *c)
                         .await?;
-                    let changes = sqlx::query_scalar(bounded(COUNT_CHANGES, ""))
+                    let changes = sqlx::query_scalar(bounded(COUNT_CHANGES))
                         .bind(Time(before.changes))
                         .fetch_one(&mut *c)
                         .await?;
@@ -74,7 +80,7 @@ impl RetentionStore for PostgresCatalog {
         self.pool
             .run(Access::Read, move |c| {
                 Box::pin(async move {
-                    let row = sqlx::query(bounded(ARCHIVE, "")).fetch_one(&mut *c).await?;
+                    let row = sqlx::query(bounded(ARCHIVE)).fetch_one(&mut *c).await?;
                     let time = |n: usize| row.try_get::<Option<Time>, _>(n).map(|time| time.map(|Time(time)| time));
                     let archive = Archive {
                         rows: count(row.try_get(0)?),
