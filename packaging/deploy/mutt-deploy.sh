@@ -6,7 +6,8 @@
 # removed only by `uninstall --purge`; no secret is printed or logged.
 #
 # Exit codes: 0 done, 1 failed and rolled back, 2 refused before anything was changed, 3 the rollback itself
-# had problems (they are listed).
+# had problems (they are listed). A connection that breaks, an output that nobody reads and a full disk under the
+# log are failures like others: a rollback needs neither.
 set -Eeuo pipefail
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umask 077
@@ -43,6 +44,7 @@ Options
   --sha256 HEX      its checksum [default: from FILE.sha256]
   --unverified      take a binary without a checksum
   --unattended      ask nothing
+  --yes             with rollback: also where MUTT was not installed before
   --config FILE     settings for a new mutt.env (NAME=value lines, as in mutt.env)
   --topology KIND   services: five services over Redis and PostgreSQL; single: one process, embedded stores
   --no-start        install only
@@ -52,12 +54,20 @@ USAGE
 }
 
 LOG=/var/log/mutt-deploy.log
-say() { printf '%s %s\n' "$(date -u +%FT%TZ)" "$*" | tee -a "$LOG"; }
+# Never fails: saying something is no reason to leave a host half changed.
+say() {
+  local line
+  line="$(date -u +%FT%TZ) $*" || true
+  { printf '%s\n' "$line"; } 2>/dev/null || true
+  { printf '%s\n' "$line" >>"$LOG"; } 2>/dev/null || true
+}
+# Lines of standard input, indented.
+show() { local line; while IFS= read -r line || [ -n "$line" ]; do say "  $line"; done; }
 note() { say "note: $*"; }
 refuse() { say "refused: $*" >&2; exit 2; }
 
 COMMAND=${1:-}; [ $# -gt 0 ] && shift
-BINARY=$HERE/muttd SHA256="" VERIFY=1 UNATTENDED=0 CONFIG="" TOPOLOGY="" START=1 FIREWALL=1 PURGE=0
+BINARY=$HERE/muttd SHA256="" VERIFY=1 UNATTENDED=0 CONFIG="" TOPOLOGY="" START=1 FIREWALL=1 PURGE=0 YES=0
 while [ $# -gt 0 ]; do
   case $1 in
     --binary) BINARY=${2:?--binary needs a file}; shift ;;
@@ -69,14 +79,35 @@ while [ $# -gt 0 ]; do
     --no-start) START=0 ;;
     --no-firewall) FIREWALL=0 ;;
     --purge) PURGE=1 ;;
+    --yes) YES=1 ;;
     *) usage >&2; exit 2 ;;
   esac
   shift
 done
 
-STAGE=""
-cleanup() { [ -z "$STAGE" ] || rm -rf -- "$STAGE"; }
-trap cleanup EXIT
+STAGE="" SNAPSHOT="" CHANGING=0 TOUCHED=0
+# Whatever ends this script: what was begun is finished or undone.
+ended() {
+  local code=$?
+  trap '' HUP INT TERM PIPE
+  trap - ERR EXIT
+  set +e
+  [ "$CHANGING" = 0 ] || go_back "$code"
+  # Nothing was changed: what was kept for the way back is not needed.
+  if [ "$TOUCHED" = 0 ]; then
+    [ -z "$SNAPSHOT" ] || rm -rf -- "$SNAPSHOT" "$KEEP/changing"
+    rmdir "$KEEP" 2>/dev/null
+    case $code in 0|2) ;; *) say "refused: nothing was changed"; code=2 ;; esac
+  fi
+  [ -z "$STAGE" ] || rm -rf -- "$STAGE"
+  exit "$code"
+}
+trap ended EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+# A reader that goes away, as in `… | head`.
+trap '' PIPE
 
 # ---------------------------------------------------------------- reading settings
 
@@ -219,10 +250,10 @@ check_settings() {
   local file=$1 toml=$2 out=$STAGE/check-config
   if ! systemd-run --quiet --pipe --wait --collect -p EnvironmentFile="$file" \
     "$STAGE/muttd" check-config --config "$toml" --data-dir /var/lib/mutt >"$out" 2>&1 </dev/null; then
-    sed 's/^/  /' "$out" | tee -a "$LOG" >&2
+    show <"$out" >&2
     refuse "muttd does not accept this configuration"
   fi
-  sed 's/^/  /' "$out" | tee -a "$LOG"
+  show <"$out"
 }
 
 # Where an original's settings mean something else with muttd.
@@ -337,7 +368,9 @@ choose_topology() {
 
 # ---------------------------------------------------------------- the state before, and going back to it
 
-SNAPSHOT=""
+# Whether muttd is in the state that DIR holds.
+holds_muttd() { ! grep -qx /opt/mutt/bin/muttd "$1/absent" 2>/dev/null; }
+
 snapshot() {
   install -d -m 0700 "$KEEP"
   SNAPSHOT=$(mktemp -d "$KEEP/before.XXXXXX")
@@ -359,11 +392,27 @@ snapshot() {
   done < <(all_unit_names)
   echo "mutt.target $(systemctl is-enabled mutt.target 2>/dev/null || true) -" >>"$SNAPSHOT/units"
   if id mutt >/dev/null 2>&1; then : >"$SNAPSHOT/user"; fi
+  if [ -f "$KEEP/topology" ]; then cp "$KEEP/topology" "$SNAPSHOT/topology"; fi
+  # What it is, in words, for `rollback`.
+  {
+    date -u +%FT%TZ
+    if [ -x /opt/mutt/bin/muttd ]; then timeout 10 /opt/mutt/bin/muttd --version </dev/null 2>/dev/null || echo "a muttd that does not run"
+    elif [ -n "$(awk '$3 == "active"' "$SNAPSHOT/units")" ]; then echo "the original"
+    else echo "no MUTT"; fi
+  } | paste -sd' ' >"$SNAPSHOT/what"
   sync -f "$SNAPSHOT"
+  # From here to the end of the change: an interrupted run finds its way back by this.
+  echo "$SNAPSHOT" >"$KEEP/changing.new"; mv -f "$KEEP/changing.new" "$KEEP/changing"
+  sync -f "$KEEP"
 }
 
 PROBLEMS=0
-try() { "$@" >>"$LOG" 2>&1 || { say "  problem: $*"; PROBLEMS=$((PROBLEMS + 1)); }; }
+try() {
+  local said code=0
+  said=$("$@" 2>&1) || code=$?
+  [ -z "$said" ] || { printf '%s\n' "$said" >>"$LOG"; } 2>/dev/null || true
+  [ "$code" = 0 ] || { say "  problem: $*"; PROBLEMS=$((PROBLEMS + 1)); }
+}
 
 # restore DIR: the state that DIR holds, whatever there is now.
 restore() {
@@ -375,7 +424,7 @@ restore() {
   done < <(all_unit_names)
   if systemctl cat mutt.target >/dev/null 2>&1; then try systemctl disable --now mutt.target; fi
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1 && [ -f /etc/firewalld/services/mutt.xml ]; then
-    firewall-cmd --quiet --permanent --remove-service=mutt >>"$LOG" 2>&1 || true
+    firewall-cmd --quiet --permanent --remove-service=mutt >/dev/null 2>&1 || true
   fi
   # Files before the folders they are in.
   if [ -f "$from/absent" ]; then
@@ -397,6 +446,7 @@ restore() {
     try userdel mutt
     if getent group mutt >/dev/null; then try groupdel mutt; fi
   fi
+  if [ -f "$from/topology" ]; then try cp "$from/topology" "$KEEP/topology"; else rm -f "$KEEP/topology"; fi
   try systemctl daemon-reload
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then try firewall-cmd --reload; fi
   while read -r unit enabled active; do
@@ -409,16 +459,20 @@ restore() {
   say "rolled back: files, units and what was enabled and running are as before"
 }
 
-CHANGING=0
-failed() {
-  local code=$? step=${STEP:-?}
-  trap - ERR INT TERM
-  # A failing subshell only ends itself: its caller fails next.
-  if [ "$CHANGING" = 0 ] || [ "$BASHPID" != "$$" ]; then exit "$code"; fi
+# go_back CODE: undoes a change that failed or was interrupted, and ends. Nothing stops it but a kill.
+go_back() {
   CHANGING=0
-  say "step '$step' failed; going back to the state before"
-  if restore "$SNAPSHOT"; then rm -rf -- "$SNAPSHOT"; rmdir "$KEEP" 2>/dev/null || true; exit 1; fi
-  say "the state before is in $SNAPSHOT"
+  case $1 in
+    129|130|143) say "interrupted at step '$STEP'; going back to the state before" ;;
+    *) say "step '$STEP' failed; going back to the state before" ;;
+  esac
+  if restore "$SNAPSHOT"; then
+    rm -rf -- "$SNAPSHOT" "$KEEP/changing"; rmdir "$KEEP" 2>/dev/null
+    [ -z "$STAGE" ] || rm -rf -- "$STAGE"
+    exit 1
+  fi
+  say "the state before is in $SNAPSHOT; try again with: mutt-deploy.sh rollback"
+  [ -z "$STAGE" ] || rm -rf -- "$STAGE"
   exit 3
 }
 
@@ -518,7 +572,7 @@ healthy() {
   until state=$(systemctl is-active "$unit.service") && fetch "$url" 2>"$STAGE/curl"; do
     if [ $SECONDS -ge $end ]; then
       say "$1 is not healthy after $HEALTH_SECONDS s; its unit is $state; $(tail -n 1 "$STAGE/curl" 2>/dev/null); its last lines:"
-      journalctl -u "$unit" -n 5 --no-pager -o cat 2>/dev/null | cut -c1-300 | tee -a "$LOG"
+      journalctl -u "$unit" -n 5 --no-pager -o cat 2>/dev/null | cut -c1-300 | show
       return 1
     fi
     sleep 0.5
@@ -566,22 +620,35 @@ await_restart() {
 commit() {
   # Nothing that can fail the installation may come after this.
   CHANGING=0
-  trap - ERR INT TERM
   if [ "$CHANGED" = 1 ] || [ ! -d "$KEEP/previous" ]; then
     rm -rf -- "$KEEP/previous"; mv "$SNAPSHOT" "$KEEP/previous"
   else
     rm -rf -- "$SNAPSHOT"
   fi
-  echo "$TOPOLOGY" >"$KEEP/topology"
+  rm -rf -- "$KEEP/changing" "$KEEP"/before.*
+}
+
+# The state before a run that was killed, or whose rollback had problems.
+interrupted() {
+  local from
+  [ -f "$KEEP/changing" ] || return 0
+  from=$(cat "$KEEP/changing")
+  [ ! -d "$from" ] || printf '%s' "$from"
+}
+
+refuse_interrupted() {
+  [ -z "$(interrupted)" ] || refuse "an earlier run was interrupted and this host is half changed: first mutt-deploy.sh rollback"
 }
 
 begin_changes() {
   snapshot
+  TOUCHED=1
   CHANGING=1
-  trap failed ERR INT TERM
+  echo "$TOPOLOGY" >"$KEEP/topology"
 }
 
 install_all() {
+  refuse_interrupted
   check_binary
   prepare_settings
   check_placeholders "$STAGE/mutt.env" "the configuration"
@@ -605,6 +672,7 @@ install_all() {
 upgrade_all() {
   if ! [ -x /opt/mutt/bin/muttd ] || ! [ -f "$KEEP/topology" ]; then refuse "nothing is installed here by this script; use install"; fi
   TOPOLOGY=$(cat "$KEEP/topology")
+  refuse_interrupted
   check_binary
   [ -f "$ENV_FILE" ] || refuse "$ENV_FILE is missing"
   check_stores "$ENV_FILE"
@@ -618,18 +686,45 @@ upgrade_all() {
   say "upgraded to $(cat "$STAGE/version")"
 }
 
+# Undoes an interrupted run, if there is one; else the last install or upgrade that succeeded.
 rollback_all() {
-  [ -d "$KEEP/previous" ] || refuse "there is no state to go back to"
-  say "going back to the state before the last install or upgrade; data stays"
-  # Data is never rolled back: what is absent in the state before stays if it holds any.
-  if [ -f "$KEEP/previous/absent" ]; then
-    sed -i '\#^/var/lib/mutt$#d; \#^/var/log/mutt$#d' "$KEEP/previous/absent"
-    # Who owns the data must stay too.
-    if [ -d /var/lib/mutt ]; then : >"$KEEP/previous/user"; fi
+  local from answer
+  from=$(interrupted)
+  if [ -n "$from" ]; then say "an earlier run was interrupted; going back to the state before it; data stays"
+  else
+    from=$KEEP/previous
+    [ -d "$from" ] || refuse "there is no state to go back to"
+    say "going back to the state before the last install or upgrade; data stays"
   fi
-  restore "$KEEP/previous" || exit 3
-  rm -rf -- "$KEEP/previous"
+  say "that is: $(cat "$from/what" 2>/dev/null || echo unknown)"
+  if ! holds_muttd "$from"; then
+    say "muttd was not installed then: this REMOVES it, and the keys and settings in /etc/mutt that were not there (a copy stays in /var/lib/mutt/uninstalled-etc)"
+    if [ "$YES" = 0 ]; then
+      [ "$UNATTENDED" = 0 ] || refuse "say --yes if that is what you want"
+      read -r -p "Go there? Type yes: " answer || answer=no
+      [ "$answer" = yes ] || refuse "nothing was changed"
+    fi
+    keep_settings
+  fi
+  TOUCHED=1
+  # Data is never rolled back: what is absent in the state before stays if it holds any.
+  if [ -f "$from/absent" ]; then
+    sed -i '\#^/var/lib/mutt$#d; \#^/var/log/mutt$#d' "$from/absent"
+    # Who owns the data must stay too.
+    if [ -d /var/lib/mutt ]; then : >"$from/user"; fi
+  fi
+  # To the end, whoever hangs up.
+  trap '' HUP INT TERM
+  restore "$from" || exit 3
+  rm -rf -- "$from" "$KEEP/changing"
   [ -x /opt/mutt/bin/muttd ] || rm -rf -- "$KEEP"
+}
+
+# Without its keys the data would be of no use.
+keep_settings() {
+  if [ -d /var/lib/mutt ] && [ -d /etc/mutt ]; then
+    rm -rf /var/lib/mutt/uninstalled-etc; cp -a /etc/mutt /var/lib/mutt/uninstalled-etc
+  fi
 }
 
 status_all() {
@@ -637,7 +732,8 @@ status_all() {
   if [ ! -x /opt/mutt/bin/muttd ]; then echo "muttd is not installed here"; return 0; fi
   [ ! -f "$KEEP/topology" ] || TOPOLOGY=$(cat "$KEEP/topology")
   /opt/mutt/bin/muttd --version
-  echo "topology: ${TOPOLOGY:-unknown}; rollback possible: $([ -d "$KEEP/previous" ] && echo yes || echo no)"
+  echo "topology: ${TOPOLOGY:-unknown}; rollback to: $(cat "$KEEP/previous/what" 2>/dev/null || echo nothing)"
+  [ -z "$(interrupted)" ] || echo "an earlier run was INTERRUPTED: mutt-deploy.sh rollback undoes it"
   while read -r unit; do
     printf '%-24s %-10s %s\n' "$unit" "$(systemctl is-active "$unit.service" 2>/dev/null || true)" "$(systemctl show -p StatusText --value "$unit.service")"
   done < <(unit_names)
@@ -649,6 +745,7 @@ status_all() {
 
 uninstall_all() {
   local unit path
+  TOUCHED=1
   if [ "$UNATTENDED" = 0 ]; then
     read -r -p "Remove MUTT from this host$([ "$PURGE" = 0 ] || echo ', with all its data')? Type yes: " path || path=no
     [ "$path" = yes ] || refuse "nothing was removed"
@@ -660,10 +757,7 @@ uninstall_all() {
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then
     firewall-cmd --quiet --permanent --remove-service=mutt || true
   fi
-  if [ "$PURGE" = 0 ] && [ -d /var/lib/mutt ] && [ -d /etc/mutt ]; then
-    # Without its keys the data would be of no use.
-    rm -rf /var/lib/mutt/uninstalled-etc; cp -a /etc/mutt /var/lib/mutt/uninstalled-etc
-  fi
+  [ "$PURGE" = 1 ] || keep_settings
   for path in "${MANAGED[@]}"; do rm -f -- "$path"; done
   rm -rf /etc/mutt /opt/mutt /run/mutt "$KEEP"
   rm -rf /etc/systemd/system/mutt-*.service.d /etc/systemd/system/muttd.service.d
@@ -690,13 +784,15 @@ case $COMMAND in
   -h|--help|help) usage; exit 0 ;;
   *) usage >&2; exit 2 ;;
 esac
-if [ "$COMMAND" = status ]; then LOG=/dev/null; check_host; status_all; exit 0; fi
+if [ "$COMMAND" = status ]; then LOG=/dev/null TOUCHED=1; trap - PIPE; check_host; status_all; exit 0; fi
 [ "$(id -u)" = 0 ] || { echo "refused: run this as root" >&2; exit 2; }
-touch "$LOG"; chmod 0600 "$LOG"
+{ touch "$LOG" && chmod 0600 "$LOG"; } 2>/dev/null || LOG=/dev/null
 check_host
 exec 9>/run/mutt-deploy.lock
 flock -n 9 || refuse "another mutt-deploy.sh is running"
 # Not below /run or /tmp: programs may not be run from there on hardened hosts.
+# What a run that was killed has left goes.
+rm -rf -- /opt/.mutt-deploy.*
 STAGE=$(mktemp -d /opt/.mutt-deploy.XXXXXX)
 case $COMMAND in
   install) install_all ;;

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The installer and the units in a booted systemd (a Debian in systemd-nspawn, with Redis and PostgreSQL):
-#   container.sh MUTTD_BINARY
+#   container.sh MUTTD_BINARY [CASES…]        some files of cases instead of all
 # Needs root; the system is made once below ~/.cache and copied for each run. Exit code 77: cannot run here.
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/../.."
 SOURCE=$PWD
-BINARY=$(realpath "${1:?container.sh MUTTD_BINARY}")
+BINARY=$(realpath "${1:?container.sh MUTTD_BINARY}"); shift
+[ $# -gt 0 ] || set -- packaging/tests/container-cases.sh packaging/tests/container-interrupted.sh
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mutt-security-manager/systemd-root
 PACKAGES="systemd-sysv dbus curl logrotate iproute2 procps redis-server postgresql openssl nftables firewalld"
 READY=$CACHE/ready-$(printf %s "$PACKAGES" | sha256sum | cut -c1-12)
@@ -87,6 +88,10 @@ within() { local n=$1; shift; for _ in $(seq $((n * 5))); do if "$@"; then retur
 # Not a pipe: grep -q ends before journalctl does.
 logged() { grep -q -- "$2" < <(in_c journalctl -u "$1" -o cat --no-pager); }
 health() { in_c curl -fsS --max-time 5 "http://127.0.0.1:$1/health"; }
+# shellcheck disable=SC2034  # for the cases
 UNITS="mutt-ingestor mutt-alerter mutt-moog-forwarder mutt-webui mutt-remediation"
-. packaging/tests/container-cases.sh
+for cases in "$@"; do
+  # shellcheck source=/dev/null
+  . "$cases"
+done
 echo "all $CHECKS checks passed"
