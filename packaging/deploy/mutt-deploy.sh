@@ -131,6 +131,8 @@ health_port() {
     moog-forwarder) port=$(env_value "$2" HEALTH_PORT_MOOG MOOG_FORWARDER_HEALTH_PORT SERVER_PORT_MOOG_HEALTH); echo "${port:-8084}" ;;
     webui) port=$(env_value "$2" SERVER_PORT_WEBUI WEBUI_PORT); echo "${port:-8090}" ;;
     remediation) port=$(env_value "$2" HEALTH_PORT_REMEDIATION); echo "${port:-8087}" ;;
+    # As its unit sets it.
+    alerter@*) echo "812${1#alerter@}" ;;
   esac
 }
 
@@ -138,13 +140,31 @@ health_port() {
 all_ports() {
   local service port
   for service in "${SERVICES[@]}"; do health_port "$service" "$1"; done
+  while read -r service; do echo "811${service#mutt-alerter@}"; echo "812${service#mutt-alerter@}"; done < <([ "$TOPOLOGY" != services ] || instances)
   port=$(env_value "$1" METRICS_PORT_ALERTER ALERTER_METRICS_PORT SERVER_PORT_ALERTER_METRICS); echo "${port:-8081}"
   port=$(env_value "$1" METRICS_PORT_MOOG MOOG_FORWARDER_METRICS_PORT SERVER_PORT_MOOG_METRICS); echo "${port:-8083}"
   port=$(env_value "$1" METRICS_PORT_REMEDIATION); echo "${port:-8086}"
 }
 
 unit_names() { if [ "$TOPOLOGY" = single ]; then echo muttd; else printf 'mutt-%s\n' "${SERVICES[@]}"; fi; }
-all_unit_names() { printf 'mutt-%s\n' "${SERVICES[@]}"; echo muttd; }
+all_unit_names() { printf 'mutt-%s\n' "${SERVICES[@]}"; echo muttd; instances; }
+
+# Further alerters, ours or the original's, that run or are enabled: mutt-alerter@1 …
+instances() {
+  {
+    find /etc/systemd/system -path '*.wants/mutt-alerter@?*.service' -printf '%f\n' 2>/dev/null
+    systemctl list-units --all --plain --no-legend 'mutt-alerter@*.service' 2>/dev/null | awk '$3 != "inactive" { print $1 }'
+  } | sed -n 's/^\(mutt-alerter@..*\)\.service$/\1/p' | sort -u
+}
+
+# What is started and asked for its health, in order; instances as alerter@1 …
+service_names() {
+  local service
+  for service in "${SERVICES[@]}"; do
+    echo "$service"
+    if [ "$service" = alerter ] && [ "$TOPOLOGY" = services ]; then instances | sed 's/^mutt-//'; fi
+  done
+}
 
 # ---------------------------------------------------------------- checks that change nothing
 
@@ -243,6 +263,15 @@ check_ports() {
         refuse "port $port is taken by process $pid ($(cat "/proc/$pid/comm" 2>/dev/null))"
     done
   done < <(all_ports "$1")
+}
+
+# Our instances take their ports from their number.
+check_instances() {
+  local unit
+  [ "$TOPOLOGY" = services ] || return 0
+  while read -r unit; do
+    [[ $unit =~ ^mutt-alerter@[1-9]$ ]] || refuse "$unit: muttd's further alerters are mutt-alerter@1 to @9; disable and stop it first"
+  done < <(instances)
 }
 
 # check-config with exactly the environment that systemd will give.
@@ -421,7 +450,7 @@ restore() {
   while read -r unit; do
     if systemctl cat "$unit.service" >/dev/null 2>&1; then try systemctl disable --now "$unit.service"; fi
     systemctl reset-failed "$unit.service" >/dev/null 2>&1 || true
-  done < <(all_unit_names)
+  done < <({ all_unit_names; sed -n 's/^\(mutt-alerter@[^ ]*\) .*/\1/p' "$from/units"; } | sort -u)
   if systemctl cat mutt.target >/dev/null 2>&1; then try systemctl disable --now mutt.target; fi
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1 && [ -f /etc/firewalld/services/mutt.xml ]; then
     firewall-cmd --quiet --permanent --remove-service=mutt >/dev/null 2>&1 || true
@@ -554,6 +583,8 @@ enable_units() {
   local unit wanted
   wanted=$(unit_names)
   while read -r unit; do
+    # A further alerter stays as enabled as it is.
+    if [[ $unit == mutt-alerter@* ]] && [ "$TOPOLOGY" = services ]; then continue; fi
     if grep -qx "$unit" <<<"$wanted"; then systemctl enable --quiet "$unit.service"
     elif systemctl is-enabled --quiet "$unit.service" 2>/dev/null || systemctl is-active --quiet "$unit.service"; then
       systemctl disable --quiet --now "$unit.service"
@@ -592,12 +623,12 @@ start_units() {
     if [ "$CHANGED" = 1 ] || ! systemctl is-active --quiet muttd.service; then systemctl restart --no-block muttd.service; await_restart muttd; fi
     for service in "${SERVICES[@]}"; do healthy "$service"; done
   else
-    for service in "${SERVICES[@]}"; do
+    while read -r service; do
       if [ "$CHANGED" = 1 ] || ! systemctl is-active --quiet "mutt-$service.service"; then
         systemctl restart --no-block "mutt-$service.service"; await_restart "mutt-$service"
       fi
       healthy "$service"
-    done
+    done < <(service_names)
   fi
   systemctl start mutt.target
 }
@@ -653,6 +684,7 @@ install_all() {
   prepare_settings
   check_placeholders "$STAGE/mutt.env" "the configuration"
   check_stores "$STAGE/mutt.env"
+  check_instances
   check_ports "$STAGE/mutt.env"
   check_settings "$STAGE/mutt.env" "$STAGE/muttd.toml"
   begin_changes
@@ -676,6 +708,7 @@ upgrade_all() {
   check_binary
   [ -f "$ENV_FILE" ] || refuse "$ENV_FILE is missing"
   check_stores "$ENV_FILE"
+  check_instances
   check_settings "$ENV_FILE" /etc/mutt/muttd.toml
   begin_changes
   step binary put_binary
@@ -736,11 +769,11 @@ status_all() {
   [ -z "$(interrupted)" ] || echo "an earlier run was INTERRUPTED: mutt-deploy.sh rollback undoes it"
   while read -r unit; do
     printf '%-24s %-10s %s\n' "$unit" "$(systemctl is-active "$unit.service" 2>/dev/null || true)" "$(systemctl show -p StatusText --value "$unit.service")"
-  done < <(unit_names)
-  for service in "${SERVICES[@]}"; do
+  done < <(unit_names; [ "$TOPOLOGY" != services ] || instances)
+  while read -r service; do
     port=$(health_port "$service" "$ENV_FILE")
     printf '%-24s %s\n' "$service" "$( (curl -sS --max-time 5 "http://127.0.0.1:$port/health" || curl -ksS --max-time 5 "https://127.0.0.1:$port/health") 2>&1 | head -c 300)"
-  done
+  done < <(service_names)
 }
 
 uninstall_all() {
@@ -752,7 +785,7 @@ uninstall_all() {
   fi
   while read -r unit; do
     if systemctl cat "$unit.service" >/dev/null 2>&1; then systemctl disable --quiet --now "$unit.service" || true; fi
-  done < <(all_unit_names; systemctl list-units --all --plain --no-legend 'mutt-alerter@*.service' | cut -d' ' -f1 | sed 's/\.service$//')
+  done < <(all_unit_names)
   systemctl disable --quiet --now mutt.target 2>/dev/null || true
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then
     firewall-cmd --quiet --permanent --remove-service=mutt || true

@@ -7,7 +7,7 @@ export LC_ALL=C
 cd "$(dirname "$0")/../.."
 SOURCE=$PWD
 BINARY=$(realpath "${1:?container.sh MUTTD_BINARY}"); shift
-[ $# -gt 0 ] || set -- packaging/tests/container-cases.sh packaging/tests/container-interrupted.sh
+[ $# -gt 0 ] || set -- packaging/tests/container-cases.sh packaging/tests/container-interrupted.sh packaging/tests/container-instances.sh
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mutt-security-manager/systemd-root
 PACKAGES="systemd-sysv dbus curl logrotate iproute2 procps redis-server postgresql openssl nftables firewalld"
 READY=$CACHE/ready-$(printf %s "$PACKAGES" | sha256sum | cut -c1-12)
@@ -77,7 +77,7 @@ state() {
     find /etc /opt /usr/local /var/lib/mutt /var/lib/mutt-deploy /var/log/mutt /run/mutt -xdev 2>/dev/null \
       ! -path "/etc/*-" ! -name .pwd.lock ! -name machine-id ! -path "/etc/ssl/*" ! -path "/run/mutt-deploy.lock" \
       \( -type f -printf "%y %m %U:%G %p " -exec sh -c "sha256sum <\"\$1\"" _ {} \; -o -printf "%y %m %U:%G %p %l\n" \) | sort -k4
-    for u in mutt-ingestor mutt-alerter mutt-moog-forwarder mutt-webui mutt-remediation muttd; do
+    for u in mutt-ingestor mutt-alerter mutt-moog-forwarder mutt-webui mutt-remediation muttd mutt-alerter@1 mutt-alerter@2; do
       echo "$u $(systemctl is-enabled $u.service 2>/dev/null) $(systemctl is-active $u.service 2>/dev/null)"
     done; getent passwd mutt || true; getent group mutt || true'
 }
