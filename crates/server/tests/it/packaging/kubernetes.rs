@@ -22,6 +22,11 @@ fn of_kind(kind: &str) -> Vec<Value> {
     objects().into_iter().filter(|o| o["kind"] == kind).collect()
 }
 
+/// What runs pods.
+fn workloads() -> Vec<Value> {
+    objects().into_iter().filter(|o| o["kind"] == "Deployment" || o["kind"] == "StatefulSet").collect()
+}
+
 fn labels_match(selector: &Value, labels: &Value) -> bool {
     let pairs = selector["matchLabels"].as_object().or_else(|| selector.as_object());
     let pairs = pairs.is_none_or(|p| p.iter().all(|(k, v)| k == "matchExpressions" || &labels[k] == v));
@@ -57,9 +62,16 @@ fn every_file_is_used_and_no_two_objects_share_a_name() {
 
 #[test]
 fn the_deployments_are_the_contracts_and_run_their_roles() {
-    let deployments = of_kind("Deployment");
-    let found: BTreeMap<&str, u64> =
-        deployments.iter().map(|d| (name(d), d["spec"]["replicas"].as_u64().unwrap())).collect();
+    let deployments = workloads();
+    // Who is scaled has no number of its own, which each `apply` would put back.
+    let scaled = of_kind("HorizontalPodAutoscaler");
+    let replicas = |d: &Value| {
+        let scaler = scaled.iter().find(|h| h["spec"]["scaleTargetRef"]["name"] == name(d));
+        let (own, least) = (&d["spec"]["replicas"], scaler.map(|h| &h["spec"]["minReplicas"]));
+        assert!(own.is_null() != least.is_none(), "{}", name(d));
+        own.as_u64().or(least.and_then(Value::as_u64)).unwrap()
+    };
+    let found: BTreeMap<&str, u64> = deployments.iter().map(|d| (name(d), replicas(d))).collect();
     let wanted = [
         ("mutt-alerter", 2),
         ("mutt-ingestor", 2),
@@ -83,7 +95,7 @@ fn the_deployments_are_the_contracts_and_run_their_roles() {
 
 #[test]
 fn selectors_reach_exactly_their_pods() {
-    let deployments = of_kind("Deployment");
+    let deployments = workloads();
     let labels = |d: &Value| d["spec"]["template"]["metadata"]["labels"].clone();
     for d in &deployments {
         assert!(labels_match(&d["spec"]["selector"], &labels(d)), "{}", name(d));
@@ -117,7 +129,7 @@ fn ports_probes_services_and_policies_agree_with_the_defaults() {
     let defaults: BTreeSet<u64> = default_ports().values().map(|p| u64::from(*p)).collect();
     let services = of_kind("Service");
     let mut open = BTreeSet::new();
-    for deployment in of_kind("Deployment") {
+    for deployment in workloads() {
         let container = container(&deployment);
         let ports: BTreeMap<&str, u64> = container["ports"]
             .as_array()
@@ -134,7 +146,9 @@ fn ports_probes_services_and_policies_agree_with_the_defaults() {
             let port = probe["httpGet"]["port"].as_str().or(probe["tcpSocket"]["port"].as_str()).unwrap();
             assert!(ports.contains_key(port), "{}: {port}", name(&deployment));
         }
-        assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/health");
+        // The forwarder's health is red while the receiver of alerts is away, which must not stall a rollout.
+        let ready = if name(&deployment) == "mutt-moog-forwarder" { "/metrics" } else { "/health" };
+        assert_eq!(container["readinessProbe"]["httpGet"]["path"], ready, "{}", name(&deployment));
         let annotations = &deployment["spec"]["template"]["metadata"]["annotations"];
         let scraped: u64 = annotations["prometheus.io/port"].as_str().unwrap().parse().unwrap();
         assert!(ports.values().any(|p| *p == scraped));
@@ -143,7 +157,7 @@ fn ports_probes_services_and_policies_agree_with_the_defaults() {
             assert_eq!(ports.get(port["targetPort"].as_str().unwrap()), port["port"].as_u64().as_ref());
         }
     }
-    let stores = BTreeSet::from([53, 6379, 5432, 8200, 443]);
+    let stores = BTreeSet::from([53, 6379, 26379, 5432, 8200, 443]);
     for policy in of_kind("NetworkPolicy") {
         for direction in ["ingress", "egress"] {
             for rule in policy["spec"][direction].as_array().unwrap_or(&Vec::new()) {
@@ -158,9 +172,25 @@ fn ports_probes_services_and_policies_agree_with_the_defaults() {
 }
 
 #[test]
+fn an_alerters_events_survive_its_pod_and_have_room() {
+    let alerter = workloads().into_iter().find(|w| name(w) == "mutt-alerter").unwrap();
+    assert_eq!(alerter["kind"], "StatefulSet", "a volume of its own for each");
+    let claim = &alerter["spec"]["volumeClaimTemplates"][0];
+    let mounts = container(&alerter)["volumeMounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|m| m["name"] == name(claim) && m["mountPath"] == "/var/lib/mutt"));
+    assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "100Gi");
+}
+
+#[test]
+fn a_door_of_one_role_is_not_set_for_all() {
+    let text = read("k8s/config.yaml");
+    assert!(!text.contains("_TLS_KEY:"), "a role without the mounted certificate would not start");
+}
+
+#[test]
 fn no_pod_has_more_rights_than_it_needs() {
     let accounts = of_kind("ServiceAccount");
-    for deployment in of_kind("Deployment") {
+    for deployment in workloads() {
         let pod = &deployment["spec"]["template"]["spec"];
         let what = name(&deployment);
         let account = accounts.iter().find(|a| name(a) == pod["serviceAccountName"]).unwrap();
@@ -173,8 +203,10 @@ fn no_pod_has_more_rights_than_it_needs() {
         assert_eq!(context["readOnlyRootFilesystem"], true, "{what}");
         assert_eq!(context["capabilities"]["drop"][0], "ALL", "{what}");
         assert!(container(&deployment)["resources"]["limits"]["memory"].is_string(), "{what}");
-        let volumes: BTreeSet<&str> =
+        let claims = deployment["spec"]["volumeClaimTemplates"].as_array().cloned().unwrap_or_default();
+        let mut volumes: BTreeSet<&str> =
             pod["volumes"].as_array().unwrap().iter().map(|v| v["name"].as_str().unwrap()).collect();
+        volumes.extend(claims.iter().map(name));
         for mount in container(&deployment)["volumeMounts"].as_array().unwrap() {
             assert!(volumes.contains(mount["name"].as_str().unwrap()), "{what}");
         }
@@ -197,7 +229,7 @@ fn settings_are_read_by_muttd_and_the_example_secret_holds_none() {
     let inline: toml::Table = map("mutt-files")["muttd.toml"].as_str().unwrap().parse().unwrap();
     let shipped: toml::Table = read("config/muttd.toml").parse().unwrap();
     assert_eq!(inline, shipped, "the ConfigMap holds packaging/config/muttd.toml");
-    for deployment in of_kind("Deployment") {
+    for deployment in workloads() {
         for source in container(&deployment)["envFrom"].as_array().unwrap() {
             let config = source["configMapRef"]["name"].as_str().is_some_and(|n| maps.iter().any(|m| name(m) == n));
             assert!(config || source["secretRef"]["name"] == name(secret), "{source}");
@@ -211,7 +243,7 @@ fn settings_are_read_by_muttd_and_the_example_secret_holds_none() {
 
 #[test]
 fn there_is_one_image_of_this_version() {
-    for deployment in of_kind("Deployment") {
+    for deployment in workloads() {
         assert_eq!(container(&deployment)["image"], "muttd", "{}", name(&deployment));
     }
     let images = yaml("k8s/kustomization.yaml")[0]["images"].clone();
