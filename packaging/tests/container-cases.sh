@@ -283,8 +283,14 @@ in_c systemctl restart mutt.target
 within 60 health 8090 >/dev/null || fail "mutt.target restarts the services"
 for unit in $UNITS; do within 60 active "$unit" || fail "$unit is active after the target was restarted"; done
 ok "mutt.target stands for all of them"
-in_c bash -c 'echo x >/var/log/mutt/webui-access.log; logrotate -f /etc/logrotate.d/mutt' || fail "logrotate works"
-same "logrotate makes the new file as the manual says" "640 mutt:mutt" "$(in_c stat -c '%a %U:%G' /var/log/mutt/webui-access.log)"
+in_c systemd-run --quiet --unit=writer -p StandardError=append:/var/log/mutt/writer.log bash -c 'while :; do echo line >&2; sleep 0.2; done'
+written() { in_c test -s /var/log/mutt/writer.log; }
+within 20 written || fail "a unit writes a file"
+in_c logrotate -f /etc/logrotate.d/mutt || fail "logrotate works"
+in_c test -s /var/log/mutt/writer.log.1 || fail "the file is rotated"
+within 20 written || fail "the unit goes on in the new file"
+ok "a unit that writes a file goes on in the new one after a rotation"
+in_c systemctl stop writer; in_c bash -c 'rm -f /var/log/mutt/*'
 
 # ------------------------------------------------------------------ backup
 in_c install -m 0755 /src/packaging/backup/backup_mutt.sh /usr/local/bin/
