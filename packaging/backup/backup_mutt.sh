@@ -3,8 +3,9 @@
 # $BACKUP_DIR/YYYYMMDD-HHMMSS with
 #   data/          muttd backup of the embedded stores (where there are any)
 #   postgres.dump  pg_dump in custom format (where DB_HOST is set)
-#   redis/         the RDB file after BGSAVE, or what --rdb fetched (where REDIS_HOST is set)
-#   etc.tar.gz     /etc/mutt, encrypted as etc.tar.gz.enc where BACKUP_KEY_FILE is set
+#   redis/         the RDB file that Redis made and sent (where REDIS_HOST or REDIS_SENTINELS is set)
+#   etc.tar.gz     /etc/mutt, encrypted as etc.tar.gz.enc where BACKUP_KEY_FILE is set; files of others in it that
+#                  this user may not read are named and left out
 #   SHA256SUMS     of all of it; without this file a folder is not a backup
 # and drops folders older than BACKUP_KEEP_DAYS (30). Settings come from /etc/mutt/mutt.env and, over it,
 # /etc/mutt/backup.env. Nothing is printed that is secret. Exit code 1: something is missing, the folder
@@ -15,17 +16,31 @@ set -euo pipefail
 export LC_ALL=C PATH=/usr/local/bin:/opt/mutt/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umask 077
 
+# As systemd reads a value of one line.
+# shellcheck disable=SC2016  # nothing is to expand
+unquoted() {
+  local value=$1
+  value=${value#"${value%%[![:space:]]*}"}; value=${value%"${value##*[![:space:]]}"}
+  case $value in
+    \"*\") value=${value#\"}; printf '%s' "${value%\"}" | sed 's/\\\(["\\`$]\)/\1/g' ;;
+    "'"*"'") value=${value#\'}; printf '%s' "${value%\'}" ;;
+    *) printf '%s' "$value" | sed 's/\\\(.\)/\1/g' ;;
+  esac
+}
+
 setting() {
   local file name value
   for file in /etc/mutt/backup.env /etc/mutt/mutt.env; do
     for name in "$@"; do
       [ -r "$file" ] || continue
       value=$(sed -n "s/^[[:space:]]*$name=//p" "$file" | tail -n 1)
-      value=${value%$'\r'}; value=${value#[\"\']}; value=${value%[\"\']}
+      value=$(unquoted "$value")
       if [ -n "$value" ]; then printf '%s' "$value"; return; fi
     done
   done
 }
+# Switched off in one of the ways that muttd knows.
+off() { case $(setting "$1" | tr '[:upper:]' '[:lower:]') in false|0|no|off) return 0 ;; *) return 1 ;; esac; }
 BACKUP_DIR=$(setting BACKUP_DIR); BACKUP_DIR=${BACKUP_DIR:-/var/backups/mutt}
 KEEP_DAYS=$(setting BACKUP_KEEP_DAYS); KEEP_DAYS=${KEEP_DAYS:-30}
 KEY_FILE=$(setting BACKUP_KEY_FILE)
@@ -35,7 +50,14 @@ DATA_DIR=${DATA_DIR:-/var/lib/mutt}
 
 say() { echo "$(date -u +%FT%TZ) $*"; }
 [[ $KEEP_DAYS =~ ^[0-9]+$ ]] || { say "BACKUP_KEEP_DAYS is not a number" >&2; exit 1; }
-install -d -m 0700 "$BACKUP_DIR"
+# Without its settings it would take PostgreSQL and Redis for unused, and say that all is well.
+for file in /etc/mutt/mutt.env /etc/mutt/backup.env; do
+  if [ -e "$file" ] && [ ! -r "$file" ]; then say "$(id -un) may not read $file" >&2; exit 1; fi
+done
+if ! install -d -m 0700 "$BACKUP_DIR" || [ ! -w "$BACKUP_DIR" ]; then
+  say "$BACKUP_DIR cannot be written. Under mutt-backup.service another folder than /var/backups/mutt must belong to mutt and needs a drop-in with ReadWritePaths=$BACKUP_DIR" >&2
+  exit 1
+fi
 exec 9>"$BACKUP_DIR/.lock"
 flock -n 9 || { say "another backup is running" >&2; exit 1; }
 NAME=$(date -u +%Y%m%d-%H%M%S)
@@ -75,7 +97,7 @@ done
 host=$(setting DB_HOST POSTGRES_HOST)
 if [ -n "$host" ]; then
   # Unquoted values of a service file; the password goes by environment, never by argument.
-  PGPASSWORD=$(secret DB_PASS_CURRENT DB_PASS DB_PASSWORD POSTGRES_PASSWORD) PGSSLMODE=$([ "$(setting DB_TLS_ENABLED)" = false ] && echo prefer || echo verify-full) \
+  PGPASSWORD=$(secret DB_PASS_CURRENT DB_PASS DB_PASSWORD POSTGRES_PASSWORD) PGSSLMODE=$(off DB_TLS_ENABLED && echo prefer || echo verify-full) \
     PGSSLROOTCERT=$(ca=$(setting DB_TLS_CA_CERT_PATH DB_SSL_ROOT_CERT); echo "${ca:-$ROOTS}") \
     pg_dump --format=custom --no-password --host "$host" --port "$(p=$(setting DB_PORT POSTGRES_PORT); echo "${p:-5432}")" \
     --username "$(u=$(setting DB_USER POSTGRES_USER); echo "${u:-mutt_user}")" --file "$WORK/postgres.dump" \
@@ -85,15 +107,30 @@ if [ -n "$host" ]; then
 fi
 
 host=$(setting REDIS_HOST)
-if [ -n "$host" ]; then
+sentinels=$(setting REDIS_SENTINELS)
+if [ -n "$host$sentinels" ]; then
   mkdir "$WORK/redis"
-  port=$(setting REDIS_PORT)
-  arguments=(-h "$host" -p "${port:-6379}")
+  port=$(setting REDIS_PORT); port=${port:-6379}
+  tls=()
   # On unless switched off, as for muttd.
-  if [ "$(setting REDIS_TLS_ENABLED)" != false ]; then
+  if ! off REDIS_TLS_ENABLED; then
     ca=$(setting REDIS_CA_CERT_PATH REDIS_TLS_CA_CERT)
-    arguments+=(--tls --cacert "${ca:-$ROOTS}")
+    tls=(--tls --cacert "${ca:-$ROOTS}")
   fi
+  if [ -n "$sentinels" ]; then
+    # Where the master is, they say; as for muttd, REDIS_HOST is not asked then.
+    name=$(setting REDIS_SENTINEL_MASTER); host=""
+    for sentinel in ${sentinels//,/ }; do
+      sport=${sentinel##*:}; [ "$sport" != "$sentinel" ] || sport=26379
+      host="" port=""
+      { read -r host && read -r port; } < <(timeout 10 redis-cli --raw -h "${sentinel%:*}" -p "$sport" ${tls[@]+"${tls[@]}"} \
+        SENTINEL get-master-addr-by-name "${name:-mymaster}" 2>/dev/null) || true
+      if [ -n "$host" ] && [[ $port =~ ^[0-9]+$ ]]; then break; fi
+      host=""
+    done
+    [ -n "$host" ] || { say "no Redis Sentinel names a master" >&2; exit 1; }
+  fi
+  arguments=(-h "$host" -p "$port" ${tls[@]+"${tls[@]}"})
   user=$(setting REDIS_USER REDIS_USERNAME); [ -z "$user" ] || arguments+=(--user "$user")
   password=$(secret REDIS_PASS_CURRENT REDIS_PASS REDIS_PASSWORD)
   [ -z "$password" ] || export REDISCLI_AUTH="$password"
@@ -105,7 +142,9 @@ if [ -n "$host" ]; then
 fi
 
 if [ -d /etc/mutt ]; then
-  tar -C / -czf "$WORK/etc.tar.gz" etc/mutt
+  hidden=$(find /etc/mutt ! -readable -print 2>/dev/null | paste -sd' ' || true)
+  [ -z "$hidden" ] || say "note: not in this backup, since $(id -un) may not read it: $hidden"
+  tar -C / --ignore-failed-read -czf "$WORK/etc.tar.gz" etc/mutt
   if [ -n "$KEY_FILE" ]; then
     openssl enc -aes-256-ctr -pbkdf2 -iter 200000 -salt -pass "file:$KEY_FILE" -in "$WORK/etc.tar.gz" -out "$WORK/etc.tar.gz.enc"
     rm "$WORK/etc.tar.gz"

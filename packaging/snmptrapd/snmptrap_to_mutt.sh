@@ -6,7 +6,7 @@
 # A trap that MUTT does not take is tried again, then kept in the spool folder and logged. Each later
 # trap that arrives takes some of the spool along; `snmptrap_to_mutt.sh --flush` (from cron) does so too.
 #
-# Environment, or lines NAME=VALUE in $MUTT_ENV_FILE (default /etc/mutt/snmptrapd.env, mode 0600):
+# Environment, or lines NAME=VALUE in $MUTT_ENV_FILE (default /etc/mutt-feeders/snmptrapd.env, mode 0600):
 #   MUTT_INGEST_URL           default http://127.0.0.1:8080/ingest
 #   MUTT_INGEST_API_KEY       required, or
 #   MUTT_INGEST_API_KEY_FILE  a file with the key in its first line
@@ -21,7 +21,7 @@ set -uo pipefail
 umask 077
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
-MUTT_ENV_FILE=${MUTT_ENV_FILE:-/etc/mutt/snmptrapd.env}
+MUTT_ENV_FILE=${MUTT_ENV_FILE:-/etc/mutt-feeders/snmptrapd.env}
 # Read, not sourced: a file of settings is no program. The environment goes first.
 if [ -r "$MUTT_ENV_FILE" ]; then
   while IFS='=' read -r name value || [ -n "$name" ]; do

@@ -299,7 +299,10 @@ in_c install -d -m 0700 -o mutt -g mutt /var/backups/mutt
 in_c systemctl daemon-reload
 printf 'REDIS_USER=backup\nREDIS_PASS=backup-test-1\n' >"$R/etc/mutt/backup.env"; in_c chown mutt: /etc/mutt/backup.env
 in_c mkdir -m 0700 /var/backups/mutt/20200101-000000; in_c touch -d 2020-01-01 /var/backups/mutt/20200101-000000
+# A feeder's file, as root's.
+in_c install -m 0600 /dev/null /etc/mutt/rsyslog.env
 in_c systemctl start mutt-backup.service || fail "the backup's service works"
+grep -q 'may not read it: /etc/mutt/rsyslog.env' < <(in_c journalctl -u mutt-backup -o cat --no-pager) || fail "it names what it may not read"
 made=$(in_c find /var/backups/mutt -maxdepth 1 -name '20*-*' ! -name 2020*)
 in_c bash -c "cd '$made' && sha256sum --quiet -c SHA256SUMS" || fail "the backup's sums are right"
 for path in postgres.dump redis/dump.rdb etc.tar.gz data/alerter/manifest.json; do
@@ -308,6 +311,21 @@ done
 same "nobody else may read any of it" "" "$(in_c find /var/backups/mutt -mindepth 1 -perm /077)"
 same "backups older than 30 days are dropped" "" "$(in_c find /var/backups/mutt -name 20200101-000000)"
 ok "the backup holds all stores, the settings and the data of each service"
+printf 'port 26379\nsentinel monitor here 127.0.0.1 6379 1\n' >"$R/var/tmp/sentinel.conf"
+in_c chmod 0666 /var/tmp/sentinel.conf
+in_c systemd-run --quiet --unit=sentinel redis-server /var/tmp/sentinel.conf --sentinel
+within 20 in_c redis-cli -p 26379 ping >/dev/null 2>&1 || fail "a Sentinel runs"
+in_c rm -rf "$made"
+printf 'REDIS_SENTINELS=127.0.0.1:1,127.0.0.1\nREDIS_SENTINEL_MASTER=here\nREDIS_HOST=nowhere\nREDIS_TLS_ENABLED=No\n' >>"$R/etc/mutt/backup.env"
+in_c systemctl start mutt-backup.service || { in_c journalctl -u mutt-backup -o cat --no-pager -n 20; fail "a backup by Sentinel"; }
+made=$(in_c find /var/backups/mutt -maxdepth 1 -name '20*-*' ! -name 2020*)
+in_c test -s "$made/redis/dump.rdb" || fail "the backup asks the master that the Sentinels name"
+ok "the backup asks the master that the Sentinels name"
+in_c systemctl stop sentinel; in_c rm -f /etc/mutt/rsyslog.env
+printf 'BACKUP_DIR=/srv/elsewhere\n' >>"$R/etc/mutt/backup.env"
+if in_c systemctl start mutt-backup.service 2>/dev/null; then fail "a folder that cannot be written fails"; fi
+grep -q 'ReadWritePaths=/srv/elsewhere' < <(in_c journalctl -u mutt-backup -o cat --no-pager) || fail "it says what to do"
+printf 'REDIS_USER=backup\nREDIS_PASS=backup-test-1\n' >"$R/etc/mutt/backup.env"
 in_c mkdir /var/backups/mutt/20200101-000000; in_c touch -d 2020-01-01 /var/backups/mutt/20200101-000000
 in_c systemctl stop redis-server
 if in_c systemctl start mutt-backup.service 2>/dev/null; then fail "a backup without its Redis fails"; fi
