@@ -239,7 +239,12 @@ for unit in $UNITS; do
 done
 in_c systemctl daemon-reload
 for port in 8080 8081 8082 8083 8084 8086 8087 8090; do within 30 health $port >/dev/null || fail "health on $port after a start before Redis"; done
-in_c bash -c 'set -a; . /etc/mutt/mutt.env; exec /opt/mutt/bin/muttd doctor --config /etc/mutt/muttd.toml --data-dir /var/lib/mutt/webui' >"$WORK/out" 2>&1 || { cat "$WORK/out"; fail "muttd doctor is content"; }
+# as_mutt ARGS…: a command as the documents show it.
+as_mutt() { in_c setpriv --reuid mutt --regid mutt --clear-groups /opt/mutt/bin/muttd "$@" --config /etc/mutt/muttd.toml --env-file /etc/mutt/mutt.env --data-dir /var/lib/mutt; }
+as_mutt doctor >"$WORK/out" 2>&1 || { cat "$WORK/out"; fail "muttd doctor is content"; }
+grep -q 'mutt-ingestor runs on .*5514/udp' "$WORK/out" || { cat "$WORK/out"; fail "doctor knows our own processes"; }
+as_mutt queue ls >"$WORK/ls" 2>&1 || { cat "$WORK/ls"; fail "muttd queue ls finds the five services"; }
+for path in catalog.db queue; do [ ! -e "$R/var/lib/mutt/$path" ] || fail "a look makes no stores"; done
 grep -q 'Redis at .* answers and keeps what it takes' "$WORK/out" || { cat "$WORK/out"; fail "doctor says what Redis keeps"; }
 ok "muttd doctor is content with the stores"
 

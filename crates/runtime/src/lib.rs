@@ -8,6 +8,7 @@ pub mod backoff;
 mod clock;
 pub mod config;
 mod credentials;
+pub mod env_file;
 mod health;
 pub mod http;
 pub mod logging;

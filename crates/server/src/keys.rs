@@ -33,24 +33,29 @@ pub fn private_dir(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The key kept in `<data_dir>/keys/<name>`, if there is one, and its file.
+pub fn kept(data_dir: &Path, name: &str) -> Result<Option<(Secret, PathBuf)>> {
+    let file = data_dir.join("keys").join(name);
+    match std::fs::read_to_string(&file) {
+        Ok(text) if !text.trim().is_empty() => Ok(Some((Secret::new(text.trim()), file))),
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("failed to read the key `{}`", file.display())),
+    }
+}
+
 /// The keys that configuration or Vault give, which may change while we run; else the one kept in
 /// `<data_dir>/keys/<name>`; else a new one, kept there (0600).
 pub fn obtain(data_dir: &Path, name: &str, given: KeyRing, prefix: &str) -> Result<Key> {
     if !given.keys().is_empty() {
         return Ok(Key { ring: given, file: None, generated: false });
     }
+    if let Some((secret, file)) = kept(data_dir, name)? {
+        return Ok(Key { ring: KeyRing::fixed(secret), file: Some(file), generated: false });
+    }
     let dir = data_dir.join("keys");
     private_dir(&dir)?;
     let file = dir.join(name);
-    match std::fs::read_to_string(&file) {
-        Ok(text) if !text.trim().is_empty() => {
-            let ring = KeyRing::fixed(Secret::new(text.trim()));
-            return Ok(Key { ring, file: Some(file), generated: false });
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error).with_context(|| format!("failed to read the key `{}`", file.display())),
-    }
     let secret = Secret::generate(prefix).context("failed to generate a key")?;
     let temporary = dir.join(format!(".{name}.new"));
     let _ = std::fs::remove_file(&temporary);

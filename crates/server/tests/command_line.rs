@@ -199,6 +199,86 @@ fn commands_answer_alike_while_the_server_runs_and_when_it_does_not() {
     assert_eq!(muttd(path, &["trace", "nonsense"], &[]).status.code(), Some(1));
 }
 
+#[test]
+fn a_look_makes_no_store_and_no_key_and_says_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    for args in [&["queue", "ls"][..], &["trace", "evt_00000000000000000000000000"], &["admin", "user", "list"]] {
+        let looked = muttd(dir.path(), args, &[]);
+        let said = text(&looked.stderr);
+        assert!(looked.status.code() == Some(1) && said.contains("no server runs on"), "{args:?}: {said}");
+        assert!(said.contains("--env-file /etc/mutt/mutt.env"), "{said}");
+        assert_eq!(std::fs::read_dir(&data).unwrap().count(), 0, "{args:?} made something");
+    }
+}
+
+/// As where it is installed by script: keys and stores are in a file that systemd reads.
+#[test]
+fn commands_take_the_settings_of_a_file_as_the_services_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let key = "of the $(touch pwned) `file`";
+    let served = Served::start_with(path, &[("WEBUI_API_KEY", key)]);
+    let keys = path.join("data/keys/webui_api_key");
+    let ls = |more: &[&str], env: &[(&str, &str)]| {
+        let done = muttd(path, &[&["queue", "ls"], more].concat(), env);
+        (done.status.code(), text(&done.stdout) + &text(&done.stderr))
+    };
+    let (code, said) = ls(&[], &[]);
+    assert!(code == Some(1) && said.contains("there is no key") && said.contains("--env-file"), "{said}");
+    assert!(!keys.exists(), "a command makes no key");
+    std::fs::write(path.join("m.env"), "# comment\nWEBUI_API_KEY=\"of the \\$(touch pwned) \\`file\\`\"\n").unwrap();
+    let (code, said) = ls(&["--env-file", "m.env"], &[]);
+    assert!(code == Some(0) && said.contains("dlq-moog"), "{said}");
+    assert!(!path.join("pwned").exists(), "nothing is run");
+    // What the process has wins, and a refusal says whose key it was.
+    let (code, said) = ls(&["--env-file", "m.env"], &[("WEBUI_API_KEY", "not this")]);
+    assert!(code == Some(1) && said.contains("refuses the key of WEBUI_API_KEY"), "{said}");
+    assert!(!said.contains("not this"), "{said}");
+    assert_eq!(ls(&["--env-file", "nowhere.env"], &[]).0, Some(1));
+    // The data directory of all services, with one below it.
+    let above = path.to_str().unwrap();
+    let (code, said) = ls(&["--env-file", "m.env", "--data-dir", above], &[]);
+    assert!(code == Some(0) && said.contains("dlq-moog"), "{said}");
+    std::fs::write(path.join("bad.env"), "MOOG_RATE_LIMIT=many\n").unwrap();
+    let checked = muttd(path, &["check-config", "--env-file", "bad.env"], &[]);
+    assert_eq!(checked.status.code(), Some(2), "{}", text(&checked.stderr));
+    drop(served);
+}
+
+#[test]
+fn doctor_knows_its_own_services_on_their_ports_and_foreign_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let _served = Served::start(path);
+    let running: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(path.join("data/running.json")).unwrap()).unwrap();
+    let (ingest, webui) = (running["ingest"].as_str().unwrap(), running["webui"].as_str().unwrap());
+    let doctor = |ingest: &str| {
+        let config = CONFIG.replacen("127.0.0.1:0", ingest, 1).replacen("127.0.0.1:0", webui, 1);
+        std::fs::write(path.join("fixed.toml"), config).unwrap();
+        let listens = muttd(path, &["check-config", "--listens", "--config", "fixed.toml"], &[]);
+        assert!(text(&listens.stdout).contains(&format!("tcp {ingest} ingest.http.listen\n")), "{listens:?}");
+        let elsewhere = path.join("elsewhere");
+        let args = ["doctor", "--config", "fixed.toml", "--data-dir", elsewhere.to_str().unwrap()];
+        let done = muttd(path, &args, &[]);
+        (done.status.code(), text(&done.stdout))
+    };
+    let (code, said) = doctor(ingest);
+    assert!(code == Some(0) && said.contains("mutt-ingestor runs on") && said.contains("mutt-webui runs on"), "{said}");
+    let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Somebody who takes connections and says nothing of ours.
+    let address = foreign.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in foreign.incoming() {
+            drop(stream)
+        }
+    });
+    let (code, said) = doctor(&address);
+    assert!(code == Some(1) && said.contains(&format!("cannot listen on {address}")), "{said}");
+}
+
 /// Users by command, through a running server that speaks TLS and on the stores of one that does not run.
 #[test]
 fn users_are_managed_by_command_and_their_keys_work() {

@@ -1,6 +1,7 @@
 //! `muttd check-config`.
 
 use super::{Global, out, print_problems};
+use crate::config::Config;
 use clap::Args;
 use std::process::ExitCode;
 
@@ -12,6 +13,9 @@ pub struct CheckArgs {
     /// Print the documented defaults, to start a file of your own
     #[arg(long)]
     pub defaults: bool,
+    /// Print what would be listened on: protocol, address and setting a line, for scripts
+    #[arg(long, conflicts_with_all = ["print", "defaults"])]
+    pub listens: bool,
 }
 
 pub fn run(global: &Global, args: &CheckArgs) -> ExitCode {
@@ -19,10 +23,14 @@ pub fn run(global: &Global, args: &CheckArgs) -> ExitCode {
         out(crate::config::DEFAULTS);
         return ExitCode::SUCCESS;
     }
-    let loaded = match global.load(None) {
+    let loaded = match global.load_installed() {
         Ok(loaded) => loaded,
         Err(problems) => return print_problems(&problems),
     };
+    if args.listens {
+        out(&listens(&loaded.config));
+        return ExitCode::SUCCESS;
+    }
     if args.print {
         out(&loaded.effective);
     }
@@ -47,4 +55,10 @@ pub fn run(global: &Global, args: &CheckArgs) -> ExitCode {
     }
     out(&text);
     if bad_rules == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn listens(config: &Config) -> String {
+    let tcp = config.listens().into_iter().map(|listen| ("tcp", listen));
+    let udp = config.listens_udp().into_iter().map(|listen| ("udp", listen));
+    tcp.chain(udp).map(|(protocol, listen)| format!("{protocol} {} {}\n", listen.address, listen.setting)).collect()
 }

@@ -1,7 +1,8 @@
 //! How commands reach the queues and stores: through the API of the running server, or, when none
-//! runs, through the same API over the opened stores. So both always answer alike.
+//! runs, through the same API over the opened stores. So both always answer alike. A command makes no
+//! store and no key: what is not there is said.
 
-use super::Global;
+use super::{Global, INSTALLED_ENV_FILE};
 use crate::app::{self, RUNNING_FILE};
 use crate::config::Config;
 use crate::keys;
@@ -9,15 +10,20 @@ use anyhow::{Context, Result, anyhow, bail};
 use axum::body::Body;
 use axum::http::{Method, Request};
 use http_body_util::BodyExt;
+use runtime::{KeyRing, Secret};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use storage::catalog::CatalogConfig;
+use storage::coordination::CoordinationConfig;
+use storage::events::EventStoreConfig;
+use storage::queue::QueueConfig;
 use tower::ServiceExt;
 
 /// Reaches the API.
 pub enum Client {
-    Running { http: reqwest::Client, base: String, key: String },
+    Running { http: reqwest::Client, base: String, key: Secret, key_from: String },
     Offline { router: axum::Router, key: String },
 }
 
@@ -26,7 +32,7 @@ const ANSWER_MAX: usize = 256 << 20;
 impl Client {
     /// Finds the server of the configured data directory, or opens its stores.
     pub async fn open(global: &Global) -> Result<Self> {
-        let config = match global.load(None) {
+        let config = match global.load_installed() {
             Ok(loaded) => loaded.config,
             Err(problems) => {
                 let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -39,21 +45,30 @@ impl Client {
                 config.data_dir.display()
             );
         }
-        match running(&config) {
-            Some((pid, Some(Place { address, cert }))) => {
-                let key = web_key(&config).await?;
+        match running_near(&config.data_dir) {
+            Some(Running { pid, data_dir, place: Some(Place { address, cert }) }) => {
+                let (key, key_from) = web_key(&config, &data_dir).await?;
                 let (http, scheme) = match cert {
                     Some(cert) => (own_https_client(&cert, Duration::from_secs(60))?, "https"),
                     None => (http_client(Duration::from_secs(60))?, "http"),
                 };
                 let base = format!("{scheme}://{address}");
                 tracing::debug!(pid, base, "asking the running server");
-                Ok(Self::Running { http, base, key: key.preferred().expose().to_owned() })
+                Ok(Self::Running { http, base, key, key_from })
             }
-            Some((pid, None)) => {
+            Some(Running { pid, place: None, .. }) => {
                 bail!("the server (process {pid}) runs without the webui role, which answers this command")
             }
             None => {
+                if let Some(missing) = missing_store(&config) {
+                    bail!(
+                        "no server runs on `{}` or a folder in it, and `{}` is not there to be looked into: name the \
+                         data directory of your server with --data-dir, and its settings with --config and --env-file \
+                         (where installed by script: --env-file {INSTALLED_ENV_FILE}), or start it",
+                        config.data_dir.display(),
+                        missing.display()
+                    );
+                }
                 let (router, key) = app::offline_api(config).await?;
                 Ok(Self::Offline { router, key })
             }
@@ -73,8 +88,8 @@ impl Client {
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let bytes = body.map(Value::to_string);
         let (status, text) = match self {
-            Self::Running { http, base, key } => {
-                let mut request = http.request(method, format!("{base}{path}")).header("x-api-key", key);
+            Self::Running { http, base, key, .. } => {
+                let mut request = http.request(method, format!("{base}{path}")).header("x-api-key", key.expose());
                 request = request.header("x-user", "muttd-cli");
                 if let Some(bytes) = bytes {
                     request = request.header("content-type", "application/json").body(bytes);
@@ -99,6 +114,13 @@ impl Client {
             }
         };
         let value: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        if let (401, Self::Running { base, key_from, .. }) = (status, self) {
+            bail!(
+                "the server at {base} refuses the key of {key_from}. Give the one that the server has: WEBUI_API_KEY, \
+                 or --env-file with its settings (where installed by script: {INSTALLED_ENV_FILE}). Twenty wrong keys \
+                 in a minute lock this address out"
+            );
+        }
         if status >= 400 {
             let said = value.get("error").or_else(|| value.get("message")).and_then(Value::as_str);
             bail!("{}", said.map_or_else(|| format!("the server answered {status}"), str::to_owned));
@@ -108,7 +130,7 @@ impl Client {
 }
 
 /// A client for a server of this machine that speaks TLS with this certificate.
-fn own_https_client(cert: &Path, timeout: Duration) -> Result<reqwest::Client> {
+pub(super) fn own_https_client(cert: &Path, timeout: Duration) -> Result<reqwest::Client> {
     let tls = runtime::tls::client_of_own_server(cert)
         .with_context(|| format!("the server's certificate `{}` cannot be read", cert.display()))?;
     let client = reqwest::Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(timeout).build()?;
@@ -133,15 +155,63 @@ pub fn http_client(timeout: Duration) -> Result<reqwest::Client> {
     Ok(client)
 }
 
-/// The key of the Web API: what configuration or Vault give, or the file.
-async fn web_key(config: &Config) -> Result<keys::Key> {
-    let given = app::secrets_for_command(config).await?.watch("WEBUI_API_KEY").into();
-    keys::obtain(&config.data_dir, "webui_api_key", given, "mwk_")
+/// The key of the Web API and where it is from: what configuration or Vault give, or the server's file.
+async fn web_key(config: &Config, data_dir: &Path) -> Result<(Secret, String)> {
+    let given: KeyRing = app::secrets_for_command(config).await?.watch("WEBUI_API_KEY").into();
+    if let Some(key) = given.keys().into_iter().next() {
+        return Ok((key, "WEBUI_API_KEY (environment, --env-file, configuration or Vault)".to_owned()));
+    }
+    if let Some((key, file)) = keys::kept(data_dir, "webui_api_key")? {
+        return Ok((key, format!("the file {}", file.display())));
+    }
+    bail!(
+        "there is no key for the server's API: neither WEBUI_API_KEY nor `{}` is given. Where installed by script: \
+         --env-file {INSTALLED_ENV_FILE}",
+        data_dir.join("keys/webui_api_key").display()
+    )
 }
 
-/// The process that serves this data directory, and where its API answers.
-pub fn running(config: &Config) -> Option<(u64, Option<Place>)> {
-    let text = std::fs::read_to_string(config.data_dir.join(RUNNING_FILE)).ok()?;
+/// What a command would have to make before it could look into it.
+fn missing_store(config: &Config) -> Option<PathBuf> {
+    let mut needed = Vec::new();
+    if let QueueConfig::Embedded { dir, .. } = &config.stores.queue {
+        needed.push(dir);
+    }
+    if let CatalogConfig::Sqlite { file } = &config.stores.catalog {
+        needed.push(file);
+    }
+    if let CoordinationConfig::Local { file } = &config.stores.coordination {
+        needed.push(file);
+    }
+    let EventStoreConfig::Sqlite { dir, .. } = &config.stores.events;
+    needed.push(dir);
+    needed.into_iter().find(|path| !path.exists()).cloned()
+}
+
+/// A server of this host.
+#[derive(Debug)]
+pub struct Running {
+    pub pid: u64,
+    pub data_dir: PathBuf,
+    /// `None` without the role that answers commands.
+    pub place: Option<Place>,
+}
+
+/// The server of this data directory, or of a folder in it, as five services have theirs: the one that
+/// answers commands before others.
+pub fn running_near(dir: &Path) -> Option<Running> {
+    let mut dirs = vec![dir.to_owned()];
+    let inside = std::fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    dirs.extend(inside.filter(|path| path.join(RUNNING_FILE).is_file()));
+    dirs[1..].sort();
+    let mut found: Vec<Running> = dirs.iter().filter_map(|dir| running(dir)).collect();
+    let best = found.iter().position(|server| server.place.is_some()).unwrap_or(0);
+    (best < found.len()).then(|| found.swap_remove(best))
+}
+
+/// The process that serves exactly this data directory.
+fn running(data_dir: &Path) -> Option<Running> {
+    let text = std::fs::read_to_string(data_dir.join(RUNNING_FILE)).ok()?;
     let value: Value = serde_json::from_str(&text).ok()?;
     let pid = value.get("pid")?.as_u64()?;
     // A file left by a killed process names a pid that is gone, or somebody else's.
@@ -154,5 +224,6 @@ pub fn running(config: &Config) -> Option<(u64, Option<Place>)> {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     let cert = value.get("webui_cert").and_then(Value::as_str).map(PathBuf::from);
-    Some((pid, address.map(|address| Place { address, cert })))
+    let place = address.map(|address| Place { address, cert });
+    Some(Running { pid, data_dir: data_dir.to_owned(), place })
 }

@@ -1,12 +1,13 @@
 //! `muttd doctor`: what stands between this installation and its work.
 
-use super::client::running;
+use super::client::{http_client, own_https_client, running_near};
 use super::{Global, out, print_problems};
 use crate::config::{Config, Role};
 use clap::Args;
 use std::fmt::Write as _;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::time::Duration;
 use storage::StorageResult;
 use storage::catalog::CatalogConfig;
 
@@ -20,7 +21,7 @@ enum Finding {
 }
 
 pub fn run(global: &Global, _: &DoctorArgs) -> ExitCode {
-    let loaded = match global.load(None) {
+    let loaded = match global.load_installed() {
         Ok(loaded) => loaded,
         Err(problems) => return print_problems(&problems),
     };
@@ -28,10 +29,11 @@ pub fn run(global: &Global, _: &DoctorArgs) -> ExitCode {
     findings.extend(loaded.notes.iter().cloned().map(Finding::Note));
     let config = loaded.config;
     data_dir(&config, &mut findings);
-    match running(&config) {
-        Some((pid, _)) => findings.push(Finding::Good(format!("the server runs (process {pid})"))),
-        None => ports(&config, &mut findings),
+    if let Some(server) = running_near(&config.data_dir) {
+        let text = format!("a server runs on `{}` (process {})", server.data_dir.display(), server.pid);
+        findings.push(Finding::Good(text));
     }
+    ports(&config, &mut findings);
     stores(&config, &mut findings);
     channels(&config, &mut findings);
     kernel(&config, &mut findings);
@@ -80,22 +82,70 @@ fn data_dir(config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
+/// Each port is free, or a service of ours answers there.
 fn ports(config: &Config, findings: &mut Vec<Finding>) {
     let mut taken = Vec::new();
     for listen in config.listens() {
         if let Err(error) = TcpListener::bind(listen.address) {
-            taken.push(format!("{} ({}): {error}", listen.address, listen.setting));
+            taken.push((listen, "", error));
         }
     }
-    if let Some(udp) = config.syslog.udp.as_ref().filter(|_| config.has(Role::Ingestor))
-        && let Err(error) = std::net::UdpSocket::bind(udp.address)
-    {
-        taken.push(format!("{}/udp ({}): {error}", udp.address, udp.setting));
+    for listen in config.listens_udp() {
+        if let Err(error) = std::net::UdpSocket::bind(listen.address) {
+            taken.push((listen, "/udp", error));
+        }
     }
     if taken.is_empty() {
         findings.push(Finding::Good("every port is free".into()));
+        return;
     }
-    findings.extend(taken.into_iter().map(|t| Finding::Bad(format!("cannot listen on {t}"))));
+    let ingest = config.http.as_ref().map(|http| http.listen.address);
+    let asked = super::block_on(async {
+        let mut findings = Vec::new();
+        let ingestor = match ingest {
+            Some(address) => service_at(config, address).await,
+            None => None,
+        };
+        for (listen, udp, error) in taken {
+            // Syslog and SNMP do not say whose they are: an ingestor of ours has them all.
+            let service = if udp.is_empty() && !listen.setting.starts_with("ingest.syslog") {
+                service_at(config, listen.address).await
+            } else {
+                ingestor.clone()
+            };
+            findings.push(match service {
+                Some(service) => {
+                    Finding::Good(format!("{service} runs on {}{udp} ({})", listen.address, listen.setting))
+                }
+                None => Finding::Bad(format!("cannot listen on {}{udp} ({}): {error}", listen.address, listen.setting)),
+            });
+        }
+        findings
+    });
+    findings.extend(asked.unwrap_or_default());
+}
+
+/// The service of ours that answers at this address of this host.
+async fn service_at(config: &Config, mut address: SocketAddr) -> Option<String> {
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    let patience = Duration::from_secs(5);
+    let mut clients: Vec<_> = http_client(patience).ok().map(|http| (http, "http")).into_iter().collect();
+    for tls in config.webui_tls.iter().chain(config.http.as_ref().and_then(|http| http.tls.as_ref())) {
+        clients.extend(own_https_client(&tls.cert, patience).ok().map(|https| (https, "https")));
+    }
+    for (client, scheme) in clients {
+        let Ok(answer) = client.get(format!("{scheme}://{address}/health")).send().await else { continue };
+        let Ok(text) = answer.text().await else { continue };
+        let body: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        if let Some(service) =
+            body.get("service").and_then(serde_json::Value::as_str).filter(|s| s.starts_with("mutt-"))
+        {
+            return Some(service.to_owned());
+        }
+    }
+    None
 }
 
 /// Redis, PostgreSQL and Vault, where they are used.

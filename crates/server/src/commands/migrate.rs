@@ -13,7 +13,7 @@ pub struct MigrateArgs {
 }
 
 pub fn run(global: &Global, args: &MigrateArgs) -> ExitCode {
-    let config = match global.load(None) {
+    let config = match global.load_installed() {
         Ok(loaded) => loaded.config,
         Err(problems) => return print_problems(&problems),
     };

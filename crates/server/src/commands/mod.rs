@@ -20,7 +20,7 @@ use crate::config::{self, Loaded, Overrides};
 use clap::{Args, Parser, Subcommand};
 use runtime::config::Problem;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// MUTT Security Manager, the control plane: takes events in, loses none, alerts the right team once.
@@ -43,7 +43,14 @@ pub struct Global {
     /// Folder that holds everything that is kept [default: ./mutt-data; MUTT_DATA_DIR]
     #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<String>,
+    /// Settings that the environment does not give (NAME=value, as systemd's EnvironmentFile); where
+    /// installed by script: /etc/mutt/mutt.env
+    #[arg(long, global = true, value_name = "FILE")]
+    pub env_file: Option<PathBuf>,
 }
+
+/// The settings of an installation by script.
+pub const INSTALLED_ENV_FILE: &str = "/etc/mutt/mutt.env";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -74,10 +81,38 @@ pub enum Command {
 }
 
 impl Global {
-    /// Reads the configuration with the process's environment.
+    /// Reads the configuration with the process's environment, and the file of `--env-file` below it.
     pub fn load(&self, roles: Option<Vec<String>>) -> Result<Loaded, Vec<Problem>> {
         let overrides = Overrides { data_dir: self.data_dir.clone(), roles };
-        config::load(self.config.as_deref(), &runtime::config::environment(), &overrides)
+        let mut environment = runtime::config::environment();
+        if let Some(file) = &self.env_file {
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                vec![Problem { path: file.display().to_string(), message: format!("cannot be read: {error}") }]
+            })?;
+            for (name, value) in runtime::env_file::parse(&text) {
+                environment.entry(name).or_insert(value);
+            }
+        }
+        config::load(self.config.as_deref(), &environment, &overrides)
+    }
+
+    /// The same for a command that is about an installation: says so when that has settings which the
+    /// command was not given.
+    fn load_installed(&self) -> Result<Loaded, Vec<Problem>> {
+        if let Some(hint) = self.hint(Path::new(INSTALLED_ENV_FILE)) {
+            let _ = writeln!(std::io::stderr(), "muttd: {hint}");
+        }
+        self.load(None)
+    }
+
+    fn hint(&self, installed: &Path) -> Option<String> {
+        let environment = runtime::config::environment();
+        let given = config::variables().any(|name| environment.contains_key(name));
+        if self.env_file.is_some() || given || std::fs::File::open(installed).is_err() {
+            return None;
+        }
+        let installed = installed.display();
+        Some(format!("note: {installed} is not read; for the settings of the services: --env-file {installed}"))
     }
 }
 
@@ -110,4 +145,20 @@ fn out(text: &str) {
 fn block_on<T>(future: impl Future<Output = T>) -> std::io::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     Ok(runtime.block_on(future))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_installation_is_pointed_at_unless_its_settings_are_given() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("mutt.env");
+        assert_eq!(Global::default().hint(&file), None, "nothing is installed");
+        std::fs::write(&file, "A=1\n").expect("a file");
+        let hint = Global::default().hint(&file).expect("a hint");
+        assert!(hint.contains(&format!("--env-file {}", file.display())), "{hint}");
+        assert_eq!(Global { env_file: Some(file.clone()), ..Global::default() }.hint(&file), None);
+    }
 }

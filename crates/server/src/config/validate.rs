@@ -209,6 +209,14 @@ impl Config {
         }
         all
     }
+
+    /// Every UDP address that the chosen roles listen on.
+    pub fn listens_udp(&self) -> Vec<&Listen> {
+        if !self.has(Role::Ingestor) {
+            return Vec::new();
+        }
+        self.syslog.udp.iter().chain(self.snmp.as_ref().map(|(listen, _)| listen)).collect()
+    }
 }
 
 pub(super) struct Check<'a>(&'a mut Vec<Problem>);
