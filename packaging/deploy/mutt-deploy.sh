@@ -122,28 +122,37 @@ env_value() {
   done
 }
 
-# health_port SERVICE FILE
-health_port() {
-  local port
-  case $1 in
-    ingestor) port=$(env_value "$2" SERVER_PORT_INGESTOR INGESTOR_PORT); echo "${port:-8080}" ;;
-    alerter) port=$(env_value "$2" HEALTH_PORT_ALERTER ALERTER_HEALTH_PORT SERVER_PORT_ALERTER); echo "${port:-8082}" ;;
-    moog-forwarder) port=$(env_value "$2" HEALTH_PORT_MOOG MOOG_FORWARDER_HEALTH_PORT SERVER_PORT_MOOG_HEALTH); echo "${port:-8084}" ;;
-    webui) port=$(env_value "$2" SERVER_PORT_WEBUI WEBUI_PORT); echo "${port:-8090}" ;;
-    remediation) port=$(env_value "$2" HEALTH_PORT_REMEDIATION); echo "${port:-8087}" ;;
-    # As its unit sets it.
-    alerter@*) echo "812${1#alerter@}" ;;
-  esac
+# read_listens MUTTD TOML FILE: keeps what will be listened on (protocol, address, setting), as muttd reads it.
+read_listens() {
+  timeout 60 "$1" check-config --listens --config "$2" --env-file "$3" >"$STAGE/listens" 2>/dev/null </dev/null || : >"$STAGE/listens"
 }
 
-# all_ports FILE: every port that the services will listen on.
+# health_place SERVICE: where on this host it is asked for its health; nothing where it has no such listener.
+health_place() {
+  local setting address
+  case $1 in
+    ingestor) setting=ingest.http.listen ;;
+    alerter|alerter@*) setting=alerter.health_listen ;;
+    moog-forwarder) setting=forwarder.health_listen ;;
+    webui) setting=webui.listen ;;
+    remediation) setting=remediation.health_listen ;;
+  esac
+  address=$(awk -v s="$setting" '$1 == "tcp" && $3 == s { print $2; exit }' "$STAGE/listens")
+  case $address in
+    0.0.0.0:*) address=127.0.0.1:${address##*:} ;;
+    "[::]:"*) address="[::1]:${address##*:}" ;;
+  esac
+  # As its unit sets it.
+  case $address:$1 in ?*:alerter@*) address=${address%:*}:812${1#alerter@} ;; esac
+  echo "$address"
+}
+
+# all_ports: protocol and port of everything that the services will listen on.
 all_ports() {
-  local service port
-  for service in "${SERVICES[@]}"; do health_port "$service" "$1"; done
-  while read -r service; do echo "811${service#mutt-alerter@}"; echo "812${service#mutt-alerter@}"; done < <([ "$TOPOLOGY" != services ] || instances)
-  port=$(env_value "$1" METRICS_PORT_ALERTER ALERTER_METRICS_PORT SERVER_PORT_ALERTER_METRICS); echo "${port:-8081}"
-  port=$(env_value "$1" METRICS_PORT_MOOG MOOG_FORWARDER_METRICS_PORT SERVER_PORT_MOOG_METRICS); echo "${port:-8083}"
-  port=$(env_value "$1" METRICS_PORT_REMEDIATION); echo "${port:-8086}"
+  local unit
+  awk '{ sub(/.*:/, "", $2); print $1, $2 }' "$STAGE/listens" | sort -u
+  [ "$TOPOLOGY" = services ] || return 0
+  while read -r unit; do printf 'tcp %s\n' "811${unit#mutt-alerter@}" "812${unit#mutt-alerter@}"; done < <(instances)
 }
 
 unit_names() { if [ "$TOPOLOGY" = single ]; then echo muttd; else printf 'mutt-%s\n' "${SERVICES[@]}"; fi; }
@@ -247,22 +256,23 @@ check_stores() {
   address=$(env_value "$file" VAULT_ADDR)
   if [ -n "$address" ]; then
     host=${address#*://}; host=${host%%/*}
-    port=${host##*:}; [ "$port" != "$host" ] || port=8200
-    probe Vault "${host%:*}" "$port"
+    # As muttd reads it.
+    case $address in http://*) port=80 ;; *) port=443 ;; esac
+    if [[ $host =~ :([0-9]+)$ ]]; then port=${BASH_REMATCH[1]}; host=${host%:*}; fi
+    host=${host#[}; probe Vault "${host%]}" "$port"
   fi
 }
 
 # A port may be held by the services that are replaced, by nobody else.
 check_ports() {
-  local port pids pid
-  while read -r port; do
-    if ! [[ $port =~ ^[0-9]{1,5}$ ]] || [ "$port" -lt 1 ] || [ "$port" -gt 65535 ]; then refuse "'$port' is not a port"; fi
-    pids=$(ss -ltnpH "sport = :$port" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u || true)
+  local protocol port pids pid
+  while read -r protocol port; do
+    pids=$(ss "-ln${protocol:0:1}pH" "sport = :$port" | grep -o 'pid=[0-9]*' | cut -d= -f2 | sort -u || true)
     for pid in $pids; do
       grep -qE '/mutt(d|-[a-z-]+(@[^/]*)?)\.service' "/proc/$pid/cgroup" 2>/dev/null ||
-        refuse "port $port is taken by process $pid ($(cat "/proc/$pid/comm" 2>/dev/null))"
+        refuse "port $port/$protocol is taken by process $pid ($(cat "/proc/$pid/comm" 2>/dev/null))"
     done
-  done < <(all_ports "$1")
+  done < <(all_ports)
 }
 
 # Our instances take their ports from their number.
@@ -283,6 +293,7 @@ check_settings() {
     refuse "muttd does not accept this configuration"
   fi
   show <"$out"
+  read_listens "$STAGE/muttd" "$toml" "$file"
 }
 
 # Where an original's settings mean something else with muttd.
@@ -593,26 +604,46 @@ enable_units() {
   systemctl enable --quiet mutt.target
 }
 
-# healthy SERVICE: within the time its unit is active and its health port says 200. Both: the port might be
-# answered by somebody who was faster.
+# healthy SERVICE: within the time its unit is active and it says that it works. Both: the port might be answered
+# by somebody who was faster. A receiver of alerts that is away is no fault of this host: alerts wait for it.
 healthy() {
-  local url end unit=mutt-$1 state=""
+  local end unit=mutt-$1 state="" place status="" reason
   [ "$TOPOLOGY" != single ] || unit=muttd
-  url="http://127.0.0.1:$(health_port "$1" "$ENV_FILE")/health"
+  place=$(health_place "$1")
   end=$((SECONDS + HEALTH_SECONDS))
-  until state=$(systemctl is-active "$unit.service") && fetch "$url" 2>"$STAGE/curl"; do
-    if [ $SECONDS -ge $end ]; then
-      say "$1 is not healthy after $HEALTH_SECONDS s; its unit is $state; $(tail -n 1 "$STAGE/curl" 2>/dev/null); its last lines:"
-      journalctl -u "$unit" -n 5 --no-pager -o cat 2>/dev/null | cut -c1-300 | show
-      return 1
+  while :; do
+    if state=$(systemctl is-active "$unit.service"); then
+      if [ -z "$place" ]; then say "$1 runs; it has no port for its health"; return 0; fi
+      status=$(ask_health "$place")
+      [ "$status" != 200 ] || { say "$1 is healthy"; return 0; }
+      if only_receiver_away "$status"; then note "$1 works; the receiver of alerts does not answer, so alerts wait"; return 0; fi
     fi
+    [ $SECONDS -lt $end ] || break
     sleep 0.5
   done
-  say "$1 is healthy"
+  case $status in
+    ""|000) reason=$(tail -n 1 "$STAGE/curl" 2>/dev/null || true) ;;
+    *) reason="it says $status: $(head -c 400 "$STAGE/health" 2>/dev/null | tr -d '\n' || true)" ;;
+  esac
+  say "$1 is not healthy after $HEALTH_SECONDS s; its unit is $state; $reason; its last lines:"
+  journalctl -u "$unit" -n 5 --no-pager -o cat 2>/dev/null | cut -c1-300 | show
+  return 1
 }
 
-# By HTTPS where the service has a certificate: whose it is, is not the question here.
-fetch() { curl -fsS -o /dev/null --max-time 5 "$1" || curl -kfsS -o /dev/null --max-time 5 "https${1#http}"; }
+# ask_health HOST:PORT: the status, 000 where nobody speaks HTTP; what was said is in $STAGE/health. By HTTPS where
+# plain HTTP is not spoken: whose the certificate is, is not the question here.
+ask_health() {
+  local scheme status=000
+  for scheme in http https; do
+    : >"$STAGE/health"
+    status=$(curl -gksS -o "$STAGE/health" -w '%{http_code}' --max-time 5 "$scheme://$1/health" 2>"$STAGE/curl") || true
+    [ "${status:-000}" = 000 ] || break
+  done
+  echo "${status:-000}"
+}
+
+# only_receiver_away STATUS: that is all that $STAGE/health complains of.
+only_receiver_away() { [ "$1" = 503 ] && grep -qE '"errors": *\["channel is not working"\]' "$STAGE/health"; }
 
 # One after the other, the door for events last: when it opens, everything behind it works. Not waited for by
 # systemctl: a service that waits for a store is patient, this script is not.
@@ -684,9 +715,9 @@ install_all() {
   prepare_settings
   check_placeholders "$STAGE/mutt.env" "the configuration"
   check_stores "$STAGE/mutt.env"
-  check_instances
-  check_ports "$STAGE/mutt.env"
   check_settings "$STAGE/mutt.env" "$STAGE/muttd.toml"
+  check_instances
+  check_ports
   begin_changes
   step user make_user
   step directories make_directories
@@ -761,7 +792,7 @@ keep_settings() {
 }
 
 status_all() {
-  local service unit port
+  local service unit place status
   if [ ! -x /opt/mutt/bin/muttd ]; then echo "muttd is not installed here"; return 0; fi
   [ ! -f "$KEEP/topology" ] || TOPOLOGY=$(cat "$KEEP/topology")
   /opt/mutt/bin/muttd --version
@@ -770,9 +801,13 @@ status_all() {
   while read -r unit; do
     printf '%-24s %-10s %s\n' "$unit" "$(systemctl is-active "$unit.service" 2>/dev/null || true)" "$(systemctl show -p StatusText --value "$unit.service")"
   done < <(unit_names; [ "$TOPOLOGY" != services ] || instances)
+  STAGE=$(mktemp -d)
+  read_listens /opt/mutt/bin/muttd /etc/mutt/muttd.toml "$ENV_FILE"
   while read -r service; do
-    port=$(health_port "$service" "$ENV_FILE")
-    printf '%-24s %s\n' "$service" "$( (curl -sS --max-time 5 "http://127.0.0.1:$port/health" || curl -ksS --max-time 5 "https://127.0.0.1:$port/health") 2>&1 | head -c 300)"
+    place=$(health_place "$service")
+    [ -n "$place" ] || continue
+    status=$(ask_health "$place")
+    printf '%-24s %s\n' "$service" "$status $(if [ "$status" = 000 ]; then tail -n 1 "$STAGE/curl"; else head -c 300 "$STAGE/health"; fi)"
   done < <(service_names)
 }
 
