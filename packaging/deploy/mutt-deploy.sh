@@ -111,13 +111,33 @@ trap '' PIPE
 
 # ---------------------------------------------------------------- reading settings
 
+# quoted VALUE: as a value of systemd's EnvironmentFile, which takes quotes and backslashes for its own.
+quoted() {
+  local value=$1
+  if [[ $value =~ ^[A-Za-z0-9_./:,@%+=-]*$ ]]; then printf '%s' "$value"; return; fi
+  value=${value//\\/\\\\}; value=${value//\"/\\\"}; value=${value//\$/\\\$}; value=${value//\`/\\\`}
+  printf '"%s"' "$value"
+}
+
+# unquoted TEXT: what systemd makes of a value of one line.
+# shellcheck disable=SC2016  # nothing is to expand
+unquoted() {
+  local value=$1
+  value=${value#"${value%%[![:space:]]*}"}; value=${value%"${value##*[![:space:]]}"}
+  case $value in
+    \"*\") value=${value#\"}; printf '%s' "${value%\"}" | sed 's/\\\(["\\`$]\)/\1/g' ;;
+    "'"*"'") value=${value#\'}; printf '%s' "${value%\'}" ;;
+    *) printf '%s' "$value" | sed 's/\\\(.\)/\1/g' ;;
+  esac
+}
+
 # env_value FILE NAME…: the value of the first of these variables that is set, without quotes.
 env_value() {
   local file=$1 name value; shift
   [ -f "$file" ] || return 0
   for name in "$@"; do
     value=$(sed -n "s/^[[:space:]]*$name=//p" "$file" | tail -n 1)
-    value=${value%$'\r'}; value=${value#[\"\']}; value=${value%[\"\']}
+    value=$(unquoted "$value")
     if [ -n "$value" ]; then printf '%s' "$value"; return 0; fi
   done
 }
@@ -328,14 +348,14 @@ ask() {
   else
     answer=$default
   fi
-  [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$answer" >>"$STAGE/mutt.env"
+  [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$(quoted "$answer")" >>"$STAGE/mutt.env"
 }
 
 ask_secret() {
   local variable=$1 question=$2 answer
   [ "$UNATTENDED" = 0 ] && [ -z "$(env_value "$STAGE/mutt.env" "$variable")" ] || return 0
   read -r -s -p "$question (empty: none): " answer || refuse "no answer"; echo
-  [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$answer" >>"$STAGE/mutt.env"
+  [ -z "$answer" ] || printf '%s=%s\n' "$variable" "$(quoted "$answer")" >>"$STAGE/mutt.env"
 }
 
 # muttd's default is TLS; on this host a store has none, usually.
@@ -729,7 +749,7 @@ install_all() {
   step enable enable_units
   step start start_units
   commit
-  say "installed ($TOPOLOGY). Next: muttd doctor, and the guide docs/operations-install.md"
+  say "installed ($TOPOLOGY). Next: sudo -u mutt muttd doctor --config /etc/mutt/muttd.toml --env-file $ENV_FILE --data-dir /var/lib/mutt"
 }
 
 upgrade_all() {
