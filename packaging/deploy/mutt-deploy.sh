@@ -19,6 +19,8 @@ readonly KEEP=/var/lib/mutt-deploy
 # In the order in which they are started: the door for events last.
 readonly SERVICES=(remediation webui moog-forwarder alerter ingestor)
 readonly ENV_FILE=/etc/mutt/mutt.env
+# What uninstall leaves of /etc/mutt.
+readonly UNINSTALLED=/var/lib/mutt/uninstalled-etc
 readonly HEALTH_SECONDS=${MUTT_DEPLOY_HEALTH_SECONDS:-60}
 
 # What this script may change. Trees first, single files after.
@@ -47,6 +49,7 @@ Options
   --yes             with rollback: also where MUTT was not installed before
   --config FILE     settings for a new mutt.env (NAME=value lines, as in mutt.env)
   --topology KIND   services: five services over Redis and PostgreSQL; single: one process, embedded stores
+  --abandon-embedded  go from single to services although the embedded stores hold data: it is left behind
   --no-start        install only
   --no-firewall     leave the firewall alone
   --purge           with uninstall: data, logs and the user too
@@ -67,7 +70,7 @@ note() { say "note: $*"; }
 refuse() { say "refused: $*" >&2; exit 2; }
 
 COMMAND=${1:-}; [ $# -gt 0 ] && shift
-BINARY=$HERE/muttd SHA256="" VERIFY=1 UNATTENDED=0 CONFIG="" TOPOLOGY="" START=1 FIREWALL=1 PURGE=0 YES=0
+BINARY=$HERE/muttd SHA256="" VERIFY=1 UNATTENDED=0 CONFIG="" TOPOLOGY="" START=1 FIREWALL=1 PURGE=0 YES=0 ABANDON=0
 while [ $# -gt 0 ]; do
   case $1 in
     --binary) BINARY=${2:?--binary needs a file}; shift ;;
@@ -80,6 +83,7 @@ while [ $# -gt 0 ]; do
     --no-firewall) FIREWALL=0 ;;
     --purge) PURGE=1 ;;
     --yes) YES=1 ;;
+    --abandon-embedded) ABANDON=1 ;;
     *) usage >&2; exit 2 ;;
   esac
   shift
@@ -226,7 +230,7 @@ check_binary() {
     [ "$(sha256sum "$BINARY" | cut -d' ' -f1)" = "${SHA256,,}" ] || refuse "the checksum of $BINARY is wrong"
   fi
   install -m 0755 "$BINARY" "$STAGE/muttd"
-  "$STAGE/muttd" --version >"$STAGE/version" 2>&1 || refuse "$BINARY does not run here: $(head -c 300 "$STAGE/version")"
+  timeout 20 "$STAGE/muttd" --version >"$STAGE/version" 2>&1 </dev/null || refuse "$BINARY does not run here: $(head -c 300 "$STAGE/version")"
   say "binary: $(cat "$STAGE/version"), sha256 $(sha256sum "$STAGE/muttd" | cut -d' ' -f1)"
 }
 
@@ -293,6 +297,18 @@ check_ports() {
         refuse "port $port/$protocol is taken by process $pid ($(cat "/proc/$pid/comm" 2>/dev/null))"
     done
   done < <(all_ports)
+}
+
+# What one process keeps in embedded stores, five services over Redis and PostgreSQL never look at.
+check_embedded() {
+  local installed=""
+  [ ! -f "$KEEP/topology" ] || installed=$(cat "$KEEP/topology")
+  if [ "$TOPOLOGY" != services ] || [ "$installed" = services ] || [ ! -f /var/lib/mutt/catalog.db ]; then return 0; fi
+  if [ "$ABANDON" = 1 ]; then note "what is in the embedded stores in /var/lib/mutt is left behind, as --abandon-embedded says"; return 0; fi
+  say "/var/lib/mutt holds the stores of a single process: rules, hosts, users and alerts (catalog.db), events and queues"
+  # Through the running server only: root must not make files among mutt's.
+  if systemctl is-active --quiet muttd.service; then timeout 60 "$STAGE/muttd" queue ls --config "$STAGE/muttd.toml" --env-file "$STAGE/mutt.env" --data-dir /var/lib/mutt </dev/null 2>&1 | show || true; fi
+  refuse "the five services would not see any of it. Carry it over first (docs/operations-install.md, From one shape to the other), then say --abandon-embedded"
 }
 
 # Our instances take their ports from their number.
@@ -363,6 +379,7 @@ tls_default() { case $1 in localhost|127.*|::1|/*) echo false ;; *) echo true ;;
 
 new_key() { head -c 32 /dev/urandom | base64 | tr '+/' '-_' | tr -d '=\n'; }
 
+NEW_KEYS=""
 # The mutt.env that will be in force, staged: what is there already, else what --config and answers say.
 prepare_settings() {
   local from=""
@@ -372,6 +389,10 @@ prepare_settings() {
     say "taking over $from as it is"
     cp -p -- "$from" "$STAGE/mutt.env"
     takeover_notes "$STAGE/mutt.env"
+  elif [ -z "$CONFIG" ] && [ -s "$UNINSTALLED/mutt.env" ]; then
+    from=$UNINSTALLED/mutt.env
+    say "taking over the settings of the installation before, $from"
+    cp -p -- "$from" "$STAGE/mutt.env"
   else
     printf '# MUTT: settings and secrets. Mode 0600. Documented in docs/configuration.md.\n' >"$STAGE/mutt.env"
     if [ -n "$CONFIG" ]; then
@@ -402,16 +423,18 @@ prepare_settings() {
     [ -z "$(env_value "$STAGE/mutt.env" MOOG_WEBHOOK_URL)" ] || ask_secret MOOG_API_KEY "Moogsoft key"
     ask LOG_LEVEL "Log level" INFO
     if [ -z "$(env_value "$STAGE/mutt.env" VAULT_ADDR)" ]; then
-      local key
+      local key value
       for key in INGEST_API_KEY WEBUI_API_KEY; do
         if [ -z "$(env_value "$STAGE/mutt.env" "$key")" ]; then
-          printf '%s=%s\n' "$key" "$(new_key)" >>"$STAGE/mutt.env"
-          say "made a new $key; it is in $ENV_FILE"
+          value=$(env_value "$UNINSTALLED/mutt.env" "$key")
+          if [ -z "$value" ]; then value=$(new_key); NEW_KEYS="$NEW_KEYS $key"; else say "the $key of the installation before is kept"; fi
+          printf '%s=%s\n' "$key" "$(quoted "$value")" >>"$STAGE/mutt.env"
         fi
       done
     fi
   fi
   if [ -s /etc/mutt/muttd.toml ]; then cp -p /etc/mutt/muttd.toml "$STAGE/muttd.toml"
+  elif [ "$from" = "$UNINSTALLED/mutt.env" ] && [ -s "$UNINSTALLED/muttd.toml" ]; then cp -p "$UNINSTALLED/muttd.toml" "$STAGE/muttd.toml"
   else cp "$PACKAGING/config/muttd.toml" "$STAGE/muttd.toml"; fi
 }
 
@@ -571,6 +594,7 @@ put_settings() {
   # As it was: systemd reads it as root, the service does not read it at all.
   put 0600 mutt:mutt "$STAGE/mutt.env" "$ENV_FILE"
   put 0644 mutt:mutt "$STAGE/muttd.toml" /etc/mutt/muttd.toml
+  [ -z "$NEW_KEYS" ] || say "made new keys:$NEW_KEYS; they are in $ENV_FILE"
 }
 
 put_binary() {
@@ -734,6 +758,7 @@ install_all() {
   check_binary
   prepare_settings
   check_placeholders "$STAGE/mutt.env" "the configuration"
+  check_embedded
   check_stores "$STAGE/mutt.env"
   check_settings "$STAGE/mutt.env" "$STAGE/muttd.toml"
   check_instances
@@ -807,7 +832,7 @@ rollback_all() {
 # Without its keys the data would be of no use.
 keep_settings() {
   if [ -d /var/lib/mutt ] && [ -d /etc/mutt ]; then
-    rm -rf /var/lib/mutt/uninstalled-etc; cp -a /etc/mutt /var/lib/mutt/uninstalled-etc
+    rm -rf "$UNINSTALLED"; cp -a /etc/mutt "$UNINSTALLED"
   fi
 }
 
@@ -842,6 +867,8 @@ uninstall_all() {
     if systemctl cat "$unit.service" >/dev/null 2>&1; then systemctl disable --quiet --now "$unit.service" || true; fi
   done < <(all_unit_names)
   systemctl disable --quiet --now mutt.target 2>/dev/null || true
+  # It would fail each night from now on.
+  systemctl disable --quiet --now mutt-backup.timer 2>/dev/null || true
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then
     firewall-cmd --quiet --permanent --remove-service=mutt || true
   fi
@@ -853,10 +880,12 @@ uninstall_all() {
   while read -r unit; do systemctl reset-failed "$unit.service" 2>/dev/null || true; done < <(all_unit_names)
   if command -v firewall-cmd >/dev/null && firewall-cmd --state >/dev/null 2>&1; then firewall-cmd --quiet --reload || true; fi
   if [ "$PURGE" = 1 ]; then
-    rm -rf /var/lib/mutt /var/log/mutt
+    rm -rf /var/lib/mutt /var/lib/mutt.before-restore-* /var/log/mutt
+    rm -rf /etc/systemd/system/mutt-backup.service /etc/systemd/system/mutt-backup.timer /usr/local/bin/backup_mutt.sh
+    systemctl daemon-reload
     if id mutt >/dev/null 2>&1; then userdel mutt; fi
     if getent group mutt >/dev/null; then groupdel mutt; fi
-    echo "removed, with all data of this host; what is in Redis and PostgreSQL stays there"
+    echo "removed, with all data of this host; what is in Redis, in PostgreSQL and in backups stays there"
     rm -f "$LOG"; LOG=/dev/null
   else
     say "removed; the data, the settings it needs (uninstalled-etc) and its owner stay: /var/lib/mutt, user mutt (remove with --purge)"

@@ -18,6 +18,7 @@ BAD='MUTT_DEPLOY_HEALTH_SECONDS=600 /src/packaging/deploy/mutt-deploy.sh upgrade
 
 state >"$WORK/before"
 deploys 0 "a single process is installed" install --unattended --binary /src/muttd --config /src/single
+key=$(sed -n 's/^INGEST_API_KEY=//p' "$R/etc/mutt/mutt.env")
 stable >"$WORK/good"
 bad=$(in_c sha256sum /src/muttd-bad | cut -d' ' -f1)
 for signal in HUP INT TERM; do
@@ -59,5 +60,22 @@ deploys 0 "rollback to the time before MUTT, when asked" rollback --unattended -
 [ -s "$R/var/lib/mutt/uninstalled-etc/mutt.env" ] || fail "the keys stay with the data"
 [ ! -e "$R/opt/mutt" ] || fail "muttd is removed"
 ok "the keys stay with the data"
+deploys 0 "MUTT is installed again" install --unattended --binary /src/muttd --config /src/single
+same "with the keys that its senders have" "$key" "$(sed -n 's/^INGEST_API_KEY=//p' "$R/etc/mutt/mutt.env")"
+
+# ------------------------------------------------------------------ data is not left behind in silence
+deploys 2 "going to five services leaves no embedded data behind" install --unattended --binary /src/muttd --topology services
+grep -q 'dlq-moog' "$WORK/out" || { cat "$WORK/out"; fail "it says what is there"; }
+deploys 2 "nor without Redis" install --unattended --binary /src/muttd --topology services --abandon-embedded
+for said in 'left behind, as' 'set REDIS_HOST'; do grep -q "$said" "$WORK/out" || { cat "$WORK/out"; fail "--abandon-embedded is heard"; }; done
+active muttd || fail "muttd goes on"
+
+in_c cp /src/packaging/backup/backup_mutt.sh /usr/local/bin/
+in_c cp /src/packaging/backup/mutt-backup.service /src/packaging/backup/mutt-backup.timer /etc/systemd/system/
+in_c systemctl daemon-reload; in_c systemctl enable -q --now mutt-backup.timer
+in_c mkdir /var/lib/mutt.before-restore-1
 deploys 0 "the rest is removed" uninstall --unattended --purge
+[ ! -e "$R/var/lib/mutt.before-restore-1" ] || fail "also what a restore has put aside"
+in_c systemctl is-active --quiet mutt-backup.timer && fail "no timer goes on"
+in_c rm -f /var/lib/systemd/timers/stamp-mutt-backup.timer
 unchanged before "nothing is left"
