@@ -122,9 +122,10 @@ if [ -n "$host$sentinels" ]; then
     name=$(setting REDIS_SENTINEL_MASTER); host=""
     for sentinel in ${sentinels//,/ }; do
       sport=${sentinel##*:}; [ "$sport" != "$sentinel" ] || sport=26379
+      host="" port=""
       { read -r host && read -r port; } < <(timeout 10 redis-cli --raw -h "${sentinel%:*}" -p "$sport" ${tls[@]+"${tls[@]}"} \
-        SENTINEL get-master-addr-by-name "${name:-mymaster}" 2>/dev/null) || host=""
-      if [[ $port =~ ^[0-9]+$ ]]; then break; fi
+        SENTINEL get-master-addr-by-name "${name:-mymaster}" 2>/dev/null) || true
+      if [ -n "$host" ] && [[ $port =~ ^[0-9]+$ ]]; then break; fi
       host=""
     done
     [ -n "$host" ] || { say "no Redis Sentinel names a master" >&2; exit 1; }

@@ -7,8 +7,7 @@ in_c su postgres -c "psql -qc \"create role mutt_more login password 'pg-test-2'
 in_c bash -c '
   groupadd --system mutt; useradd --system -g mutt --shell /bin/false --home-dir /opt/mutt --create-home mutt
   mkdir -p /etc/mutt; chmod 700 /etc/mutt
-  printf "%s\n" REDIS_HOST=localhost REDIS_TLS_ENABLED=false DB_HOST=localhost DB_NAME=mutt_more DB_USER=mutt_more DB_TLS_ENABLED=false MUTT_GRACE_SECONDS=5 >/etc/mutt/mutt.env
-  echo "DB_PASS=pg-test-2" >>/etc/mutt/mutt.env; echo "INGEST_API_KEY=original-ingest-key" >>/etc/mutt/mutt.env; echo "WEBUI_API_KEY=original-web-key" >>/etc/mutt/mutt.env
+  printf "%s\n" REDIS_HOST=localhost REDIS_TLS_ENABLED=false DB_HOST=localhost DB_NAME=mutt_more DB_USER=mutt_more DB_TLS_ENABLED=false MUTT_GRACE_SECONDS=5 DB_PASS=pg-test-2 INGEST_API_KEY=original-ingest-key WEBUI_API_KEY=original-web-key >/etc/mutt/mutt.env
   chown -R mutt:mutt /etc/mutt /opt/mutt; chmod 600 /etc/mutt/mutt.env
   for u in ingestor alerter alerter@; do
     printf "[Unit]\nDescription=the original\n[Service]\nUser=mutt\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n" >/etc/systemd/system/mutt-$u.service
