@@ -336,7 +336,7 @@ check_settings() {
 takeover_notes() {
   local name
   has() { grep -qE "^[[:space:]]*$1=" "$2"; }
-  has RATE_LIMIT_ENABLED "$1" || note "no RATE_LIMIT_ENABLED: the original then allowed 1000 events a minute for the whole site; muttd has no limit"
+  has RATE_LIMIT_ENABLED "$1" || note "no RATE_LIMIT_ENABLED: the original then allowed 1000 events a minute for the whole site; muttd has none, unless INGEST_MAX_RATE is set"
   has METRICS_PORT_INGESTOR "$1" && note "METRICS_PORT_INGESTOR is not read: the ingestor's metrics are on its one port"
   has REMEDIATION_BATCH_SIZE "$1" && note "REMEDIATION_BATCH_SIZE is dead letters replayed a second, no longer per cycle"
   has POD_NAME "$1" && note "POD_NAME may be the same for all services of a host; instances of mutt-alerter@ get a name of their own"
@@ -419,7 +419,7 @@ prepare_settings() {
     fi
     ask VAULT_ADDR "Vault address (empty: no Vault)" ""
     [ -z "$(env_value "$STAGE/mutt.env" VAULT_ADDR)" ] || ask VAULT_ROLE_ID "Vault role id" ""
-    ask MOOG_WEBHOOK_URL "Moogsoft webhook (empty: alerts are only kept)" ""
+    ask MOOG_WEBHOOK_URL "Moogsoft webhook (empty: alerts wait, or are only kept on a single host)" ""
     [ -z "$(env_value "$STAGE/mutt.env" MOOG_WEBHOOK_URL)" ] || ask_secret MOOG_API_KEY "Moogsoft key"
     ask LOG_LEVEL "Log level" INFO
     if [ -z "$(env_value "$STAGE/mutt.env" VAULT_ADDR)" ]; then

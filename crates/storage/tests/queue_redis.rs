@@ -406,6 +406,37 @@ async fn a_worker_that_was_paused_for_too_long_finds_its_records_with_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_while_a_retry_is_put_back_is_not_settled_in_its_place() {
+    let server = RedisServer::start();
+    let mut config = config(&server, "");
+    config.limits.lease = Duration::from_secs(60);
+    config.ingest.silence_max = Duration::from_secs(30);
+    let queues = opened(&config).await;
+    let queue = queues.get(QueueName::Ingest);
+    let mut consumer = queue.consumer();
+    for round in 0..60 {
+        queue.publish(records(0..1), Durability::Strict).await.unwrap();
+        let tried = consumer.next(1, LONG).await.unwrap().remove(0);
+        // It waits at the queue from now on; what comes is moved at once.
+        assert!(consumer.next(1, Duration::from_millis(1)).await.unwrap().is_empty());
+        let put_back = consumer.settle(vec![tried.retry_after(Duration::ZERO)]);
+        let (put_back, arrived) = tokio::join!(put_back, queue.publish(records(1..2), Durability::Strict));
+        put_back.and(arrived).unwrap();
+        let mut held = Vec::new();
+        while held.len() < 2 {
+            held.extend(consumer.next(2, LONG).await.unwrap());
+        }
+        held.sort_by_key(|delivery| delivery.payload.clone());
+        let arrived = held.remove(1);
+        consumer.settle(vec![held.remove(0).ack()]).await.unwrap();
+        let list = server.cli(&["KEYS", "mutt:processing:alerter:*"]);
+        assert_eq!(server.cli(&["LRANGE", &list, "0", "-1"]), r#"{"n":1}"#, "round {round}");
+        consumer.settle(vec![arrived.ack()]).await.unwrap();
+    }
+    assert_eq!(queue.stats().await.unwrap().depth, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tls_and_a_second_password_work_and_a_wrong_ca_or_password_is_said() {
     let server = RedisServer::with(RedisOptions { password: Some("next".into()), tls: true, args: Vec::new() });
     let mut good = config(&server, "");

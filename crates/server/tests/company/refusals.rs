@@ -23,7 +23,7 @@ async fn all_are(members: &[&Member], status: u16) {
 async fn is_refused(ingestor: &Member) {
     let (status, body) = post(ingestor, event(0)).await;
     assert_eq!(status, 503, "{body}");
-    assert!(body.contains("storage error"), "{body}");
+    assert!(body.contains("Redis error"), "{body}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -148,7 +148,7 @@ async fn breakers(api: &Api) -> Html {
     };
     if api.deps.channels.is_empty() {
         html.raw(
-            "<p class=\"hint\">No alert channel is configured here: alerts are kept in the catalog.</p></section>\n",
+            "<p class=\"hint\">No alert channel is configured here: alerts wait for a forwarder that has one, or are only kept.</p></section>\n",
         );
         return html;
     }

@@ -185,6 +185,8 @@ impl Lane {
             }
             if self.once::<i64>(&mut state, &call).await? == 1 {
                 state.held.changed();
+                // What the bell is moving just now may lie on either side of what was put at the young end.
+                state.unsure = state.ringing && changes.steps.iter().any(|(what, _)| *what == "again");
                 return Ok(());
             }
             self.renew_locked(&mut state).await?;
