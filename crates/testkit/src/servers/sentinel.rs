@@ -18,8 +18,9 @@ pub struct RedisGroup {
 }
 
 impl RedisGroup {
-    /// With one password for all of them. The Sentinels agree within about a second that a server is
-    /// gone.
+    /// With one password for all of them. The Sentinels agree after three seconds that a server is gone.
+    /// They look at it and connect to it once a second: with less patience a new master, whom they have
+    /// yet to reach, would soon seem to be gone too, and the old one take its place again.
     pub fn start(password: &str) -> Self {
         let both = ["--appendfsync", "always", "--masterauth", password, "--repl-diskless-sync-delay", "0"];
         let options = |more: &[&str]| RedisOptions {
@@ -53,6 +54,12 @@ impl RedisGroup {
         self.sentinels.iter().map(|(_, port)| *port).collect()
     }
 
+    /// What the Sentinels and the first server have logged, for a test that fails.
+    pub fn said(&self) -> String {
+        let sentinels = self.sentinels.iter().map(|(sentinel, port)| format!("{port}:\n{}", sentinel.output()));
+        sentinels.chain([self.servers[0].daemon().output()]).collect::<Vec<_>>().join("\n")
+    }
+
     /// Ends one Sentinel.
     pub fn kill_sentinel(&mut self, n: usize) {
         self.sentinels[n].0.kill();
@@ -66,7 +73,7 @@ fn watch(dir: &TempDir, n: usize, master: u16, password: &str) -> (Daemon, u16) 
     let text = format!(
         "port {port}\nbind 127.0.0.1\nrequirepass {password}\nsentinel sentinel-pass {password}\n\
          sentinel monitor {SENTINEL_MASTER} 127.0.0.1 {master} 2\nsentinel auth-pass {SENTINEL_MASTER} {password}\n\
-         sentinel down-after-milliseconds {SENTINEL_MASTER} 700\nsentinel failover-timeout {SENTINEL_MASTER} 3000\n"
+         sentinel down-after-milliseconds {SENTINEL_MASTER} 3000\nsentinel failover-timeout {SENTINEL_MASTER} 3000\n"
     );
     std::fs::write(&file, text).expect("a file in a temporary folder");
     let mut command = Command::new(super::redis::program());
