@@ -1,6 +1,6 @@
 //! An alert: what a team is told.
 
-use crate::{AlertId, AlertSeverity, EventId, Handling, OrgId, RuleId, Timestamp};
+use crate::{AlertId, AlertSeverity, Detection, EventId, Handling, OrgId, RuleId, Timestamp};
 use bytes::Bytes;
 
 /// Why an alert exists.
@@ -8,6 +8,8 @@ use bytes::Bytes;
 pub enum AlertKind {
     /// A rule matched.
     Rule,
+    /// A detection rule (Sigma) matched, or a correlation of such rules.
+    Detection,
     /// Many events of one host and shape matched no rule (contract mutt §3.7).
     Unhandled,
 }
@@ -16,11 +18,12 @@ impl AlertKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rule => "rule",
+            Self::Detection => "detection",
             Self::Unhandled => "unhandled",
         }
     }
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Rule, Self::Unhandled].into_iter().find(|k| k.as_str() == text)
+        [Self::Rule, Self::Detection, Self::Unhandled].into_iter().find(|k| k.as_str() == text)
     }
 }
 
@@ -74,4 +77,6 @@ pub struct Alert {
     pub message: String,
     /// The event as a JSON object, without internal keys.
     pub raw_json: Bytes,
+    /// What the detection rule says; `None` for the other kinds.
+    pub detection: Option<Box<Detection>>,
 }

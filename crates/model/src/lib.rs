@@ -6,8 +6,10 @@
 
 mod alert;
 mod dead_letter;
+mod detection;
 mod error;
 mod event;
+mod fields;
 mod ids;
 pub mod json;
 mod outcome;
@@ -16,9 +18,11 @@ mod severity;
 mod time;
 
 pub use alert::{Alert, AlertKind, AlertState};
+pub use detection::{Detection, Level};
 pub use dead_letter::{DeadLetter, DeadLetterSide};
 pub use error::ErrorKind;
 pub use event::{Durability, Event, InputKind};
+pub use fields::{EventSource, Fields, Leaf, number_text};
 pub use ids::{AlertId, EventId, EventIdSource, IdError, OrgId};
 pub use outcome::{Outcome, RejectReason};
 pub use rule::{Environment, Handling, MatchType, Rule, RuleDraft, RuleId};

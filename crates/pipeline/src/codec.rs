@@ -338,6 +338,7 @@ pub fn decode_alert(payload: &Bytes) -> Result<(Alert, Option<Vec<String>>), Str
         signature: host.clone(),
         message: message.clone(),
         raw_json: raw_json.clone(),
+        detection: None,
     };
     let Some(own) = record.own.as_ref() else {
         let event_id = foreign_id(payload, None);

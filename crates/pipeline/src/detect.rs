@@ -260,6 +260,7 @@ impl Detector {
             signature: signature(event, rule.id),
             message: event.message.clone(),
             raw_json: raw,
+            detection: None,
         });
         (audit, alert)
     }
@@ -317,6 +318,7 @@ impl Detector {
                 event.host
             ),
             raw_json: codec::public_object(&event.raw),
+            detection: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Domain values with sensible defaults: name only what the test is about.
 
 use bytes::Bytes;
-use model::{Alert, AlertId, AlertKind, AlertSeverity, EventId, Handling, OrgId, RuleId, Timestamp};
+use model::{Alert, AlertId, AlertKind, AlertSeverity, Detection, EventId, Handling, OrgId, RuleId, Timestamp};
 
 /// 2026-01-01T00:00:00Z: when everything built here happens unless told otherwise.
 pub const EPOCH: Timestamp = Timestamp::from_secs(1_767_225_600);
@@ -22,6 +22,7 @@ pub fn alert() -> AlertBuilder {
         signature: None,
         message: "Interface Gi0/1 changed state to down".into(),
         raw_json: None,
+        detection: None,
     }
 }
 
@@ -42,6 +43,7 @@ pub struct AlertBuilder {
     signature: Option<String>,
     message: String,
     raw_json: Option<Bytes>,
+    detection: Option<Box<Detection>>,
 }
 
 impl AlertBuilder {
@@ -104,6 +106,13 @@ impl AlertBuilder {
         self.raw_json = Some(Bytes::from(text.into()));
         self
     }
+    /// Of a detection rule: the kind follows.
+    pub fn detection(mut self, detection: Detection) -> Self {
+        self.kind = AlertKind::Detection;
+        self.rule_id = None;
+        self.detection = Some(Box::new(detection));
+        self
+    }
 
     pub fn build(self) -> Alert {
         let event_id = EventId::new(self.created_at, 1, self.number);
@@ -130,6 +139,7 @@ impl AlertBuilder {
             rule_id: self.rule_id,
             message: self.message,
             raw_json,
+            detection: self.detection,
         }
     }
 }

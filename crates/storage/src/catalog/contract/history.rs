@@ -37,6 +37,7 @@ fn alert(event: EventId, secs: u64) -> Alert {
         signature: "router-1:5".into(),
         message: "link down".into(),
         raw_json: Bytes::from_static(b"{}"),
+        detection: None,
     }
 }
 

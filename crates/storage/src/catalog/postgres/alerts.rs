@@ -311,6 +311,7 @@ fn record_of(row: &PgRow) -> StorageResult<AlertRecord> {
             signature: row.try_get(11)?,
             message: row.try_get(12)?,
             raw_json: Bytes::from(row.try_get::<Vec<u8>, _>(13)?),
+            detection: None,
         },
         state: state_of(row.try_get(14)?),
         state_at,

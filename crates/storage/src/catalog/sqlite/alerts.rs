@@ -176,6 +176,7 @@ impl AlertRow {
                     signature: row.get(11)?,
                     message: row.get(12)?,
                     raw_json: Bytes::from(raw),
+                    detection: None,
                 },
                 state: state_of(&state),
                 state_at: Timestamp::from_micros(row.get(15)?),
