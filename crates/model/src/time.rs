@@ -90,6 +90,11 @@ impl Timestamp {
         })
     }
 
+    /// Date and time of day in UTC.
+    pub fn utc(self) -> jiff::civil::DateTime {
+        self.jiff().to_zoned(jiff::tz::TimeZone::UTC).datetime()
+    }
+
     pub fn from_jiff(t: jiff::Timestamp) -> Self {
         Self(t.as_microsecond())
     }

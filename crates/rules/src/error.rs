@@ -45,6 +45,12 @@ pub enum RuleError {
     /// Outside 0–7.
     #[error("{value} is not a syslog severity; it goes from 0 (emergency) to 7 (debug)")]
     Severity { value: u8 },
+    /// Not a network.
+    #[error("`{written}` is not a network such as 10.0.0.0/8: {problem}")]
+    Network { written: String, problem: &'static str },
+    /// Not a number.
+    #[error("`{written}` is not a number")]
+    Number { written: String },
 }
 
 impl RuleError {
@@ -62,6 +68,8 @@ impl RuleError {
             Self::OidNeedsPrefix { .. } | Self::PrefixNeedsOid => "match_type",
             Self::Oid { .. } => "trap_oid",
             Self::Severity { .. } => "syslog_severity",
+            // Of detection rules, which have no columns.
+            Self::Network { .. } | Self::Number { .. } => "detection",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Why a rule matched or did not, in sentences: derived from the predicates, without the index.
 
-use crate::operators::Value;
+use crate::ir::Lookup;
 use crate::{Field, Predicate, Subject, View, ir};
 use model::{Rule, RuleId};
 use std::fmt;
@@ -61,18 +61,22 @@ pub(crate) fn explain<'a>(
 }
 
 /// Explains one predicate; the answer and what was asked on the way.
-pub fn ask(predicate: &Predicate, view: &View<'_>, checks: &mut Vec<Check>) -> bool {
+pub fn ask(predicate: &Predicate, event: &impl Lookup, checks: &mut Vec<Check>) -> bool {
     match predicate {
-        Predicate::All(parts) => parts.iter().all(|part| ask(part, view, checks)),
-        Predicate::Any(parts) => parts.iter().any(|part| ask(part, view, checks)),
+        Predicate::All(parts) => parts.iter().all(|part| ask(part, event, checks)),
+        Predicate::Any(parts) => parts.iter().any(|part| ask(part, event, checks)),
         Predicate::Not(part) => {
-            if let Predicate::Present(field) = **part {
-                let passed = !view.has(field);
-                checks.push(Check { asked: format!("{} is absent", field.label()), found: found(field, view), passed });
+            if let Predicate::Present(field) = &**part {
+                let passed = !event.present(field);
+                checks.push(Check {
+                    asked: format!("{} is absent", field.label()),
+                    found: found(field, event),
+                    passed,
+                });
                 return passed;
             }
             let mut inner = Vec::new();
-            let passed = !ask(part, view, &mut inner);
+            let passed = !ask(part, event, &mut inner);
             checks.extend(inner.into_iter().map(|check| Check {
                 asked: format!("it is not so that {}", check.asked),
                 passed: !check.passed,
@@ -80,27 +84,53 @@ pub fn ask(predicate: &Predicate, view: &View<'_>, checks: &mut Vec<Check>) -> b
             }));
             passed
         }
-        Predicate::Present(field) => {
-            let passed = view.has(*field);
-            checks.push(Check { asked: format!("{} is present", field.label()), found: found(*field, view), passed });
-            passed
-        }
-        Predicate::Test(field, operator) => {
-            let passed = operator.matches(&view.value(*field));
-            let asked = format!("{} {}", field.label(), operator.describe());
-            checks.push(Check { asked, found: found(*field, view), passed });
+        Predicate::Present(_)
+        | Predicate::Test(..)
+        | Predicate::Exists(_)
+        | Predicate::Null(_)
+        | Predicate::AnyField(_)
+        | Predicate::Related { .. } => {
+            let passed = predicate.matches(event);
+            let (asked, found) = question(predicate, event);
+            checks.push(Check { asked, found, passed });
             passed
         }
     }
 }
 
-fn found(field: Field, view: &View<'_>) -> String {
-    match view.value(field) {
-        Value::Absent => "absent".to_owned(),
-        Value::Text { raw, .. } => quote(raw),
-        Value::Oid(oid) => quote(oid),
-        Value::Severity(severity) => format!("{} ({})", severity.as_str(), severity.code()),
+/// The question in words, and what the event has; for predicates without parts.
+fn question(predicate: &Predicate, event: &impl Lookup) -> (String, String) {
+    let named = |name: &str| found(&Field::Named(name.into()), event);
+    match predicate {
+        Predicate::All(_) | Predicate::Any(_) | Predicate::Not(_) => (String::new(), String::new()),
+        Predicate::Present(field) => (format!("{} is present", field.label()), found(field, event)),
+        Predicate::Test(field, operator) => (format!("{} {}", field.label(), operator.describe()), found(field, event)),
+        Predicate::Exists(name) => (format!("{name} exists"), named(name)),
+        Predicate::Null(name) => (format!("{name} has no value"), named(name)),
+        Predicate::AnyField(operator) => (format!("some field {}", operator.describe()), "the whole event".to_owned()),
+        Predicate::Related { field, relation, other, cased } => {
+            let case = if *cased { " (upper and lower case differ)" } else { "" };
+            let asked = format!("{field} {} {other}{case}", relation.words());
+            (asked, format!("{} and {}", named(field), named(other)))
+        }
     }
+}
+
+fn found(field: &Field, event: &impl Lookup) -> String {
+    const VALUES_MAX: usize = 4;
+    let values = event.shown(field);
+    if values.is_empty() {
+        return "absent".to_owned();
+    }
+    let show = |value: &String| match field {
+        Field::Severity => value.clone(),
+        Field::Message | Field::TrapOid | Field::Named(_) => quote(value),
+    };
+    let mut shown: Vec<String> = values.iter().take(VALUES_MAX).map(show).collect();
+    if values.len() > VALUES_MAX {
+        shown.push(format!("{} more", values.len() - VALUES_MAX));
+    }
+    shown.join(", ")
 }
 
 /// Quoted, with control characters escaped, and cut.

@@ -39,7 +39,7 @@ pub use error::{FieldProblem, RuleError, RuleProblem};
 pub use explain::{Check, Explanation, Step};
 pub use file::{FileProblem, FileRule, TestResult};
 
-pub use ir::{Field, Predicate, Subject, View};
+pub use ir::{Field, FieldsView, Lookup, Predicate, Relation, Subject, View};
 pub use lint::{SetWarning, Warning, lint, lint_set};
 pub use matcher::RuleSet;
 pub use mutt::validate;

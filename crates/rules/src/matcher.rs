@@ -231,7 +231,7 @@ impl RuleSet {
         let mut winners = None;
         if let Some(combined) = &self.combined
             && open().filter(|posting| posting.combined.is_some()).count() >= COMBINED_PATTERNS_MIN
-            && let crate::Value::Text { raw, .. } = view.value(Field::Message)
+            && let crate::Value::Text { raw, .. } = view.value(&Field::Message)
             && !raw.ends_with('\n')
         {
             winners = Some(combined.is_match(raw).then(|| combined.matches(raw)));
@@ -255,7 +255,14 @@ fn sole_pattern(predicate: &Predicate) -> Option<&str> {
     match predicate {
         Predicate::Test(Field::Message, Operator::Regex(op)) => Some(op.engine_pattern()),
         Predicate::All(parts) => parts.iter().find_map(sole_pattern),
-        Predicate::Any(_) | Predicate::Not(_) | Predicate::Present(_) | Predicate::Test(..) => None,
+        Predicate::Any(_)
+        | Predicate::Not(_)
+        | Predicate::Present(_)
+        | Predicate::Test(..)
+        | Predicate::Exists(_)
+        | Predicate::Null(_)
+        | Predicate::AnyField(_)
+        | Predicate::Related { .. } => None,
     }
 }
 

@@ -18,11 +18,11 @@ pub(crate) struct Circumstance {
 
 impl Circumstance {
     pub(crate) fn of(view: &View<'_>) -> Self {
-        let severity = match view.value(Field::Severity) {
+        let severity = match view.value(&Field::Severity) {
             Value::Severity(severity) => Some(severity),
             Value::Absent | Value::Text { .. } | Value::Oid(_) => None,
         };
-        Self { severity, has_oid: view.has(Field::TrapOid), has_message: view.has(Field::Message) }
+        Self { severity, has_oid: view.has(&Field::TrapOid), has_message: view.has(&Field::Message) }
     }
 
     pub(crate) fn bit(self) -> Gate {
@@ -99,20 +99,26 @@ fn decide(predicate: &Predicate, circumstance: Circumstance) -> Option<bool> {
             (!answers.contains(&None)).then_some(false)
         }
         Predicate::Not(part) => decide(part, circumstance).map(|answer| !answer),
-        Predicate::Present(field) => Some(has(circumstance, *field)),
-        Predicate::Test(field, _) if !has(circumstance, *field) => Some(false),
+        Predicate::Present(field) => Some(has(circumstance, field)),
+        Predicate::Test(field, _) if !has(circumstance, field) => Some(false),
         Predicate::Test(Field::Severity, operator) => {
             Some(operator.matches(&circumstance.severity.map_or(Value::Absent, Value::Severity)))
         }
-        Predicate::Test(Field::Message | Field::TrapOid, _) => None,
+        Predicate::Test(Field::Message | Field::TrapOid | Field::Named(_), _)
+        | Predicate::Exists(_)
+        | Predicate::Null(_)
+        | Predicate::AnyField(_)
+        | Predicate::Related { .. } => None,
     }
 }
 
-fn has(circumstance: Circumstance, field: Field) -> bool {
+fn has(circumstance: Circumstance, field: &Field) -> bool {
     match field {
         Field::Message => circumstance.has_message,
         Field::Severity => circumstance.severity.is_some(),
         Field::TrapOid => circumstance.has_oid,
+        // MUTT rows know no other fields.
+        Field::Named(_) => false,
     }
 }
 
@@ -143,7 +149,12 @@ fn groups(predicate: &Predicate) -> (Vec<Vec<Key>>, bool) {
             }
             if union.is_empty() { (Vec::new(), false) } else { (vec![union], exact) }
         }
-        Predicate::Not(_) | Predicate::Present(_) => (Vec::new(), false),
+        Predicate::Not(_)
+        | Predicate::Present(_)
+        | Predicate::Exists(_)
+        | Predicate::Null(_)
+        | Predicate::AnyField(_)
+        | Predicate::Related { .. } => (Vec::new(), false),
         Predicate::Test(_, operator) => match operator.anchor() {
             Anchor::Literal(text) => (vec![vec![Key::Literal(text.to_owned())]], true),
             Anchor::Groups(groups) => {

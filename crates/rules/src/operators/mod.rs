@@ -11,11 +11,16 @@
 //! 3. Write `tests/operators/<name>.yaml` (value, args, expected, and the arguments that must be
 //!    refused) and name it in `tests/operators.rs`.
 
+pub mod cidr;
+pub mod clock;
+pub mod compare;
 pub mod contains;
 pub mod oid_prefix;
+pub mod pattern;
 mod python;
 pub mod regex;
 pub mod severity;
+pub mod text;
 
 use model::Severity;
 
@@ -30,6 +35,16 @@ pub enum Operator {
     OidPrefix(oid_prefix::Op),
     /// Equal to a syslog severity.
     Severity(severity::Op),
+    /// The whole value fits a pattern with wildcards (Sigma).
+    Text(text::Op),
+    /// A regular expression is found in the value (Sigma's `re`).
+    Pattern(pattern::Op),
+    /// The value is an address of a network.
+    Cidr(cidr::Op),
+    /// The value is a number that stands so to another.
+    Compare(compare::Op),
+    /// The value is a time whose part stands so to a number.
+    Clock(clock::Op),
 }
 
 /// What an operator is asked about: the value of one field of one event.
@@ -66,6 +81,11 @@ impl Operator {
             Self::Regex(op) => regex::matches(op, value),
             Self::OidPrefix(op) => oid_prefix::matches(op, value),
             Self::Severity(op) => severity::matches(op, value),
+            Self::Text(op) => text::matches(op, value),
+            Self::Pattern(op) => pattern::matches(op, value),
+            Self::Cidr(op) => cidr::matches(op, value),
+            Self::Compare(op) => compare::matches(op, value),
+            Self::Clock(op) => clock::matches(op, value),
         }
     }
 
@@ -76,16 +96,26 @@ impl Operator {
             Self::Regex(op) => format!("matches the regular expression /{}/", op.pattern()),
             Self::OidPrefix(op) => format!("is {} or lies below it", op.oid()),
             Self::Severity(op) => format!("is {} ({})", op.severity().as_str(), op.severity().code()),
+            Self::Text(op) => op.describe(),
+            Self::Pattern(op) => op.describe(),
+            Self::Cidr(op) => op.describe(),
+            Self::Compare(op) => op.describe(),
+            Self::Clock(op) => op.describe(),
         }
     }
 
-    /// What the shared prefilter may look for.
+    /// What the prefilter of MUTT rows may look for; the operators of Sigma are found otherwise.
     pub(crate) fn anchor(&self) -> Anchor<'_> {
         match self {
             Self::Contains(op) => Anchor::Literal(op.lower()),
             Self::Regex(op) => Anchor::Groups(op.required_literals()),
             Self::OidPrefix(op) => Anchor::Oid(op),
-            Self::Severity(_) => Anchor::None,
+            Self::Severity(_)
+            | Self::Text(_)
+            | Self::Pattern(_)
+            | Self::Cidr(_)
+            | Self::Compare(_)
+            | Self::Clock(_) => Anchor::None,
         }
     }
 }

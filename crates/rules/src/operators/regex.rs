@@ -5,7 +5,7 @@
 //! what the engine writes otherwise is rewritten, and `$` also matches before a final line break.
 
 use super::Value;
-use super::python::{self, Translated};
+use super::python;
 use crate::{RuleError, literals};
 use regex_syntax::hir::Look;
 
@@ -35,7 +35,7 @@ pub fn compile(args: &str) -> Result<Op, RuleError> {
         .nest_limit(REGEX_DEPTH_MAX)
         .build()
         .parse(&translated.pattern)
-        .map_err(|source| problem(args, &translated, source))?;
+        .map_err(|source| problem(args, |offset| translated.origin(offset), source))?;
     let regex = regex::RegexBuilder::new(&translated.pattern)
         .case_insensitive(true)
         .size_limit(REGEX_BYTES_MAX)
@@ -90,8 +90,13 @@ impl Op {
     }
 }
 
-/// What is wrong with `written`; `source` is of its translation.
-fn problem(written: &str, translated: &Translated<'_>, source: regex_syntax::Error) -> RuleError {
+/// What is wrong with a pattern that was read as it is written.
+pub(super) fn syntax_problem(written: &str, source: regex_syntax::Error) -> RuleError {
+    problem(written, |offset| offset, source)
+}
+
+/// What is wrong with `written`; `origin` tells where in it a place of the source's pattern was.
+fn problem(written: &str, origin: impl Fn(usize) -> usize, source: regex_syntax::Error) -> RuleError {
     use regex_syntax::ast::ErrorKind;
     let (span, kind) = match &source {
         regex_syntax::Error::Parse(error) => (error.span(), error.kind().to_string()),
@@ -100,7 +105,7 @@ fn problem(written: &str, translated: &Translated<'_>, source: regex_syntax::Err
             return RuleError::RegexSyntax { at: 1, problem: other.to_string(), hint: "", source: Box::new(source) };
         }
     };
-    let from = translated.origin(span.start.offset).min(written.len());
+    let from = origin(span.start.offset).min(written.len());
     let at = written.char_indices().take_while(|(byte, _)| *byte < from).count() + 1;
     if let regex_syntax::Error::Parse(error) = &source {
         match error.kind() {
