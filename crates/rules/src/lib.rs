@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`ir`] | [`Predicate`], the one meaning of every rule |
 //! | [`mutt`] | rule rows → predicate, validation |
+//! | [`mod@sigma`] | Sigma rules → predicate, metadata, correlations |
 //! | [`operators`] | what can be asked of a field; **to add an operator**, read its page |
 //! | `plan`, `literals`, `oid_index` | what the index may look for, derived from the predicate |
 //! | [`matcher`] | [`RuleSet`]: all rules in one pass |
@@ -31,6 +32,7 @@ pub mod mutt;
 mod oid_index;
 pub mod operators;
 mod plan;
+pub mod sigma;
 mod suggest;
 pub mod template;
 pub mod yaml;

@@ -10,6 +10,8 @@ use std::fmt;
 
 /// Largest file, in bytes.
 pub const YAML_BYTES_MAX: usize = 1 << 20;
+/// Largest text of several documents, in bytes.
+const DOCUMENTS_BYTES_MAX: usize = 16 << 20;
 const NODES_MAX: usize = 100_000;
 const DEPTH_MAX: usize = 32;
 
@@ -25,6 +27,14 @@ pub enum YamlError {
 }
 
 impl YamlError {
+    /// The same in a text in which this one begins behind so many lines.
+    fn shifted(self, lines: u64) -> Self {
+        match self {
+            Self::TooLarge { .. } => self,
+            Self::Yaml { line, problem, source } => Self::Yaml { line: line.map(|line| line + lines), problem, source },
+        }
+    }
+
     /// The line, where one is to blame.
     pub fn line(&self) -> Option<u64> {
         match self {
@@ -39,6 +49,17 @@ impl YamlError {
 pub(crate) struct Node {
     pub(crate) line: u64,
     pub(crate) value: NodeValue,
+}
+
+impl Node {
+    fn shift(&mut self, lines: u64) {
+        self.line += lines;
+        match &mut self.value {
+            NodeValue::Null | NodeValue::Text(_) => {}
+            NodeValue::List(items) => items.iter_mut().for_each(|item| item.shift(lines)),
+            NodeValue::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.shift(lines)),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +120,43 @@ enum Raw {
     Plain(String),
     List(Vec<Spanned<Raw>>),
     Map(Vec<(String, Spanned<Raw>)>),
+}
+
+/// The documents of a text that holds several, separated by `---`, each with the lines of the whole
+/// text; up to the first that cannot be read.
+pub(crate) fn documents(text: &str) -> (Vec<Node>, Option<YamlError>) {
+    let mut nodes = Vec::new();
+    let bytes = text.len();
+    if bytes > DOCUMENTS_BYTES_MAX {
+        return (nodes, Some(YamlError::TooLarge { bytes, max: DOCUMENTS_BYTES_MAX }));
+    }
+    let mut line = 0;
+    let mut start = (0, 0);
+    let mut at = 0;
+    let mut pieces = Vec::new();
+    for written in text.split_inclusive('\n') {
+        let marks = written.trim_end();
+        if marks == "---" || marks.starts_with("--- ") || marks == "..." {
+            pieces.push((start.1, &text[start.0..at]));
+            // The mark stays out, what follows it on its line does not.
+            let mark = written.len().min(3);
+            start = (at + mark, line);
+        }
+        line += 1;
+        at += written.len();
+    }
+    pieces.push((start.1, &text[start.0..]));
+    for (line, piece) in pieces {
+        match read(piece) {
+            Ok(Node { value: NodeValue::Null, .. }) => {}
+            Ok(mut node) => {
+                node.shift(line);
+                nodes.push(node);
+            }
+            Err(error) => return (nodes, Some(error.shifted(line))),
+        }
+    }
+    (nodes, None)
 }
 
 fn node(raw: Spanned<Raw>, source: &str) -> Node {

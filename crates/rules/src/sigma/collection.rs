@@ -1,0 +1,232 @@
+//! Many texts → rules, correlations and problems.
+//!
+//! A text holds one document or several (`---`). Documents that are no Sigma at all (no `detection`,
+//! no `correlation`, no `filter`) are refused with that reason. Ids and names have to be unique among
+//! what is used; the first one stays.
+
+use super::filter::Filter;
+use super::header::Entries;
+use super::{Correlation, Fault, Gravity, Header, LogSource, Place, Placeholders, Problem, SigmaRule, detection};
+use crate::suggest;
+use crate::yaml::{self, Node};
+use std::sync::Arc;
+
+/// Keys of a document, for suggestions (Sigma specification 2.1).
+const KEYS: [&str; 23] = [
+    "title",
+    "id",
+    "name",
+    "related",
+    "taxonomy",
+    "status",
+    "description",
+    "license",
+    "author",
+    "references",
+    "date",
+    "modified",
+    "logsource",
+    "detection",
+    "fields",
+    "falsepositives",
+    "level",
+    "tags",
+    "scope",
+    "correlation",
+    "filter",
+    "simulation",
+    "regression_tests_path",
+];
+
+/// What the reading depends on beside the texts.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Values for `expand`.
+    pub placeholders: Placeholders,
+}
+
+/// Everything that was read, filters laid over.
+#[derive(Debug, Clone, Default)]
+pub struct Collection {
+    pub rules: Vec<SigmaRule>,
+    pub correlations: Vec<Correlation>,
+    pub filters: Vec<Filter>,
+    /// In the order of the texts.
+    pub problems: Vec<Problem>,
+    /// Documents that were looked at.
+    pub documents: usize,
+}
+
+/// Reads texts, one after the other.
+#[derive(Debug, Default)]
+pub struct Reader {
+    options: Options,
+    collection: Collection,
+}
+
+impl Reader {
+    pub fn new(options: Options) -> Self {
+        Self { options, collection: Collection::default() }
+    }
+
+    /// Reads a text; `file` is its name in problems.
+    pub fn text(&mut self, file: &str, text: &str) {
+        let file: Arc<str> = file.into();
+        let (documents, broken) = yaml::documents(text);
+        for node in &documents {
+            self.document(&file, node);
+        }
+        if let Some(error) = broken {
+            self.collection.documents += 1;
+            self.collection.problems.push(Problem {
+                gravity: Gravity::Refused,
+                place: Place { file, line: error.line().unwrap_or(1) },
+                rule: None,
+                title: None,
+                field: None,
+                message: error.to_string(),
+                suggestion: None,
+            });
+        }
+    }
+
+    fn document(&mut self, file: &Arc<str>, node: &Node) {
+        self.collection.documents += 1;
+        let mut warnings = Vec::new();
+        let mut header = None;
+        let read = self.read(file, node, &mut header, &mut warnings);
+        let mut report = |gravity, fault: Fault| {
+            self.collection.problems.push(Problem {
+                gravity,
+                place: Place { file: file.clone(), line: fault.line },
+                rule: header.as_ref().map(|header: &Header| header.uid.clone()),
+                title: header.as_ref().map(|header: &Header| header.title.clone()),
+                field: fault.field,
+                message: fault.message,
+                suggestion: fault.suggestion,
+            });
+        };
+        if let Err(fault) = read {
+            report(Gravity::Refused, fault);
+        }
+        for warning in warnings {
+            report(Gravity::Warning, warning);
+        }
+    }
+
+    fn read(
+        &mut self,
+        file: &Arc<str>,
+        node: &Node,
+        kept: &mut Option<Header>,
+        warnings: &mut Vec<Fault>,
+    ) -> Result<(), Fault> {
+        let entries = Entries::of(node)?;
+        if let Some(action) = entries.get("action") {
+            return Err(Fault::new(action.line, "`action` documents (global, repeat, reset) belonged to Sigma 1")
+                .at("action")
+                .suggest("write each rule as a document of its own, and correlations with `correlation`"));
+        }
+        let kinds = ["detection", "correlation", "filter"].map(|kind| entries.get(kind).is_some());
+        if kinds == [false; 3] {
+            return Err(slip(
+                &entries,
+                Fault::new(node.line, "this is no Sigma rule: it has no `detection`, `correlation` or `filter`"),
+            ));
+        }
+        let place = Place { file: file.clone(), line: node.line };
+        let header = Header::read(&entries, place, warnings)?;
+        *kept = Some(header.clone());
+        for (key, value) in entries.all {
+            if !KEYS.contains(&&**key)
+                && let Some(closest) = suggest::closest(key, &KEYS)
+                && entries.get(closest).is_none()
+            {
+                let warning = Fault::new(value.line, "this key is unknown and ignored").at(&**key);
+                warnings.push(warning.suggest(format!("did you mean `{closest}`?")));
+            }
+        }
+        self.unique(&header)?;
+        let placeholders = &self.options.placeholders;
+        match kinds {
+            [true, false, _] => {
+                let source = LogSource::read(&entries)?;
+                let detection =
+                    entries.get("detection").ok_or_else(|| Fault::new(node.line, "a detection is required"))?;
+                let predicate = detection::predicate(detection, "detection", &[], placeholders, warnings)?;
+                let fields = entries.texts("fields").unwrap_or_else(|fault| {
+                    warnings.push(fault);
+                    Vec::new()
+                });
+                self.collection.rules.push(SigmaRule { header, source, predicate, fields });
+            }
+            [false, true, _] => self.collection.correlations.push(Correlation::read(header, &entries, warnings)?),
+            [true, true, _] => {
+                return Err(Fault::new(node.line, "a document has either a `detection` or a `correlation`"));
+            }
+            [false, false, _] => {
+                self.collection.filters.push(Filter::read(header, &entries, placeholders, warnings)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn unique(&self, header: &Header) -> Result<(), Fault> {
+        let all = || {
+            let rules = self.collection.rules.iter().map(|rule| &rule.header);
+            let correlations = self.collection.correlations.iter().map(|correlation| &correlation.header);
+            rules.chain(correlations).chain(self.collection.filters.iter().map(|filter| &filter.header))
+        };
+        let clash = |mine: &Option<String>, theirs: &Option<String>| mine.is_some() && mine == theirs;
+        for other in all() {
+            let (what, value) = match () {
+                () if clash(&header.id, &other.id) => ("id", &header.id),
+                () if clash(&header.name, &other.name) => ("name", &header.name),
+                () => continue,
+            };
+            let value = value.as_deref().unwrap_or_default();
+            let message = format!("the {what} `{value}` is taken by {:?} in {}", other.title, other.place);
+            return Err(Fault::new(header.place.line, message).at(what));
+        }
+        Ok(())
+    }
+
+    /// The collection, filters laid over their rules and references of correlations checked.
+    pub fn finish(self) -> Collection {
+        let mut collection = self.collection;
+        let filters = std::mem::take(&mut collection.filters);
+        for filter in &filters {
+            let mut covered = 0;
+            for rule in collection.rules.iter_mut().filter(|rule| filter.covers(rule)) {
+                filter.lay_over(rule);
+                covered += 1;
+            }
+            if covered == 0 {
+                collection.problems.push(problem(&filter.header, Gravity::Warning, "the filter is laid over no rule"));
+            }
+        }
+        collection.filters = filters;
+        collection
+    }
+}
+
+fn problem(header: &Header, gravity: Gravity, message: impl Into<String>) -> Problem {
+    Problem {
+        gravity,
+        place: header.place.clone(),
+        rule: Some(header.uid.clone()),
+        title: Some(header.title.clone()),
+        field: None,
+        message: message.into(),
+        suggestion: None,
+    }
+}
+
+/// Names the key that looks like a slip of a needed one.
+fn slip(entries: &Entries<'_>, fault: Fault) -> Fault {
+    let needed = ["detection", "correlation", "filter"];
+    match entries.all.iter().find_map(|(key, _)| suggest::closest(key, &needed).map(|closest| (key, closest))) {
+        Some((key, closest)) => fault.suggest(format!("did you mean `{closest}` where it says `{key}`?")),
+        None => fault,
+    }
+}
