@@ -11,7 +11,8 @@
 //! | [`mod@sigma`] | Sigma rules → predicate, metadata, correlations |
 //! | [`operators`] | what can be asked of a field; **to add an operator**, read its page |
 //! | `plan`, `literals`, `oid_index` | what the index may look for, derived from the predicate |
-//! | [`matcher`] | [`RuleSet`]: all rules in one pass |
+//! | [`matcher`] | [`RuleSet`]: all rows in one pass, the first that matches |
+//! | [`stream`] | [`stream::Engine`]: all detection rules in one pass, every one that matches |
 //! | [`explain`] | why, in sentences |
 //! | [`mod@lint`] | rules that are allowed but probably not meant |
 //! | [`mod@file`] | rule files in YAML, with their own tests |
@@ -33,6 +34,7 @@ mod oid_index;
 pub mod operators;
 mod plan;
 pub mod sigma;
+pub mod stream;
 mod suggest;
 pub mod template;
 pub mod yaml;

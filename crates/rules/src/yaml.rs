@@ -130,11 +130,11 @@ pub(crate) fn documents(text: &str) -> (Vec<Node>, Option<YamlError>) {
     if bytes > DOCUMENTS_BYTES_MAX {
         return (nodes, Some(YamlError::TooLarge { bytes, max: DOCUMENTS_BYTES_MAX }));
     }
-    let mut line = 0;
     let mut start = (0, 0);
     let mut at = 0;
     let mut pieces = Vec::new();
-    for written in text.split_inclusive('\n') {
+    for (line, written) in text.split_inclusive('\n').enumerate() {
+        let line = line as u64;
         let marks = written.trim_end();
         if marks == "---" || marks.starts_with("--- ") || marks == "..." {
             pieces.push((start.1, &text[start.0..at]));
@@ -142,7 +142,6 @@ pub(crate) fn documents(text: &str) -> (Vec<Node>, Option<YamlError>) {
             let mark = written.len().min(3);
             start = (at + mark, line);
         }
-        line += 1;
         at += written.len();
     }
     pieces.push((start.1, &text[start.0..]));

@@ -150,6 +150,11 @@ impl Op {
         if self.cased { &self.parts } else { &self.folded }
     }
 
+    /// Its literals folded, whether or not that is what is compared.
+    pub fn folded(&self) -> &[Part] {
+        &self.folded
+    }
+
     /// The shape of what is compared.
     pub fn shape(&self) -> Shape<'_> {
         match self.compared() {

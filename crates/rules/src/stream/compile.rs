@@ -1,0 +1,170 @@
+//! Rules → the engine: names, nodes and atoms numbered, keys chosen, automata built.
+
+use super::evaluate::Atom;
+use super::keys::{self, Key, Place, Uses};
+use super::{Engine, FieldPlan, Node, Posting, RuleIndex, RulePlan, TextPlan};
+use crate::sigma::LogSource;
+use crate::{Field, Predicate};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
+use std::collections::{BTreeMap, HashMap};
+
+/// Texts of one field longer than this in sum are searched with the compact automaton; the fast one
+/// needs some 200 bytes of memory for each of theirs.
+const FAST_LITERAL_BYTES_MAX: usize = 12 << 10;
+
+pub(super) fn compile<'r>(rules: impl IntoIterator<Item = (&'r LogSource, &'r Predicate)>) -> Engine {
+    let rules: Vec<(&LogSource, &Predicate)> = rules.into_iter().collect();
+    let mut builder = Builder::default();
+    let groups: Vec<Vec<Vec<Key<'_>>>> = rules.iter().map(|(_, predicate)| keys::groups(predicate)).collect();
+    let mut uses = Uses::new();
+    for key in groups.iter().flatten().flatten() {
+        *uses.entry(key.clone()).or_default() += 1;
+    }
+    for (rule, ((source, predicate), groups)) in (0..).zip(rules.into_iter().zip(groups)) {
+        let root = builder.node(predicate);
+        let source = builder.engine.sources.number(source);
+        builder.engine.rules.push(RulePlan { root, source });
+        match keys::best(groups, &uses) {
+            Some(group) => group.into_iter().for_each(|key| builder.post(key, rule, source)),
+            None => builder.engine.always.push(rule),
+        }
+    }
+    builder.finish()
+}
+
+/// Texts of one field on their way into a [`TextPlan`].
+#[derive(Default)]
+struct Texts {
+    parts: BTreeMap<String, BTreeMap<Place, Vec<RuleIndex>>>,
+    plan: TextPlan,
+}
+
+#[derive(Default)]
+struct Builder {
+    engine: Engine,
+    nodes: HashMap<Node, u32>,
+    atoms: HashMap<String, u32>,
+    texts: HashMap<u32, Texts>,
+    everywhere: Texts,
+}
+
+impl Builder {
+    fn field(&mut self, name: &str) -> u32 {
+        if let Some(number) = self.engine.names.get(name) {
+            return *number;
+        }
+        let number = self.engine.fields.len() as u32;
+        self.engine.fields.push(FieldPlan::default());
+        self.engine.names.insert(name.into(), number);
+        number
+    }
+
+    fn node(&mut self, predicate: &Predicate) -> u32 {
+        let node = match predicate {
+            Predicate::All(parts) => Node::All(parts.iter().map(|part| self.node(part)).collect()),
+            Predicate::Any(parts) => Node::Any(parts.iter().map(|part| self.node(part)).collect()),
+            Predicate::Not(part) => Node::Not(self.node(part)),
+            Predicate::Present(field) => self.atom(Atom::Present(field.clone())),
+            Predicate::Test(Field::Named(name), operator) => {
+                let field = self.field(name);
+                self.atom(Atom::test(Some(field), operator))
+            }
+            Predicate::Test(field @ (Field::Message | Field::Severity | Field::TrapOid), operator) => {
+                self.atom(Atom::Mutt(field.clone(), operator.clone()))
+            }
+            Predicate::AnyField(operator) => self.atom(Atom::test(None, operator)),
+            Predicate::Exists(name) => {
+                let field = self.field(name);
+                self.atom(Atom::Exists(field))
+            }
+            Predicate::Null(name) => {
+                let field = self.field(name);
+                self.atom(Atom::Null(field))
+            }
+            Predicate::Related { field, relation, other, cased } => {
+                let (field, other) = (self.field(field), self.field(other));
+                self.atom(Atom::Related { field, relation: *relation, other, cased: *cased })
+            }
+        };
+        if let Some(number) = self.nodes.get(&node) {
+            return *number;
+        }
+        let number = self.engine.nodes.len() as u32;
+        self.engine.nodes.push(node.clone());
+        self.nodes.insert(node, number);
+        number
+    }
+
+    /// Equal questions are one atom.
+    fn atom(&mut self, atom: Atom) -> Node {
+        let atoms = &mut self.engine.atoms;
+        let number = *self.atoms.entry(atom.identity()).or_insert_with(|| {
+            atoms.push(atom);
+            atoms.len() as u32 - 1
+        });
+        Node::Atom(number)
+    }
+
+    fn post(&mut self, key: Key<'_>, rule: RuleIndex, source: u32) {
+        if let Key::Present(name) = key {
+            let field = self.field(name);
+            self.engine.fields[field as usize].present.push(rule);
+            return;
+        }
+        let name = match key {
+            Key::Whole(name, _) | Key::Part(name, ..) => name,
+            Key::Present(name) => Some(name),
+        };
+        let texts = match name {
+            Some(name) => {
+                let field = self.field(name);
+                self.texts.entry(field).or_default()
+            }
+            None => &mut self.everywhere,
+        };
+        texts.plan.sources.add(source);
+        match key {
+            Key::Whole(_, text) => push_once(texts.plan.whole.entry(text.into()).or_default(), rule),
+            Key::Part(_, text, place) => {
+                push_once(texts.parts.entry(text.to_owned()).or_default().entry(place).or_default(), rule);
+            }
+            Key::Present(_) => {}
+        }
+    }
+
+    fn finish(self) -> Engine {
+        let mut engine = self.engine;
+        for (field, texts) in self.texts {
+            engine.fields[field as usize].texts = texts.finish();
+        }
+        engine.everywhere = self.everywhere.finish();
+        engine
+    }
+}
+
+fn push_once(rules: &mut Vec<RuleIndex>, rule: RuleIndex) {
+    if rules.last() != Some(&rule) {
+        rules.push(rule);
+    }
+}
+
+impl Texts {
+    fn finish(self) -> TextPlan {
+        let mut plan = self.plan;
+        if self.parts.is_empty() {
+            return plan;
+        }
+        let bytes: usize = self.parts.keys().map(String::len).sum();
+        let kind = if bytes <= FAST_LITERAL_BYTES_MAX { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
+        let build = |kind| {
+            AhoCorasick::builder().match_kind(MatchKind::Standard).kind(kind).prefilter(false).build(self.parts.keys())
+        };
+        plan.scan = build(Some(kind)).or_else(|_| build(None)).ok();
+        let postings = self
+            .parts
+            .into_values()
+            .map(|places| places.into_iter().map(|(place, rules)| Posting { place, rules }).collect());
+        plan.found = postings.collect();
+        plan
+    }
+}
