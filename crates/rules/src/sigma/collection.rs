@@ -9,6 +9,7 @@ use super::header::Entries;
 use super::{Correlation, Fault, Gravity, Header, LogSource, Place, Placeholders, Problem, SigmaRule, detection};
 use crate::suggest;
 use crate::yaml::{self, Node};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Keys of a document, for suggestions (Sigma specification 2.1).
@@ -146,7 +147,6 @@ impl Reader {
                 warnings.push(warning.suggest(format!("did you mean `{closest}`?")));
             }
         }
-        self.unique(&header)?;
         let placeholders = &self.options.placeholders;
         match kinds {
             [true, false, _] => {
@@ -171,29 +171,26 @@ impl Reader {
         Ok(())
     }
 
-    fn unique(&self, header: &Header) -> Result<(), Fault> {
-        let all = || {
-            let rules = self.collection.rules.iter().map(|rule| &rule.header);
-            let correlations = self.collection.correlations.iter().map(|correlation| &correlation.header);
-            rules.chain(correlations).chain(self.collection.filters.iter().map(|filter| &filter.header))
-        };
-        let clash = |mine: &Option<String>, theirs: &Option<String>| mine.is_some() && mine == theirs;
-        for other in all() {
-            let (what, value) = match () {
-                () if clash(&header.id, &other.id) => ("id", &header.id),
-                () if clash(&header.name, &other.name) => ("name", &header.name),
-                () => continue,
-            };
-            let value = value.as_deref().unwrap_or_default();
-            let message = format!("the {what} `{value}` is taken by {:?} in {}", other.title, other.place);
-            return Err(Fault::new(header.place.line, message).at(what));
-        }
-        Ok(())
+    /// Adds what another reader read, as if this one had read it next: texts can be read by several
+    /// threads.
+    pub fn append(&mut self, other: Self) {
+        let Collection { rules, correlations, filters, problems, documents } = other.collection;
+        self.collection.rules.extend(rules);
+        self.collection.correlations.extend(correlations);
+        self.collection.filters.extend(filters);
+        self.collection.problems.extend(problems);
+        self.collection.documents += documents;
     }
 
-    /// The collection, filters laid over their rules and references of correlations checked.
+    /// The collection: what takes a name that is taken left out, filters laid over their rules,
+    /// references of correlations checked.
     pub fn finish(self) -> Collection {
         let mut collection = self.collection;
+        let mut names = Names::default();
+        let problems = &mut collection.problems;
+        collection.rules.retain(|rule| names.take(&rule.header, problems));
+        collection.correlations.retain(|correlation| names.take(&correlation.header, problems));
+        collection.filters.retain(|filter| names.take(&filter.header, problems));
         let filters = std::mem::take(&mut collection.filters);
         for filter in &filters {
             let mut covered = 0;
@@ -207,6 +204,34 @@ impl Reader {
         }
         collection.filters = filters;
         collection
+    }
+}
+
+/// Ids and names that are taken, and by whom.
+#[derive(Default)]
+struct Names {
+    ids: HashMap<String, (String, Place)>,
+    names: HashMap<String, (String, Place)>,
+}
+
+impl Names {
+    /// Takes the header's id and name; if one is taken already, says so and takes neither.
+    fn take(&mut self, header: &Header, problems: &mut Vec<Problem>) -> bool {
+        let mine = [("id", &header.id, &self.ids), ("name", &header.name, &self.names)];
+        for (what, value, taken) in mine {
+            if let Some(value) = value
+                && let Some((title, place)) = taken.get(value)
+            {
+                let message = format!("the {what} `{value}` is taken by {title:?} in {place}");
+                let refused = problem(header, Gravity::Refused, message);
+                problems.push(Problem { field: Some(what.to_owned()), ..refused });
+                return false;
+            }
+        }
+        let owner = || (header.title.clone(), header.place.clone());
+        self.ids.extend(header.id.clone().map(|id| (id, owner())));
+        self.names.extend(header.name.clone().map(|name| (name, owner())));
+        true
     }
 }
 
