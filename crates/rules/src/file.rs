@@ -35,6 +35,8 @@ pub struct FileRule {
     pub draft: RuleDraft,
     /// Its evidence.
     pub tests: RuleTests,
+    /// The file, as the caller names it.
+    pub file: String,
     /// Where it starts.
     pub line: u64,
 }
@@ -108,6 +110,12 @@ const RULE_KEYS: [&str; 11] = [
     "tests",
 ];
 const EVENT_KEYS: [&str; 3] = ["message", "severity", "trap_oid"];
+
+/// Whether a text is a file of these rules, rather than of Sigma's: it has a list `rules` at its top.
+pub fn is_one(text: &str) -> bool {
+    let json = text.trim_start().starts_with(['{', '[']);
+    json || text.lines().any(|line| line.strip_prefix("rules").is_some_and(|rest| rest.trim_start().starts_with(':')))
+}
 
 /// Reads a file's text. `label` is its name in the problems.
 pub fn parse(label: &str, text: &str) -> (Vec<FileRule>, Vec<FileProblem>) {
@@ -304,7 +312,7 @@ impl Reader<'_> {
                 }
             }
         }
-        (self.problems.len() == before).then_some(FileRule { name, draft, tests, line })
+        (self.problems.len() == before).then_some(FileRule { name, draft, tests, file: self.file.to_owned(), line })
     }
 
     fn tests(&mut self, node: Node) -> RuleTests {

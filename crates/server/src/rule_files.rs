@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Default)]
 pub struct RuleFiles {
     pub rules: Vec<FileRule>,
+    /// Texts that hold rules of Sigma, with the names of their files.
+    pub sigma: Vec<(String, String)>,
     pub problems: Vec<FileProblem>,
     /// Files that could not be read, with why.
     pub unreadable: Vec<String>,
@@ -42,6 +44,10 @@ fn walk(path: &Path, named: bool, found: &mut RuleFiles) {
     match std::fs::read_to_string(path) {
         Ok(text) => {
             found.files += 1;
+            if !rules::file::is_one(&text) {
+                found.sigma.push((path.display().to_string(), text));
+                return;
+            }
             let (mut rules, mut problems) = rules::file::parse(&path.display().to_string(), &text);
             found.rules.append(&mut rules);
             found.problems.append(&mut problems);

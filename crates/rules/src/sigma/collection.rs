@@ -91,6 +91,19 @@ impl Reader {
         }
     }
 
+    /// Notes a text that could not be got at.
+    pub fn unreadable(&mut self, file: &str, why: &str) {
+        self.collection.problems.push(Problem {
+            gravity: Gravity::Refused,
+            place: Place { file: file.into(), line: 1 },
+            rule: None,
+            title: None,
+            field: None,
+            message: format!("cannot be read: {why}"),
+            suggestion: None,
+        });
+    }
+
     fn document(&mut self, file: &Arc<str>, node: &Node) {
         self.collection.documents += 1;
         let mut warnings = Vec::new();

@@ -1,4 +1,7 @@
-//! `muttd rules {lint,test,import}`.
+//! `muttd rules …`: check, test, import, and hunt with rules.
+
+mod lint;
+mod run;
 
 use super::client::Client;
 use super::{Global, block_on, out, print_failure};
@@ -21,6 +24,8 @@ pub struct RulesArgs {
 
 #[derive(Debug, Subcommand)]
 enum RulesCommand {
+    /// Hunt with Sigma rules in files of events, without a server
+    Run(run::RunArgs),
     /// Check rule files: mistakes, and what is probably not meant
     Lint {
         #[arg(required = true)]
@@ -52,7 +57,8 @@ enum RulesCommand {
 
 pub fn run(global: &Global, args: RulesArgs) -> ExitCode {
     match args.command {
-        RulesCommand::Lint { paths, json } => lint(&paths, json),
+        RulesCommand::Run(args) => run::run(&args),
+        RulesCommand::Lint { paths, json } => lint::run(&paths, json),
         RulesCommand::Test { paths, explain } => test(&paths, explain),
         RulesCommand::Import { paths, dry_run, reason } => {
             match block_on(import(global, &paths, dry_run, reason.as_deref())) {
@@ -62,67 +68,6 @@ pub fn run(global: &Global, args: RulesArgs) -> ExitCode {
             }
         }
     }
-}
-
-struct Finding {
-    place: String,
-    level: &'static str,
-    message: String,
-}
-
-fn lint(paths: &[PathBuf], json: bool) -> ExitCode {
-    let files = rule_files::read(paths);
-    let mut findings: Vec<Finding> = Vec::new();
-    for message in &files.unreadable {
-        findings.push(Finding { place: String::new(), level: "error", message: message.clone() });
-    }
-    for problem in &files.problems {
-        findings.push(Finding { place: String::new(), level: "error", message: problem.to_string() });
-    }
-    for rule in &files.rules {
-        for warning in rules::lint(&rule.draft) {
-            findings.push(Finding {
-                place: place(rule),
-                level: "warning",
-                message: format!("{}: {}", warning.field, warning.message),
-            });
-        }
-    }
-    let numbered: Vec<Rule> =
-        files.rules.iter().zip(1..).map(|(rule, id)| Rule { id, draft: rule.draft.clone() }).collect();
-    let named = |id: i64| usize::try_from(id - 1).ok().and_then(|i| files.rules.get(i)).map_or_else(String::new, place);
-    for warning in rules::lint_set(&numbered) {
-        findings.push(Finding {
-            place: named(warning.rule),
-            level: "warning",
-            message: format!("{} ({})", warning.message, named(warning.by)),
-        });
-    }
-    let errors = findings.iter().filter(|f| f.level == "error").count();
-    let mut text = String::new();
-    for finding in &findings {
-        if json {
-            let _ = writeln!(
-                text,
-                "{}",
-                json!({"level": finding.level, "place": finding.place, "message": finding.message})
-            );
-        } else {
-            let colon = if finding.place.is_empty() { "" } else { ": " };
-            let _ = writeln!(text, "{}: {}{colon}{}", finding.level, finding.place, finding.message);
-        }
-    }
-    if !json {
-        let _ = writeln!(
-            text,
-            "{} rule(s) in {} file(s): {errors} error(s), {} warning(s)",
-            files.rules.len(),
-            files.files,
-            findings.len() - errors
-        );
-    }
-    out(&text);
-    if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn place(rule: &FileRule) -> String {

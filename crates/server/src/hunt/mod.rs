@@ -1,0 +1,96 @@
+//! Hunting in files: detection rules over events that lie in files, without a server.
+//!
+//! Events are numbered from 0 in the order of the files; a line that is no event has a number too,
+//! so that numbers are those of the (non-blank) lines. The order of what is found is the order of
+//! the events, whatever the number of threads.
+
+pub mod input;
+pub mod stream;
+
+use rules::sigma::{Collection, SigmaRule};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// One match.
+#[derive(Debug, Serialize)]
+pub struct Found<'a> {
+    /// `id` of the rule, else its name or title.
+    pub rule_id: &'a str,
+    /// Number of the event; of a correlation: the event that completed it.
+    pub event: u64,
+    pub title: &'a str,
+    pub level: &'static str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    pub tags: &'a [String],
+    /// Where there are several files: the one of the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<&'a str>,
+    /// Fields that the rule names for its readers, as far as the event has them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<&'a str, String>,
+}
+
+impl<'a> Found<'a> {
+    pub fn new(rule: &'a SigmaRule, event: u64) -> Self {
+        let header = &rule.header;
+        Self {
+            rule_id: &header.uid,
+            event,
+            title: &header.title,
+            level: header.level.as_str(),
+            tags: &header.tags,
+            file: None,
+            fields: BTreeMap::new(),
+        }
+    }
+}
+
+/// A rule that was left out, and why.
+#[derive(Debug, Serialize)]
+pub struct Refused {
+    pub file: String,
+    pub line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule_id: Option<String>,
+    pub reason: String,
+}
+
+/// The last line that a hunt says.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    pub rules_loaded: usize,
+    pub rules_refused: usize,
+    pub refused: Vec<Refused>,
+    pub warnings: usize,
+    pub load_ms: f64,
+    pub via: &'static str,
+    pub threads: usize,
+    pub events: u64,
+    /// Lines that are no JSON object, or beyond a bound; they matched nothing.
+    pub events_invalid: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub invalid: Vec<String>,
+    pub bytes: u64,
+    pub seconds: f64,
+    pub events_per_second: f64,
+    pub matches: u64,
+    /// By rule: how often it matched; rules that never did are left out.
+    pub matches_by_rule: BTreeMap<String, u64>,
+}
+
+/// Why rules were left out.
+pub fn refused(collection: &Collection) -> Vec<Refused> {
+    let refused = collection.problems.iter().filter(|problem| problem.gravity == rules::sigma::Gravity::Refused);
+    refused
+        .map(|problem| Refused {
+            file: problem.place.file.to_string(),
+            line: problem.place.line,
+            rule_id: problem.rule.clone(),
+            reason: [problem.field.as_deref(), Some(&*problem.message), problem.suggestion.as_deref()]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(": "),
+        })
+        .collect()
+}
