@@ -1,0 +1,294 @@
+//! The fields of an accepted event: those of its JSON object, and those that the parser of its
+//! program reads in its message.
+
+use crate::flatten::{Bounds, flatten};
+use crate::parsers::{self, Outcome};
+use crate::sources::{self, alias, get, known};
+use crate::{FieldsError, utf8};
+use model::{EventSource, Fields, Leaf};
+use std::borrow::Cow;
+
+/// Names under which events give the program that wrote the message, best first.
+const PROGRAM: &[&str] = &[
+    "program",
+    "app_name",
+    "appname",
+    "app",
+    "syslog_identifier",
+    "SYSLOG_IDENTIFIER",
+    "ident",
+    "labels.program",
+    "labels.app_name",
+    "labels.syslog_identifier",
+    "labels.identifier",
+    "process.name",
+];
+
+/// Adds the fields of an accepted event to `out`: its JSON object as [`crate::from_json`] reads it,
+/// then what its message says. What passes a bound is left out, and `fields_cut` is `true`.
+///
+/// A field that the object itself has is never changed or added to by the message.
+pub fn from_event<'a>(object: &'a str, out: &mut Fields<'a>) -> Result<(), FieldsError> {
+    let found = flatten(object, Bounds::LeaveOut, out)?;
+    if found.cut {
+        out.push("fields_cut", "true");
+    }
+    sources::recognise(&found, out);
+    if out.source.product.as_deref() != Some("windows") {
+        message(out);
+    }
+    agent_stream(out);
+    Ok(())
+}
+
+/// Adds what the parsers read in the message.
+fn message(out: &mut Fields<'_>) {
+    let Some(message) = get(out, "message") else { return };
+    let program = program(out);
+    match message {
+        Cow::Borrowed(text) => {
+            if let Some(reading) = read(program.as_deref(), text, out) {
+                take(reading, out);
+            }
+        }
+        // With escapes in it, the message lives no longer than this function.
+        Cow::Owned(text) => {
+            if let Some(reading) = read(program.as_deref(), &text, out) {
+                take(reading.into_owned(), out);
+            }
+        }
+    }
+}
+
+/// As [`from_event`], for bytes.
+pub fn from_event_bytes<'a>(object: &'a [u8], out: &mut Fields<'a>) -> Result<(), FieldsError> {
+    from_event(utf8(object)?, out)
+}
+
+/// What was read of a message.
+struct Read<'m> {
+    source: EventSource<'m>,
+    leaves: Vec<Leaf<'m>>,
+}
+
+impl Read<'_> {
+    fn into_owned(self) -> Read<'static> {
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        let all = |texts: Vec<Cow<'_, str>>| texts.into_iter().map(own).collect();
+        Read {
+            source: EventSource {
+                product: self.source.product.map(own),
+                categories: self.source.categories.map(all),
+                services: self.source.services.map(all),
+            },
+            leaves: self.leaves.into_iter().map(|l| Leaf { name: own(l.name), value: l.value.map(own) }).collect(),
+        }
+    }
+}
+
+impl<'m> From<Outcome<'m>> for Read<'m> {
+    fn from(outcome: Outcome<'m>) -> Self {
+        let services = (!outcome.services.is_empty()).then(|| known(&outcome.services));
+        Read {
+            source: EventSource {
+                product: outcome.product.map(Cow::Borrowed),
+                categories: outcome.categories.map(known),
+                services,
+            },
+            leaves: outcome.leaves,
+        }
+    }
+}
+
+/// Adds what was read, except to fields that the event has itself.
+fn take<'a>(read: Read<'a>, out: &mut Fields<'a>) {
+    let own = out.leaves().len();
+    for leaf in read.leaves {
+        if out.leaves()[..own].iter().any(|there| there.name == leaf.name) {
+            continue;
+        }
+        match leaf.value {
+            Some(value) => out.push(leaf.name, value),
+            None => out.push_null(leaf.name),
+        }
+    }
+    let source = &mut out.source;
+    source.product = source.product.take().or(read.source.product);
+    source.categories = source.categories.take().or(read.source.categories);
+    source.services = source.services.take().or(read.source.services);
+}
+
+/// Who wrote the message, if the event says so: no path, no process id.
+fn program<'a>(out: &Fields<'a>) -> Option<Cow<'a, str>> {
+    let named = PROGRAM.iter().find_map(|name| get(out, name)).filter(|name| !name.is_empty());
+    // A unit of systemd is named after what it runs.
+    let unit = || get(out, "labels.unit").filter(|unit| unit.ends_with(".service"));
+    let name = named.or_else(unit)?;
+    let bare = bare(&name);
+    Some(if bare.len() == name.len() { name } else { Cow::Owned(bare.to_owned()) })
+}
+
+fn bare(program: &str) -> &str {
+    let program = match program.strip_prefix('/') {
+        Some(path) => path.rsplit_once('/').map_or(path, |(_, name)| name),
+        None => program,
+    };
+    let program = program.split_once('[').map_or(program, |(name, _)| name);
+    let program = program.strip_suffix(".service").unwrap_or(program);
+    program.strip_suffix(':').unwrap_or(program).trim()
+}
+
+fn read<'m>(program: Option<&str>, message: &'m str, out: &Fields<'_>) -> Option<Read<'m>> {
+    let (header, text) = header(message);
+    let mut read = match (program, header) {
+        // A collector that kept the line's header.
+        (Some(program), Some(header)) if program.eq_ignore_ascii_case(header) => read_as(program, text),
+        // The event's own word counts: what the message begins with may be anybody's.
+        (Some(program), _) => read_as(program, message),
+        (None, Some(header)) => read_as(header, text),
+        // The agents' stream of the log of logins: older ones cut the header off.
+        (None, None) if out.first("stream") == Some("auth") && is_ssh(message) => read_as("sshd", message),
+        (None, None) => read_as("", message),
+    }?;
+    let auth = matches!(out.first("facility"), Some("auth" | "authpriv"));
+    if let Some(services) =
+        read.source.services.as_mut().filter(|services| auth && !services.iter().any(|s| s == "auth"))
+    {
+        services.push(Cow::Borrowed("auth"));
+    }
+    Some(read)
+}
+
+fn is_ssh(message: &str) -> bool {
+    ["Failed ", "Accepted ", "Invalid user "].iter().any(|start| message.starts_with(start))
+}
+
+fn read_as<'m>(program: &str, text: &'m str) -> Option<Read<'m>> {
+    if parsers::by_program(program).is_none()
+        && let Some(read) = json(text)
+    {
+        return Some(read);
+    }
+    parsers::read(program, text).map(Read::from)
+}
+
+/// A message that is a JSON object.
+fn json(text: &str) -> Option<Read<'_>> {
+    let text = text.trim();
+    let text = text.strip_prefix("@cee:").map_or(text, str::trim_start);
+    if !text.starts_with('{') || !text.ends_with('}') {
+        return None;
+    }
+    let mut fields = Fields::default();
+    let found = flatten(text, Bounds::LeaveOut, &mut fields).ok()?;
+    sources::recognise_written(&found, &mut fields);
+    Some(Read { leaves: fields.leaves().to_vec(), source: fields.source })
+}
+
+/// The program that a line of a log file names in front of its text, and the text:
+/// `Nov 26 01:00:00 web1 sshd[812]: text`, `2026-11-26T01:00:00+00:00 web1 sshd[812]: text`, or
+/// without time and host.
+fn header(message: &str) -> (Option<&str>, &str) {
+    let line = message.trim_end();
+    let behind_time = after_time(line);
+    let rest = match behind_time.and_then(|rest| rest.split_once(' ')) {
+        Some((_host, rest)) => rest.trim_start(),
+        None => line,
+    };
+    let Some((tag, text)) = rest.split_once(": ").filter(|(tag, _)| tag.len() <= 64 && !tag.contains(' ')) else {
+        return (None, message);
+    };
+    let name = bare(tag);
+    let numbered = tag.ends_with(']') && tag.contains('[');
+    if name.is_empty() || !(behind_time.is_some() || numbered || parsers::by_program(name).is_some()) {
+        return (None, message);
+    }
+    (Some(name), text)
+}
+
+/// What is behind the time that begins a line.
+fn after_time(line: &str) -> Option<&str> {
+    let line = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
+        Some((priority, rest)) if priority.len() <= 3 && priority.bytes().all(|b| b.is_ascii_digit()) => rest,
+        _ => line,
+    };
+    let bytes = line.as_bytes();
+    let like = |pattern: &[u8]| {
+        bytes.len() > pattern.len()
+            && bytes.iter().zip(pattern).all(|(byte, shape)| match shape {
+                b'A' => byte.is_ascii_alphabetic(),
+                b'0' => byte.is_ascii_digit(),
+                b'_' => byte.is_ascii_digit() || *byte == b' ',
+                other => byte == other,
+            })
+    };
+    if like(b"AAA _0 00:00:00 ") {
+        return line.get(16..);
+    }
+    if like(b"0000-00-00T00:00:00") {
+        return line.split_once(' ').map(|(_, rest)| rest);
+    }
+    None
+}
+
+/// Streams of our agents: labels become fields, and what the stream is about gets Sigma's names.
+/// The labels of a line were guessed from its text, so what a parser read comes first.
+fn agent_stream(out: &mut Fields<'_>) {
+    let Some(stream) = get(out, "stream").filter(|stream| !stream.is_empty() && stream.len() <= 64) else { return };
+    for label in [
+        "event_type",
+        "unit",
+        "priority",
+        "file",
+        "pid",
+        "process",
+        "connection",
+        "cpu_usage",
+        "memory_usage",
+        "disk_usage",
+        "file_path",
+        "metric_type",
+        "value",
+        "ppid",
+        "exe",
+        "cmdline",
+        "user",
+    ] {
+        alias(out, label, &format!("labels.{label}"));
+    }
+    let os = out.first("labels.os").or_else(|| out.first("labels.os_type")).or_else(|| out.first("os_type"));
+    let product = match os {
+        Some("linux") => Some("linux"),
+        Some("windows") => Some("windows"),
+        Some("darwin" | "macos") => Some("macos"),
+        _ => None,
+    };
+    let (categories, names): (Option<&[&str]>, &[(&'static str, &str)]) = match (&*stream, out.first("event_type")) {
+        ("process", event_type) => (
+            match event_type {
+                Some("process_start") => Some(&["process_creation"]),
+                Some("process_end") => Some(&["process_termination"]),
+                _ => None,
+            },
+            &[
+                ("Image", "exe"),
+                ("Image", "process"),
+                ("ProcessId", "pid"),
+                ("ParentProcessId", "ppid"),
+                ("CommandLine", "cmdline"),
+                ("User", "user"),
+            ],
+        ),
+        ("filesystem", Some("file_modified")) => (Some(&["file_event"]), &[("TargetFilename", "file_path")]),
+        ("heartbeat" | "system" | "metrics" | "network" | "filesystem", _) => (Some(&[]), &[]),
+        // Lines of logs: the parsers know.
+        _ => return,
+    };
+    for (ours, theirs) in names {
+        alias(out, ours, theirs);
+    }
+    let source = &mut out.source;
+    source.product = source.product.take().or(product.map(Cow::Borrowed));
+    source.categories = source.categories.take().or(categories.map(known));
+    source.services = source.services.take().or(Some(vec![stream]));
+}

@@ -1,0 +1,327 @@
+//! A reader of JSON that hands out pieces of its input: strings without escapes are borrowed,
+//! numbers are returned as written. It accepts exactly JSON (RFC 8259), and beyond it half of a
+//! surrogate pair, which other writers let through and which reads as U+FFFD.
+//!
+//! It does not recurse; whoever descends into arrays and objects keeps the bound.
+
+use crate::FieldsError;
+use std::borrow::Cow;
+
+/// A position in a JSON text.
+pub(crate) struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+/// The value that begins at the reader's position. Scalars have been read; of an array or object,
+/// only the bracket.
+pub(crate) enum Value<'a> {
+    Text(Cow<'a, str>),
+    /// As written.
+    Number(&'a str),
+    Bool(bool),
+    Null,
+    Array,
+    Object,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn expected(&self, expected: &'static str) -> FieldsError {
+        FieldsError::Syntax { at: self.at, expected }
+    }
+
+    fn word(&mut self, word: &'static str) -> Result<(), FieldsError> {
+        if !self.text[self.at..].starts_with(word) {
+            return Err(self.expected("a value"));
+        }
+        self.at += word.len();
+        Ok(())
+    }
+
+    /// Reads a value, or the bracket that opens one.
+    pub fn value(&mut self) -> Result<Value<'a>, FieldsError> {
+        self.space();
+        let value = match self.peek() {
+            Some(b'"') => Value::Text(self.string()?),
+            Some(b'{') => {
+                self.at += 1;
+                Value::Object
+            }
+            Some(b'[') => {
+                self.at += 1;
+                Value::Array
+            }
+            Some(b't') => {
+                self.word("true")?;
+                Value::Bool(true)
+            }
+            Some(b'f') => {
+                self.word("false")?;
+                Value::Bool(false)
+            }
+            Some(b'n') => {
+                self.word("null")?;
+                Value::Null
+            }
+            Some(b'-' | b'0'..=b'9') => Value::Number(self.number()?),
+            _ => return Err(self.expected("a value")),
+        };
+        Ok(value)
+    }
+
+    /// The next key of an object, its colon read; `None` behind the last. `first`: nothing of the
+    /// object was read yet.
+    pub fn key(&mut self, first: bool) -> Result<Option<Cow<'a, str>>, FieldsError> {
+        self.space();
+        match self.peek() {
+            Some(b'}') => {
+                self.at += 1;
+                return Ok(None);
+            }
+            Some(b',') if !first => {
+                self.at += 1;
+                self.space();
+            }
+            _ if first => {}
+            _ => return Err(self.expected("`,` or `}`")),
+        }
+        if self.peek() != Some(b'"') {
+            return Err(self.expected("a key"));
+        }
+        let key = self.string()?;
+        self.space();
+        if self.peek() != Some(b':') {
+            return Err(self.expected("`:`"));
+        }
+        self.at += 1;
+        Ok(Some(key))
+    }
+
+    /// Whether an array has another element, which then is at the position.
+    pub fn element(&mut self, first: bool) -> Result<bool, FieldsError> {
+        self.space();
+        match self.peek() {
+            Some(b']') => {
+                self.at += 1;
+                Ok(false)
+            }
+            Some(b',') if !first => {
+                self.at += 1;
+                self.space();
+                Ok(true)
+            }
+            _ if first => Ok(true),
+            _ => Err(self.expected("`,` or `]`")),
+        }
+    }
+
+    /// The first key of the object that begins at the position, nothing read. Looks at the text
+    /// only: an escape in the key stays one.
+    pub fn first_key_ahead(&self) -> Option<&'a str> {
+        let rest = self.text[self.at..].trim_ascii_start().strip_prefix('{')?.trim_ascii_start().strip_prefix('"')?;
+        rest.split_once('"').map(|(key, _)| key)
+    }
+
+    /// Behind the bracket that opened an array or object: goes behind the one that closes it. Looks
+    /// at brackets and strings only, and does not descend.
+    pub fn skip_open(&mut self) -> Result<(), FieldsError> {
+        let mut open = 1usize;
+        while open > 0 {
+            match self.peek() {
+                Some(b'"') => {
+                    self.string()?;
+                    continue;
+                }
+                Some(b'{' | b'[') => open += 1,
+                Some(b'}' | b']') => open -= 1,
+                Some(_) => {}
+                None => return Err(self.expected("a closing bracket")),
+            }
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    /// Nothing but space is left.
+    pub fn end(&mut self) -> Result<(), FieldsError> {
+        self.space();
+        if self.at < self.text.len() { Err(self.expected("the end")) } else { Ok(()) }
+    }
+
+    fn number(&mut self) -> Result<&'a str, FieldsError> {
+        let start = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.peek() {
+            Some(b'0') => self.at += 1,
+            Some(b'1'..=b'9') => self.digits(),
+            _ => return Err(self.expected("a digit")),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            self.some_digits()?;
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            self.some_digits()?;
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    fn digits(&mut self) {
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn some_digits(&mut self) -> Result<(), FieldsError> {
+        if !matches!(self.peek(), Some(b'0'..=b'9')) {
+            return Err(self.expected("a digit"));
+        }
+        self.digits();
+        Ok(())
+    }
+
+    /// The string that begins with the quote at the position.
+    fn string(&mut self) -> Result<Cow<'a, str>, FieldsError> {
+        self.at += 1;
+        let start = self.at;
+        self.plain()?;
+        if self.peek() == Some(b'"') {
+            let whole = &self.text[start..self.at];
+            self.at += 1;
+            return Ok(Cow::Borrowed(whole));
+        }
+        let mut out = String::with_capacity(self.at - start + 32);
+        out.push_str(&self.text[start..self.at]);
+        loop {
+            // At a backslash.
+            self.at += 1;
+            self.escape(&mut out)?;
+            let from = self.at;
+            self.plain()?;
+            out.push_str(&self.text[from..self.at]);
+            if self.peek() == Some(b'"') {
+                self.at += 1;
+                return Ok(Cow::Owned(out));
+            }
+        }
+    }
+
+    /// Goes to the next quote or backslash.
+    fn plain(&mut self) -> Result<(), FieldsError> {
+        let rest = &self.text.as_bytes()[self.at..];
+        let Some(n) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)) else {
+            self.at = self.text.len();
+            return Err(self.expected("the end of a string"));
+        };
+        self.at += n;
+        if rest[n] < 0x20 { Err(self.expected("no control character in a string")) } else { Ok(()) }
+    }
+
+    /// Behind a backslash.
+    fn escape(&mut self, out: &mut String) -> Result<(), FieldsError> {
+        let plain = match self.peek() {
+            Some(b @ (b'"' | b'\\' | b'/')) => char::from(b),
+            Some(b'n') => '\n',
+            Some(b't') => '\t',
+            Some(b'r') => '\r',
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'u') => {
+                self.at += 1;
+                let unit = self.hex4()?;
+                out.push(self.unicode(unit));
+                return Ok(());
+            }
+            _ => return Err(self.expected("an escape")),
+        };
+        out.push(plain);
+        self.at += 1;
+        Ok(())
+    }
+
+    fn unicode(&mut self, unit: u32) -> char {
+        if let Some(whole) = char::from_u32(unit) {
+            return whole;
+        }
+        if unit < 0xdc00 && self.text[self.at..].starts_with("\\u") {
+            let before = self.at;
+            self.at += 2;
+            match self.hex4() {
+                Ok(low) if (0xdc00..0xe000).contains(&low) => {
+                    let code = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00);
+                    return char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+                }
+                // Not the other half: read again as what it is.
+                Ok(_) | Err(_) => self.at = before,
+            }
+        }
+        char::REPLACEMENT_CHARACTER
+    }
+
+    fn hex4(&mut self) -> Result<u32, FieldsError> {
+        let digits = self.text.get(self.at..self.at + 4).filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+        let Some(unit) = digits.and_then(|d| u32::from_str_radix(d, 16).ok()) else {
+            return Err(self.expected("four hexadecimal digits"));
+        };
+        self.at += 4;
+        Ok(unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn string(literal: &str) -> Result<Cow<'_, str>, FieldsError> {
+        match Reader::new(literal).value()? {
+            Value::Text(text) => Ok(text),
+            _ => Err(FieldsError::NotAnObject),
+        }
+    }
+
+    #[test]
+    fn strings_are_borrowed_unless_an_escape_is_in_them() {
+        assert!(matches!(string(r#""plain é""#), Ok(Cow::Borrowed("plain é"))));
+        for (literal, expected) in [
+            (r#""a\n\t\"\\\/b""#, "a\n\t\"\\/b"),
+            (r#""\u00e9\ud83d\ude00""#, "é😀"),
+            (r#""x\ud83d""#, "x\u{fffd}"),
+            (r#""\ud83d\u0041""#, "\u{fffd}A"),
+            (r#""\ude00\ud83d\ude00""#, "\u{fffd}😀"),
+            (r#""\ud83d\n""#, "\u{fffd}\n"),
+            (r#""C:\\Windows\\x.exe""#, r"C:\Windows\x.exe"),
+        ] {
+            assert_eq!(string(literal).unwrap(), expected, "{literal}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_string_is_refused_with_its_place() {
+        for (literal, at) in [("\"a", 2), ("\"a\nb\"", 2), (r#""\x""#, 2), (r#""\u12""#, 3), (r#""\u12é""#, 3)] {
+            match string(literal) {
+                Err(FieldsError::Syntax { at: found, .. }) => assert_eq!(found, at, "{literal}"),
+                other => panic!("{literal}: {other:?}"),
+            }
+        }
+    }
+}

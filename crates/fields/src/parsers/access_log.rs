@@ -1,0 +1,133 @@
+//! Access logs of web servers in the common and combined formats, and nginx's error log.
+//!
+//! Everything behind the status is the client's choice, and so are the request and the user name
+//! in front of it; servers write quotes in them as `\"` or `\x22`, so a quote ends the field.
+
+use super::text::{ip, number, word};
+use super::{Line, Parser, Reading};
+
+pub(super) const NGINX: Parser = parser("nginx", &["nginx", "openresty"], &["nginx"], None);
+pub(super) const APACHE: Parser = parser("apache", &["apache2", "apache", "httpd"], &["apache"], None);
+pub(super) const ANY: Parser =
+    parser("access log", &["lighttpd", "caddy", "haproxy", "traefik", "tomcat", "access_log"], &[], Some(sniff));
+
+const fn parser(
+    name: &'static str,
+    programs: &'static [&'static str],
+    services: &'static [&'static str],
+    sniff: Option<fn(&str) -> bool>,
+) -> Parser {
+    Parser { name, programs, sniff, product: None, services, read }
+}
+
+fn sniff(text: &str) -> bool {
+    let address = text.split(' ').next().unwrap_or_default();
+    ip(address).is_some() && request(text).is_some()
+}
+
+fn read<'m>(line: Line<'m>, out: &mut Reading<'m>) -> bool {
+    let text = line.text.trim();
+    access(text, out).is_some() || error(text, out).is_some()
+}
+
+/// What stands around the request: client and names, request, what is behind it.
+fn request(text: &str) -> Option<(&str, &str, &str)> {
+    let open = text.find(" [")?;
+    // Names may hold brackets, but no bare quote.
+    let close = text[open..].find("] \"")? + open;
+    let (request, behind) = quoted(&text[close + 2..])?;
+    let (status, _) = word(behind.trim_start());
+    (status.len() == 3 && number(status).is_some()).then_some((&text[..close], request, behind))
+}
+
+/// A quoted text, whose quotes have backslashes, and what is behind it.
+fn quoted(text: &str) -> Option<(&str, &str)> {
+    let inner = text.strip_prefix('"')?;
+    let mut escaped = false;
+    for (at, byte) in inner.bytes().enumerate() {
+        match byte {
+            b'"' if !escaped => return Some((&inner[..at], &inner[at + 1..])),
+            b'\\' => escaped = !escaped,
+            _ => escaped = false,
+        }
+    }
+    None
+}
+
+fn access<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
+    let (front, request, behind) = request(text)?;
+    let (first, rest) = word(front);
+    // `example.org:443 192.0.2.7 - - [`: the virtual host comes first in one format.
+    let (host, client, rest) = match ip(first) {
+        Some(client) => (None, Some(client), rest),
+        None => {
+            let (second, behind) = word(rest);
+            match ip(second) {
+                Some(client) => (Some(first), Some(client), behind),
+                None => (None, None, rest),
+            }
+        }
+    };
+    out.categories(&["webserver"]);
+    if let Some(client) = client {
+        out.push("c-ip", client);
+        out.push("SourceIp", client);
+    } else {
+        out.push("SourceHostname", first);
+    }
+    out.some("cs-host", host.map(|host| host.rsplit_once(':').map_or(host, |(host, _)| host)));
+    let (_, user) = word(rest);
+    let user = user.rsplit_once(" [").map_or("", |(user, _)| user);
+    out.some("cs-username", Some(user).filter(|user| *user != "-"));
+
+    // `GET /path?query HTTP/1.1`; scanners send anything.
+    if let Some((method, rest)) =
+        request.split_once(' ').filter(|(method, _)| method.bytes().all(|b| b.is_ascii_alphabetic()))
+    {
+        let (uri, version) = match rest.rsplit_once(' ') {
+            Some((uri, version)) if version.starts_with("HTTP/") => (uri, Some(version)),
+            _ => (rest, None),
+        };
+        out.push("cs-method", method);
+        out.push("c-uri", uri);
+        out.push("cs-uri", uri);
+        out.some("cs-version", version);
+        let (stem, query) = uri.split_once('?').unwrap_or((uri, ""));
+        out.push("cs-uri-stem", stem);
+        out.some("cs-uri-query", Some(query));
+    } else {
+        out.push("c-uri", request);
+    }
+
+    let (status, rest) = word(behind.trim_start());
+    out.push("sc-status", status);
+    let (size, rest) = word(rest);
+    out.some("sc-bytes", number(size));
+    let Some((referer, rest)) = quoted(rest.trim_start()) else { return Some(()) };
+    out.some("cs-referer", Some(referer).filter(|text| *text != "-"));
+    out.some("cs-referrer", Some(referer).filter(|text| *text != "-"));
+    if let Some((agent, _)) = quoted(rest.trim_start()) {
+        out.some("cs-user-agent", Some(agent));
+        out.some("c-useragent", Some(agent));
+    }
+    Some(())
+}
+
+/// `2026/11/26 01:00:00 [error] 7#7: *1 open() "/x" failed …, client: 192.0.2.7, server: _, …`
+fn error<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
+    let (front, rest) = text.split_once("] ")?;
+    let (_, level) = front.rsplit_once('[')?;
+    if !matches!(level, "debug" | "info" | "notice" | "warn" | "error" | "crit" | "alert" | "emerg") {
+        return None;
+    }
+    let (pid, rest) = rest.split_once(": ")?;
+    number(pid.split_once('#')?.0)?;
+    out.push("level", level);
+    // Paths and requests may hold the same words; then nobody knows which is the server's.
+    let mut clients = rest.split(", client: ");
+    out.some("reason", clients.next());
+    if let (Some(client), None) = (clients.next(), clients.next()) {
+        out.some("SourceIp", ip(client.split(',').next().unwrap_or_default()));
+    }
+    Some(())
+}

@@ -1,0 +1,88 @@
+//! Lines of PAM modules (`pam_unix(sshd:auth): …`), written by the program that uses them.
+
+use super::Reading;
+use super::text::{ip, without, word};
+
+/// Reads the line if it is one of a PAM module.
+pub(super) fn read<'m>(text: &'m str, out: &mut Reading<'m>) -> bool {
+    line(text, out).is_some()
+}
+
+fn line<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
+    let rest = text.strip_prefix("pam_")?;
+    let (module, rest) = rest.split_once('(')?;
+    let (service, rest) = rest.split_once("): ")?;
+    if module.is_empty() || !module.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || service.contains(' ') {
+        return None;
+    }
+    let (service, phase) = service.split_once(':').unwrap_or((service, ""));
+    out.push("pam_module", &text[..4 + module.len()]);
+    out.push("pam_service", service);
+    if let Some(rest) = rest.strip_prefix("authentication failure; ") {
+        out.action("authentication", Some(false));
+        // What ssh fails at, its own line says too.
+        out.event_type(if service == "sshd" { "pam_fail" } else { "login_fail" });
+        who(rest, out);
+    } else if let Some(rest) = rest.strip_prefix("session opened for user ") {
+        out.action("session_opened", Some(true));
+        // `root(uid=0) by (uid=0)`, `root by deploy(uid=1000)`
+        let (user, by) = rest.rsplit_once(" by ").unwrap_or((rest, ""));
+        out.push("User", user.split_once("(uid=").map_or(user, |(name, _)| name));
+        out.some("ByUser", by.split_once("(uid=").map(|(name, _)| name));
+    } else if let Some(user) = rest.strip_prefix("session closed for user ") {
+        out.action("session_closed", None);
+        out.push("User", user);
+    } else if let Some(rest) = rest.strip_prefix("password changed for ") {
+        out.action("password_changed", Some(true));
+        out.push("TargetUser", rest);
+    } else if let Some(rest) = rest.strip_prefix("check pass; user unknown") {
+        rest.is_empty().then_some(())?;
+        out.action("authentication", Some(false));
+    } else if let Some(rest) = rest.strip_prefix("auth could not identify password for [") {
+        out.action("authentication", Some(false));
+        out.push("User", without(rest, "]"));
+    } else if let Some(rest) = rest.strip_prefix("account ") {
+        // `account bob has expired (account expired)`
+        let (user, reason) = rest.rsplit_once(" has ")?;
+        out.action("account_refused", Some(false));
+        out.push("User", user);
+        out.push("reason", reason);
+    } else if let Some(rest) = rest.strip_prefix("user [") {
+        let (user, _) = rest.rsplit_once(']')?;
+        out.push("User", user);
+    } else if phase.is_empty() {
+        return None;
+    }
+    Some(())
+}
+
+/// `logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root`: the name comes last and may
+/// hold anything; so may the remote user in front of the address.
+pub(super) fn who<'m>(text: &'m str, out: &mut Reading<'m>) {
+    let Some((front, rest)) = text.split_once("ruser=") else { return };
+    for word in front.split(' ') {
+        match word.split_once('=') {
+            Some(("tty", tty)) => out.some("tty", Some(tty)),
+            Some(("logname", name)) => out.some("logname", Some(name)),
+            Some(("uid", uid)) => out.some("uid", Some(uid)),
+            _ => {}
+        }
+    }
+    let host = match rest.strip_prefix("rhost=").or_else(|| rest.strip_prefix(" rhost=")) {
+        // No remote user: what follows is the server's.
+        Some(host) => Some(host),
+        None => {
+            let mut parts = rest.split(" rhost=");
+            let (ruser, host, more) = (parts.next(), parts.next(), parts.next());
+            out.some("ruser", ruser.filter(|_| more.is_none()));
+            host.filter(|_| more.is_none())
+        }
+    };
+    let Some(host) = host else { return };
+    let (address, rest) = word(host);
+    match ip(address) {
+        Some(address) => out.push("SourceIp", address),
+        None => out.some("SourceHostname", Some(address)),
+    }
+    out.some("User", rest.trim_start_matches(' ').strip_prefix("user="));
+}

@@ -1,0 +1,112 @@
+//! What kind of event is this? Looks at fields that only one kind of log has, sets
+//! `Fields::source`, and adds the names that rules for that log source use.
+//!
+//! To add a log source: a function `fn(&mut Fields<'_>) -> bool` in the file of its family (or a
+//! new file), and its name in [`ALL`]. It answers `false`, having changed nothing, unless the event
+//! is certainly its own. The first that answers `true` is the last that is asked. The smallest one
+//! to imitate is `zeek::recognise`.
+
+mod cloud;
+mod generic;
+mod linux;
+pub(crate) mod windows;
+mod zeek;
+
+use crate::flatten::Flattened;
+use model::Fields;
+use std::borrow::Cow;
+
+/// All recognisers but the one for Windows, in the order they are asked.
+const ALL: &[fn(&mut Fields<'_>) -> bool] = &[
+    cloud::aws,
+    cloud::azure,
+    cloud::gcp,
+    cloud::kubernetes,
+    cloud::m365,
+    cloud::okta,
+    cloud::github,
+    cloud::onelogin,
+    zeek::recognise,
+    generic::suricata,
+    linux::laurel,
+    linux::auditd,
+    generic::opencanary,
+    generic::web,
+];
+
+/// Fields of an event that are looked at one by one for a second name: each look may walk over all.
+const RENAMED_MAX: usize = 256;
+
+/// Sets `out.source` and adds aliases.
+pub(crate) fn recognise(found: &Flattened, out: &mut Fields<'_>) {
+    recognise_written(found, out);
+    // Last, so that what the event says of itself wins.
+    explicit(out);
+}
+
+/// The same by what the fields are, whatever they say of themselves.
+pub(crate) fn recognise_written(found: &Flattened, out: &mut Fields<'_>) {
+    if !windows::recognise(found, out) {
+        let _ = ALL.iter().any(|recogniser| recogniser(out));
+    }
+}
+
+/// An object `logsource` (or `_logsource`) in the event itself, in Sigma's words.
+fn explicit(out: &mut Fields<'_>) {
+    for (product, category, service) in [
+        ("logsource.product", "logsource.category", "logsource.service"),
+        ("_logsource.product", "_logsource.category", "_logsource.service"),
+    ] {
+        if let Some(product) = get(out, product) {
+            out.source.product = Some(lower(product));
+        }
+        let categories: Vec<_> = all(out, category).map(lower).collect();
+        if !categories.is_empty() {
+            out.source.categories = Some(categories);
+        }
+        let services: Vec<_> = all(out, service).map(lower).collect();
+        if !services.is_empty() {
+            out.source.services = Some(services);
+        }
+    }
+}
+
+/// The first value of a field, as it lies there.
+pub(crate) fn get<'a>(out: &Fields<'a>, name: &str) -> Option<Cow<'a, str>> {
+    all(out, name).next()
+}
+
+fn all<'a, 'f>(out: &'f Fields<'a>, name: &'f str) -> impl Iterator<Item = Cow<'a, str>> + use<'a, 'f> {
+    out.leaves().iter().filter(move |leaf| leaf.name == name).filter_map(|leaf| leaf.value.clone())
+}
+
+fn lower(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.bytes().any(|b| b.is_ascii_uppercase()) { Cow::Owned(text.to_ascii_lowercase()) } else { text }
+}
+
+/// Adds the value of `theirs` under the name `ours`, unless `ours` is there.
+pub(crate) fn alias(out: &mut Fields<'_>, ours: &'static str, theirs: &str) {
+    if !out.exists(ours)
+        && let Some(value) = get(out, theirs)
+    {
+        out.push(ours, value);
+    }
+}
+
+/// Adds a value unless the field is there.
+pub(crate) fn push_missing<'a>(out: &mut Fields<'a>, name: &'static str, value: impl Into<Cow<'a, str>>) {
+    if !out.exists(name) {
+        out.push(name, value);
+    }
+}
+
+/// Sets all three parts.
+pub(crate) fn set(out: &mut Fields<'_>, product: &'static str, categories: &[&'static str], services: &[&'static str]) {
+    out.source.product = Some(Cow::Borrowed(product));
+    out.source.categories = Some(known(categories));
+    out.source.services = Some(known(services));
+}
+
+pub(crate) fn known(words: &[&'static str]) -> Vec<Cow<'static, str>> {
+    words.iter().copied().map(Cow::Borrowed).collect()
+}
