@@ -12,7 +12,8 @@ pub fn read(paths: &[PathBuf], options: &Options) -> Collection {
     for path in paths {
         walk(path, true, &mut files, &mut unreadable);
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8).min(files.len().div_ceil(32)).max(1);
+    let threads =
+        std::thread::available_parallelism().map_or(1, usize::from).min(8).min(files.len().div_ceil(32)).max(1);
     let next = AtomicUsize::new(0);
     // Blocks of neighbouring files, so that the order of the files stays.
     let size = files.len().div_ceil(threads * 4).max(1);

@@ -8,6 +8,7 @@ use super::Value;
 use super::regex::{REGEX_BYTES_MAX, REGEX_DEPTH_MAX};
 use crate::{RuleError, literals};
 use regex_syntax::ast::{self, Ast, ClassPerlKind, ClassSetItem, Span};
+use std::sync::OnceLock;
 
 /// Flags of a pattern.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -33,8 +34,11 @@ impl Flags {
 #[derive(Debug, Clone)]
 pub struct Op {
     written: Box<str>,
+    /// As this engine reads it: classes spelt out.
+    pattern: Box<str>,
     flags: Flags,
-    regex: regex::Regex,
+    /// Built when it is first asked: it is large, and most patterns of a large set never are.
+    regex: OnceLock<Option<regex::Regex>>,
     required: Vec<Vec<String>>,
 }
 
@@ -54,7 +58,17 @@ pub fn compile(written: &str, flags: Flags) -> Result<Op, RuleError> {
         .build()
         .parse(&pattern)
         .map_err(|source| super::regex::syntax_problem(written, source))?;
-    let regex = regex::RegexBuilder::new(&pattern)
+    // Whether it can be built is known now, so that matching cannot fail.
+    build(&pattern, flags).map_err(|source| match source {
+        regex::Error::CompiledTooBig(limit) => RuleError::RegexTooBig { limit },
+        other => RuleError::Regex { source: Box::new(other) },
+    })?;
+    let required = literals::required(&hir);
+    Ok(Op { written: written.into(), pattern: pattern.into(), flags, regex: OnceLock::new(), required })
+}
+
+fn build(pattern: &str, flags: Flags) -> Result<regex::Regex, regex::Error> {
+    regex::RegexBuilder::new(pattern)
         .case_insensitive(flags.ignore_case)
         .multi_line(flags.multi_line)
         .dot_matches_new_line(flags.dot_all)
@@ -62,17 +76,12 @@ pub fn compile(written: &str, flags: Flags) -> Result<Op, RuleError> {
         .dfa_size_limit(REGEX_BYTES_MAX)
         .nest_limit(REGEX_DEPTH_MAX)
         .build()
-        .map_err(|source| match source {
-            regex::Error::CompiledTooBig(limit) => RuleError::RegexTooBig { limit },
-            other => RuleError::Regex { source: Box::new(other) },
-        })?;
-    Ok(Op { written: written.into(), flags, regex, required: literals::required(&hir) })
 }
 
 /// Whether the pattern is found in the value.
 pub fn matches(op: &Op, value: &Value<'_>) -> bool {
     match value {
-        Value::Text { raw, .. } => op.regex.is_match(raw),
+        Value::Text { raw, .. } => op.is_match(raw),
         Value::Absent | Value::Oid(_) | Value::Severity(_) => false,
     }
 }
@@ -85,7 +94,7 @@ impl Op {
 
     /// As this engine reads it: classes spelt out.
     pub fn engine_pattern(&self) -> &str {
-        self.regex.as_str()
+        &self.pattern
     }
 
     /// Its flags.
@@ -95,7 +104,8 @@ impl Op {
 
     /// Whether it is found in the text.
     pub fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+        let regex = self.regex.get_or_init(|| build(&self.pattern, self.flags).ok());
+        regex.as_ref().is_some_and(|regex| regex.is_match(text))
     }
 
     /// Groups of lower-case ASCII literals: the folded form of every match contains at least one of

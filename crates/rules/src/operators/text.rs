@@ -70,9 +70,9 @@ pub enum Shape<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Op {
     /// Neighbouring literals are one, and so are neighbouring `*`.
-    parts: Vec<Part>,
-    /// The same with literals folded; what is compared unless `cased`.
-    folded: Vec<Part>,
+    parts: Box<[Part]>,
+    /// The same with literals folded, where that is something else: what is compared unless `cased`.
+    folded: Option<Box<[Part]>>,
     cased: bool,
 }
 
@@ -117,12 +117,15 @@ pub fn compile(parts: impl IntoIterator<Item = Part>, cased: bool) -> Op {
             (_, part) => joined.push(part),
         }
     }
-    let folded = joined.iter().map(|part| match part {
-        Part::Literal(text) => Part::Literal(fold(text)),
-        Part::One => Part::One,
-        Part::Many => Part::Many,
-    });
-    Op { folded: folded.collect(), parts: joined, cased }
+    let folded: Box<[Part]> = joined
+        .iter()
+        .map(|part| match part {
+            Part::Literal(text) => Part::Literal(fold(text)),
+            Part::One => Part::One,
+            Part::Many => Part::Many,
+        })
+        .collect();
+    Op { folded: Some(folded).filter(|folded| **folded != *joined), parts: joined.into(), cased }
 }
 
 /// Whether the value, as a whole, fits the pattern.
@@ -147,12 +150,12 @@ impl Op {
 
     /// What is compared: folded unless cased.
     pub fn compared(&self) -> &[Part] {
-        if self.cased { &self.parts } else { &self.folded }
+        if self.cased { &self.parts } else { self.folded() }
     }
 
     /// Its literals folded, whether or not that is what is compared.
     pub fn folded(&self) -> &[Part] {
-        &self.folded
+        self.folded.as_deref().unwrap_or(&self.parts)
     }
 
     /// The shape of what is compared.

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// About the size of a block, in bytes.
-const BLOCK_BYTES: usize = 1 << 20;
+const BLOCK_BYTES: usize = 1 << 18;
 /// Longest line.
 const LINE_BYTES_MAX: usize = 64 << 20;
 /// Largest file that is not an object a line, unpacked.
@@ -104,7 +104,11 @@ fn an_object_a_line(reader: &mut dyn BufRead) -> Result<bool> {
         [b'{'] => false,
         // A first line that was cut by the buffer is one that is very long; one that ends open is not
         // an object.
-        first => lines.next().is_none() && first.len() + 16 >= start.len() || serde_json::from_slice::<&RawValue>(first).is_ok() || !first.starts_with(b"{"),
+        first => {
+            lines.next().is_none() && first.len() + 16 >= start.len()
+                || serde_json::from_slice::<&RawValue>(first).is_ok()
+                || !first.starts_with(b"{")
+        }
     })
 }
 
@@ -211,7 +215,10 @@ mod tests {
         ] {
             assert_eq!(lines(name, content.as_bytes()).expect(content), expected, "{content}");
         }
-        assert_eq!(lines("a.json", b"{\n \"a\": 1\n}\n{\n \"a\": 2 }").expect("pretty"), ["{  \"a\": 1 }", "{  \"a\": 2 }"]);
+        assert_eq!(
+            lines("a.json", b"{\n \"a\": 1\n}\n{\n \"a\": 2 }").expect("pretty"),
+            ["{  \"a\": 1 }", "{  \"a\": 2 }"]
+        );
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         packed.write_all(b"{\"a\":1}\n{\"a\":[2]}\n").expect("packed");
         assert_eq!(lines("a.jsonl.gz", &packed.finish().expect("packed")).expect("gz"), expected);
@@ -222,7 +229,8 @@ mod tests {
 
     #[test]
     fn blocks_end_at_line_ends_and_lose_nothing() {
-        let long: String = (0..60_000).map(|n| format!("{{\"number\":{n},\"pad\":\"{}\"}}\n", "x".repeat(n % 90))).collect();
+        let long: String =
+            (0..60_000).map(|n| format!("{{\"number\":{n},\"pad\":\"{}\"}}\n", "x".repeat(n % 90))).collect();
         let read = lines("a.ndjson", long.as_bytes()).expect("read");
         assert_eq!(read.len(), 60_000);
         assert!(read.iter().map(|line| format!("{line}\n")).eq(long.split_inclusive('\n').map(str::to_owned)));

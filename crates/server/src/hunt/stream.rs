@@ -126,7 +126,8 @@ fn search(collection: &Collection, engine: &Engine, block: &Block, scratch: &mut
             Ok(()) => {
                 engine.matches(&fields, scratch, &mut hits);
                 for rule in hits.drain(..) {
-                    let shown = collection.rules.get(rule as usize).map(|rule| shown(rule, &fields)).unwrap_or_default();
+                    let shown =
+                        collection.rules.get(rule as usize).map(|rule| shown(rule, &fields)).unwrap_or_default();
                     searched.hits.push((rule, searched.events, shown));
                 }
             }

@@ -9,7 +9,6 @@ use crate::rule_files;
 use anyhow::{Result, bail};
 use axum::http::Method;
 use clap::{Args, Subcommand};
-use model::Rule;
 use rules::file::FileRule;
 use serde_json::{Value, json};
 use std::fmt::Write as _;

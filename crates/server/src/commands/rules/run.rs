@@ -18,11 +18,13 @@ use tokio::time::Instant;
 const PROGRESS: Duration = Duration::from_millis(150);
 
 #[derive(Debug, Args)]
-#[command(after_help = "A JSON object a match on standard output: rule_id, event (its number, from 0), title, level …\n\
+#[command(
+    after_help = "A JSON object a match on standard output: rule_id, event (its number, from 0), title, level …\n\
     The last line of standard error is a JSON object with the summary.\n\n\
     Examples:\n  \
       muttd rules run --rules rules/security --events auth.jsonl\n  \
-      zcat evtx/*.gz | muttd rules run --rules sigma/rules --events - | jq .title | sort | uniq -c")]
+      zcat evtx/*.gz | muttd rules run --rules sigma/rules --events - | jq .title | sort | uniq -c"
+)]
 pub struct RunArgs {
     /// Files and folders of Sigma rules
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
@@ -88,10 +90,12 @@ fn hunt(args: &RunArgs) -> Result<()> {
     };
     let files = hunt::input::files(&args.events)?;
     let total: u64 = files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(|data| data.len()).sum();
-    let mut bar = Bar { on: !args.quiet && std::io::stderr().is_terminal(), total, started: Instant::now(), drawn: None };
+    let mut bar =
+        Bar { on: !args.quiet && std::io::stderr().is_terminal(), total, started: Instant::now(), drawn: None };
     let began = Instant::now();
     let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
-    let hunted = hunt::stream::hunt(&collection, &engine, &files, threads, &mut out, |so_far| bar.draw(so_far), &mut summary);
+    let hunted =
+        hunt::stream::hunt(&collection, &engine, &files, threads, &mut out, |so_far| bar.draw(so_far), &mut summary);
     bar.end();
     summary.seconds = began.elapsed().as_secs_f64();
     summary.events_per_second = summary.events as f64 / summary.seconds.max(1e-9);
@@ -106,7 +110,9 @@ fn hunt(args: &RunArgs) -> Result<()> {
 /// Whoever read the matches wants no more.
 fn closed(error: &anyhow::Error) -> bool {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind));
-    let json = error.chain().find_map(|cause| cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind));
+    let json = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind));
     io.or(json) == Some(std::io::ErrorKind::BrokenPipe)
 }
 
