@@ -6,6 +6,7 @@
 //! published: what a crash keeps from the queue, the outbox publishes at the next start.
 
 use crate::codec;
+use crate::detections::{Detected, DetectionSet, Detections, Looker};
 use crate::live::{Live, ShedMode};
 use crate::metrics::{Metrics, labels};
 use crate::outbox::Outbox;
@@ -30,6 +31,7 @@ pub struct Detector {
     pub events: Arc<dyn EventStore>,
     pub coordination: Arc<dyn Coordination>,
     pub rulebook: Rulebook,
+    pub detections: Detections,
     pub outbox: Outbox,
     pub live: Live,
     pub clock: Arc<dyn Clock>,
@@ -46,6 +48,7 @@ struct Item {
     delivery: Delivery,
     event: Event,
     finding: Finding,
+    detected: Detected,
 }
 
 /// What the rules say about an event.
@@ -134,11 +137,13 @@ impl Detector {
     async fn work(&self, batch: Vec<Delivery>, consumer: &mut dyn Consumer, again: Duration) -> StorageResult<()> {
         let started = tokio::time::Instant::now();
         let snapshot = self.rulebook.snapshot();
-        let prepared = tokio::task::spawn_blocking(move || prepare(batch, &snapshot))
+        let mut looker = self.detections.looker();
+        let set = looker.as_ref().map(|looker| Arc::clone(looker.set()));
+        let prepared = tokio::task::spawn_blocking(move || prepare(batch, &snapshot, looker.as_mut()))
             .await
             .map_err(|e| StorageError::with_source(model::ErrorKind::Internal, "matching", e))?;
         let mut settlements = prepared.settled;
-        let result = self.effect(prepared.items, &mut settlements, again).await;
+        let result = self.effect(prepared.items, set.as_deref(), &mut settlements, again).await;
         consumer.settle(settlements).await?;
         self.metrics.count_settled(Outcome::DeadLettered, prepared.dead);
         self.metrics.count_settled(Outcome::Duplicate, prepared.copies);
@@ -148,14 +153,20 @@ impl Detector {
 
     /// Brings about the effects of a batch. If one event makes a store refuse for good, halves the
     /// batch until that event is alone, so that it takes nobody with it.
-    async fn effect(&self, items: Vec<Item>, settlements: &mut Vec<Settlement>, again: Duration) -> StorageResult<()> {
+    async fn effect(
+        &self,
+        items: Vec<Item>,
+        set: Option<&DetectionSet>,
+        settlements: &mut Vec<Settlement>,
+        again: Duration,
+    ) -> StorageResult<()> {
         let mut stack = vec![items];
         let mut result = Ok(());
         while let Some(mut items) = stack.pop() {
             if items.is_empty() {
                 continue;
             }
-            match self.write(&items).await {
+            match self.write(&items, set).await {
                 Ok(()) => settlements.extend(items.into_iter().map(|item| item.delivery.ack())),
                 Err(error) if error.kind().is_transient() => {
                     settlements.extend(items.into_iter().map(|item| item.delivery.defer(again)));
@@ -187,13 +198,19 @@ impl Detector {
         item.delivery.reject(Rejection { reason: error.to_string(), retryable: true, replays })
     }
 
-    async fn write(&self, items: &[Item]) -> StorageResult<()> {
+    async fn write(&self, items: &[Item], set: Option<&DetectionSet>) -> StorageResult<()> {
         let mut by_org: BTreeMap<OrgId, (Vec<AuditEntry>, Vec<Alert>)> = BTreeMap::new();
         for (item, matched) in items.iter().filter_map(|item| Some((item, item.matched()?))) {
             let (audits, alerts) = by_org.entry(item.event.org.clone()).or_default();
             let (audit, alert) = self.handled(&item.event, matched);
             audits.push(audit);
             alerts.extend(alert);
+        }
+        if let Some(set) = set {
+            for item in items.iter().filter(|item| !item.detected.hits.is_empty()) {
+                let found = self.detected(item, set);
+                by_org.entry(item.event.org.clone()).or_default().1.extend(found);
+            }
         }
         for alert in self.unhandled(items).await? {
             by_org.entry(alert.org.clone()).or_default().1.push(alert);
@@ -265,12 +282,23 @@ impl Detector {
         (audit, alert)
     }
 
-    /// Counts unhandled events by host and shape; the meta-alerts that are due.
+    /// The alerts of the detection rules that matched.
+    fn detected(&self, item: &Item, set: &DetectionSet) -> Vec<Alert> {
+        let event = &item.event;
+        let team = self.rulebook.snapshot().team(&event.org, &event.host);
+        self.detections.alerts(set, event, &item.detected, team.as_deref(), self.clock.now())
+    }
+
+    /// Counts unhandled events by host and shape; the meta-alerts that are due. What a detection rule
+    /// knows is not unknown.
     async fn unhandled(&self, items: &[Item]) -> StorageResult<Vec<Alert>> {
         let mut events = Vec::new();
         let mut sources = Vec::new();
         for item in items {
             let Finding::Unhandled { shape } = &item.finding else { continue };
+            if !item.detected.hits.is_empty() {
+                continue;
+            }
             events.push(UnhandledEvent {
                 org: item.event.org.clone(),
                 host: item.event.host.clone(),
@@ -356,7 +384,7 @@ struct Prepared {
 }
 
 /// Decodes and matches a batch; CPU only.
-fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot) -> Prepared {
+fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot, mut looker: Option<&mut Looker>) -> Prepared {
     let mut items = Vec::with_capacity(batch.len());
     let mut settled = Vec::new();
     let (mut dead, mut copies) = (0, 0);
@@ -377,7 +405,14 @@ fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot) -> Prepared {
                         shape: rules::template::fingerprint_hex(&rules::template::template(&event.message)),
                     },
                 };
-                items.push(Item { delivery, event, finding });
+                let detected = match &mut looker {
+                    Some(looker) => {
+                        let object = codec::public_object(&event.raw);
+                        std::str::from_utf8(&object).map(|object| looker.look(object)).unwrap_or_default()
+                    }
+                    None => Detected::default(),
+                };
+                items.push(Item { delivery, event, finding, detected });
             }
             Err(reason) => {
                 let replays = codec::replays(&delivery.payload);

@@ -11,6 +11,7 @@ pub mod accept;
 pub mod codec;
 pub mod deliver;
 pub mod detect;
+pub mod detections;
 pub mod foreign;
 mod live;
 pub mod metrics;

@@ -44,7 +44,8 @@ impl Owner {
 
     /// By the names of the contract; `None`: of the process, or of a queue, whoever runs here.
     fn of(name: &str) -> Option<Self> {
-        const NAMES: [(&str, Owner); 10] = [
+        const NAMES: [(&str, Owner); 11] = [
+            ("mutt_detection_", Owner::Alerter),
             ("mutt_ingest_", Owner::Ingestor),
             ("mutt_events_settled", Owner::Alerter),
             ("mutt_events_", Owner::Ingestor),
@@ -132,6 +133,8 @@ metrics! {
     alerter_processing_list_depth: Gauge = Gauge::default(), "mutt_alerter_processing_list_depth", "Events leased to the alerter";
     alerter_queue_depth: Gauge = Gauge::default(), "mutt_alerter_queue_depth", "Alerts waiting for delivery, as the alerter sees them";
     alerter_shed_events: Family<Labels, Counter> = Family::default(), "mutt_alerter_shed_events", "Alerts left in the outbox (dlq) or pauses (defer) because the alert queue was over its threshold";
+    detection_rules: Gauge = Gauge::default(), "mutt_detection_rules", "Detection rules in force, those in dry run counted";
+    detection_matches: Family<Labels, Counter> = Family::default(), "mutt_detection_matches", "Matches of detection rules by rule and outcome: alerted, dry_run, paused, counted (its level alerts nobody)";
     db_write_latency_ms: Histogram = histogram(&WRITE_MS), "mutt_db_write_latency_ms", "Time to write a batch to the catalog";
 
     moog_requests: Family<Labels, Counter> = Family::default(), "mutt_moog_requests", "Delivery attempts by status and reason";

@@ -5,6 +5,7 @@ pub mod app;
 pub mod commands;
 pub mod config;
 mod demo;
+mod detection_rules;
 mod host;
 mod hunt;
 mod ingest_http;

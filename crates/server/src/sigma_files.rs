@@ -1,12 +1,17 @@
 //! Files and folders of Sigma rules, read by several threads.
 
-use rules::sigma::{Collection, Gravity, Options, Place, Problem, Reader};
+use rules::sigma::{Collection, Options, Reader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Reads files, and `*.yml`/`*.yaml` below folders in the order of their names. What cannot be read is
 /// a problem like any other.
 pub fn read(paths: &[PathBuf], options: &Options) -> Collection {
+    reader(paths, options).finish()
+}
+
+/// The same, for whoever has more to read.
+pub fn reader(paths: &[PathBuf], options: &Options) -> Reader {
     let mut files = Vec::new();
     let mut unreadable = Vec::new();
     for path in paths {
@@ -32,10 +37,9 @@ pub fn read(paths: &[PathBuf], options: &Options) -> Collection {
     });
     read.sort_by_key(|(block, _)| *block);
     let mut all = Reader::new(options.clone());
+    unreadable.into_iter().for_each(|(name, why)| all.unreadable(&name, &why));
     read.into_iter().for_each(|(_, reader)| all.append(reader));
-    let mut collection = all.finish();
-    collection.problems.splice(0..0, unreadable);
-    collection
+    all
 }
 
 /// Reads texts that somebody has already; each with the name of its file.
@@ -57,7 +61,7 @@ fn read_block(files: &[PathBuf], options: &Options) -> Reader {
     reader
 }
 
-fn walk(path: &Path, named: bool, files: &mut Vec<PathBuf>, unreadable: &mut Vec<Problem>) {
+fn walk(path: &Path, named: bool, files: &mut Vec<PathBuf>, unreadable: &mut Vec<(String, String)>) {
     if path.is_dir() {
         match std::fs::read_dir(path) {
             Ok(entries) => {
@@ -65,27 +69,15 @@ fn walk(path: &Path, named: bool, files: &mut Vec<PathBuf>, unreadable: &mut Vec
                 below.sort();
                 below.iter().for_each(|path| walk(path, false, files, unreadable));
             }
-            Err(error) => unreadable.push(problem(path, &error)),
+            Err(error) => unreadable.push((path.display().to_string(), error.to_string())),
         }
         return;
     }
     if named && let Err(error) = std::fs::metadata(path) {
-        unreadable.push(problem(path, &error));
+        unreadable.push((path.display().to_string(), error.to_string()));
         return;
     }
     if named || path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml") {
         files.push(path.to_owned());
-    }
-}
-
-fn problem(path: &Path, error: &std::io::Error) -> Problem {
-    Problem {
-        gravity: Gravity::Refused,
-        place: Place { file: path.display().to_string().into(), line: 1 },
-        rule: None,
-        title: None,
-        field: None,
-        message: format!("cannot be read: {error}"),
-        suggestion: None,
     }
 }

@@ -171,7 +171,8 @@ impl Reader {
                     warnings.push(fault);
                     Vec::new()
                 });
-                self.collection.rules.push(SigmaRule { header, source, predicate, fields });
+                let group_by = entries.texts("group-by")?;
+                self.collection.rules.push(SigmaRule { header, source, predicate, fields, group_by });
             }
             [false, true, _] => self.collection.correlations.push(Correlation::read(header, &entries, warnings)?),
             [true, true, _] => {

@@ -42,6 +42,8 @@ pub struct SigmaRule {
     pub predicate: Predicate,
     /// Fields that a reader of its alerts wants to see (`fields`).
     pub fields: Vec<String>,
+    /// Fields whose values tell its incidents apart (`group-by`, a key of ours); none = the host does.
+    pub group_by: Vec<String>,
 }
 
 /// Values of the placeholders (`%name%`) that `expand` looks up: name → values. Names without the

@@ -8,6 +8,7 @@ pub use parts::Parts;
 
 use crate::api::{ApiOptions, ApiState, Prometheus};
 use crate::config::{Config, Listen, PairListen, Role, TlsSettings};
+use crate::detection_rules;
 use crate::ingest_http::IngestSite;
 use crate::keys::{self, Key};
 use crate::site::Site;
@@ -470,6 +471,9 @@ impl AppHandle {
         }
         self.parts.live.replace_base(config.live.clone());
         parts::load_rule_files(&self.parts.rulebook, &config.rule_paths).await;
+        if config.has(Role::Alerter) {
+            detection_rules::load(&self.parts.detections, &config.detection).await;
+        }
         match self.parts.rulebook.reload().await {
             Ok(problems) => tracing::info!(left_out = problems.len(), "configuration and rules reloaded"),
             Err(error) => tracing::error!(%error, "rules could not be reloaded; the old ones stay"),

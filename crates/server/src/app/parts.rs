@@ -1,13 +1,14 @@
 //! What the roles share, opened as configured.
 
 use crate::config::{Config, MOOGSOFT, Role};
-use crate::rule_files;
+use crate::{detection_rules, rule_files};
 use anyhow::{Context, Result};
 use connectors::channels::{self, Channel, ChannelConfig};
 use model::ErrorKind;
 use pipeline::Live;
 use pipeline::accept::QUEUE_WRITES;
 use pipeline::deliver::CATALOG_WRITES;
+use pipeline::detections::Detections;
 use pipeline::metrics::{Metrics, Owner};
 use pipeline::outbox::Outbox;
 use pipeline::rejects::RejectLog;
@@ -33,6 +34,7 @@ pub struct Parts {
     pub coordination: Arc<dyn Coordination>,
     pub channels: Vec<Arc<dyn Channel>>,
     pub rulebook: Rulebook,
+    pub detections: Detections,
     pub outbox: Outbox,
     pub live: Live,
     pub rejects: Arc<RejectLog>,
@@ -85,6 +87,11 @@ impl Parts {
         let rulebook = Rulebook::new(Arc::clone(&catalog), Arc::clone(&metrics));
         load_rule_files(&rulebook, &config.rule_paths).await;
         patiently("catalog", &health, stop, || rulebook.reload()).await.context("failed to load the rules")?;
+        let detection = &config.detection;
+        let detections = Detections::new(detection.policy.clone(), detection.limits, Arc::clone(&metrics));
+        if config.has(Role::Alerter) {
+            detection_rules::load(&detections, detection).await;
+        }
         let outbox = Outbox::new(
             &queues,
             Arc::clone(&catalog),
@@ -100,6 +107,7 @@ impl Parts {
             coordination,
             channels: opened,
             rulebook,
+            detections,
             outbox,
             live,
             rejects: Arc::new(RejectLog::new(REJECT_SAMPLES)),

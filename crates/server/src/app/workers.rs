@@ -24,6 +24,7 @@ pub async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Pa
             events: Arc::clone(&parts.events),
             coordination: Arc::clone(&parts.coordination),
             rulebook: parts.rulebook.clone(),
+            detections: parts.detections.clone(),
             outbox: parts.outbox.clone(),
             live: parts.live.clone(),
             clock: Arc::clone(&parts.clock),

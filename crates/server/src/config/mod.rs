@@ -1,5 +1,6 @@
 //! Configuration of `muttd`: layers → raw → validated. The rest of the program sees only [`Config`].
 
+mod detection;
 mod env;
 mod raw;
 mod shown;
@@ -7,6 +8,7 @@ mod snmp;
 mod stores;
 mod validate;
 
+pub use detection::DetectionSettings;
 pub use stores::StoreSettings;
 pub use validate::{
     ChannelSettings, Config, HttpSettings, Listen, MOOGSOFT, PairListen, Role, SyslogSettings, TlsSettings,

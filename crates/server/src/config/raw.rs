@@ -21,6 +21,7 @@ pub struct Raw {
     pub events: Events,
     pub queue: Queue,
     pub alerter: Alerter,
+    pub detection: Detection,
     pub forwarder: Forwarder,
     /// Read one by one, so that a mistake in one says which.
     #[serde(skip)]
@@ -239,6 +240,21 @@ pub struct Alerter {
     pub queue_shed_depth: i64,
     pub shed_mode: String,
     pub defer_sleep_ms: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Detection {
+    pub shipped: bool,
+    pub rules: Vec<String>,
+    pub dry_run: bool,
+    pub team: String,
+    pub page_from: String,
+    pub ticket_from: String,
+    pub matches_per_minute_max: i64,
+    pub answer_max_us: i64,
+    pub pause_ms: i64,
+    pub placeholders: toml::Table,
 }
 
 #[derive(Debug, Deserialize)]

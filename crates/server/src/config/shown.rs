@@ -6,7 +6,7 @@ use toml::{Table, Value};
 const HIDDEN: &str = "***";
 
 /// Keys of texts that are no secrets, in whatever table.
-const SHOWN: [&str; 44] = [
+const SHOWN: [&str; 47] = [
     "auth",
     "ca_file",
     "data_dir",
@@ -41,6 +41,9 @@ const SHOWN: [&str; 44] = [
     "tls_key",
     "type",
     "udp",
+    "team",
+    "page_from",
+    "ticket_from",
     "unhandled_team",
     "user",
     // The names of lists and keys in Redis.
@@ -58,7 +61,7 @@ const SHOWN_OF_REDIS: [&str; 5] = ["metrics", "moog_heartbeat", "moog_processing
 /// Keys of URLs, of which scheme, host and port are shown: user, path and query may hold a secret.
 const URLS: [&str; 3] = ["address", "prometheus_url", "url"];
 /// Tables whose keys are free and whose values are no secrets.
-const FREE_TABLES: [&str; 1] = ["hostnames"];
+const FREE_TABLES: [&str; 2] = ["hostnames", "placeholders"];
 
 /// The settings as TOML, without secrets.
 pub fn shown(table: &Table) -> String {

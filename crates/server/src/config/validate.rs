@@ -1,5 +1,6 @@
 //! From what is written to what can be used; every problem with its path.
 
+use super::detection::{self, DetectionSettings};
 use super::raw::{self, Raw};
 use super::snmp;
 use super::stores::{self, StoreSettings};
@@ -125,6 +126,7 @@ pub struct Config {
     pub batch_max: usize,
     pub event_retries_max: u32,
     pub rule_paths: Vec<PathBuf>,
+    pub detection: DetectionSettings,
     pub forwarder_listen: PairListen,
     pub delivery_concurrency: usize,
     pub delivery_retries_max: u32,
@@ -404,6 +406,7 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
         batch_max: check.range("alerter.batch_max", raw.alerter.batch_max, 1, 100_000),
         event_retries_max: check.range("alerter.retries_max", raw.alerter.retries_max, 0, 1_000),
         rule_paths: raw.alerter.rules.iter().map(PathBuf::from).collect(),
+        detection: detection::detection(&mut check, &raw.detection),
         forwarder_listen: check.pair(
             ("forwarder.metrics_listen", &raw.forwarder.metrics_listen),
             ("forwarder.health_listen", &raw.forwarder.health_listen),

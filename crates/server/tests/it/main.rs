@@ -6,6 +6,7 @@ mod api;
 mod browser;
 mod delivery;
 mod detection;
+mod detections;
 mod ingest;
 mod lifecycle;
 mod packaging;

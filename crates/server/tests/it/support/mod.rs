@@ -57,7 +57,8 @@ pub struct TestServer {
 }
 
 pub fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    // Tests name the rules that they are about.
+    [("MUTT_SHIPPED_RULES", "false")].iter().chain(pairs).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
 pub fn load(dir: &Path, env: &[(&str, &str)], roles: Option<&[&str]>) -> config::Config {

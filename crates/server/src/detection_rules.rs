@@ -1,0 +1,49 @@
+//! The detection rules of this server: those that ship, and those of files.
+
+use crate::config::DetectionSettings;
+use crate::sigma_files;
+use pipeline::detections::{DetectionSet, Detections, Mode};
+use rules::sigma::{Collection, Gravity, Options, Reader, SigmaRule};
+
+/// Reads the rules that the settings ask for. What cannot be used is among the problems.
+pub fn read(settings: &DetectionSettings) -> Collection {
+    let options = Options { placeholders: settings.placeholders.clone() };
+    let mut reader = Reader::new(options.clone());
+    if settings.shipped {
+        for (name, text) in SHIPPED {
+            reader.text(name, text);
+        }
+    }
+    reader.append(sigma_files::reader(&settings.rule_paths, &options));
+    reader.finish()
+}
+
+/// Whether a rule is in force where nobody says otherwise: not if its author calls it unfinished or
+/// given up.
+fn on_by_default(rule: &SigmaRule) -> bool {
+    !matches!(&*rule.header.status, "experimental" | "deprecated" | "unsupported")
+}
+
+/// Puts the rules that the settings ask for in force; what is wrong is logged and left out.
+pub async fn load(detections: &Detections, settings: &DetectionSettings) {
+    let of_files = settings.clone();
+    let compiled = tokio::task::spawn_blocking(move || {
+        let collection = read(&of_files);
+        let mode = if of_files.dry_run { Mode::DryRun } else { Mode::Alert };
+        let set = DetectionSet::compile(&collection, |rule| on_by_default(rule).then_some(mode));
+        (collection, set)
+    });
+    let Ok((collection, set)) = compiled.await else { return };
+    for problem in &collection.problems {
+        match problem.gravity {
+            Gravity::Refused => tracing::error!(%problem, "a detection rule was left out"),
+            Gravity::Warning => tracing::warn!(%problem, "a detection rule is odd"),
+        }
+    }
+    let read = collection.rules.len();
+    tracing::info!(rules = read, in_force = set.rules().len(), "detection rules read");
+    detections.replace(set);
+}
+
+/// The rules that ship: name of the file, text.
+const SHIPPED: &[(&str, &str)] = &[];

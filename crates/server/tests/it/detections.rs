@@ -1,0 +1,117 @@
+//! From event to alert by detection rules: fields are read once, rules of files are asked, floods are
+//! paused.
+
+use crate::support::{SOON, TestServer, event};
+use model::{AlertKind, OrgId};
+use serde_json::json;
+use std::sync::Arc;
+use storage::catalog::{AlertFilter, AlertRecord, PageRequest};
+use testkit::Receiver;
+
+const ROOT_LOGIN: &str = "\
+title: Root logs in by password
+id: 5d0a3b0e-6f3a-4c0e-8f2d-0f6d6f1c0001
+level: high
+tags: [attack.t1078]
+falsepositives: [Break-glass accounts]
+logsource: {product: linux, service: sshd}
+detection:
+  selection: {event_type: ssh_success, User: root}
+  condition: selection
+fields: [SourceIp]
+group-by: [SourceIp]
+";
+
+async fn alerts(server: &TestServer) -> Vec<AlertRecord> {
+    let page = PageRequest { page: 1, limit: 1_000 };
+    let filter = AlertFilter::default();
+    let rows = server.parts.catalog.alerts(&OrgId::default(), &filter, page).await.unwrap().rows;
+    rows.into_iter().filter(|record| record.alert.kind == AlertKind::Detection).collect()
+}
+
+/// A server with this rule file, which is in its data folder.
+async fn server(rule: &str, env: &[(&str, &str)]) -> TestServer {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let rules = dir.path().join("rules");
+    std::fs::create_dir(&rules).unwrap();
+    std::fs::write(rules.join("rule.yml"), rule).unwrap();
+    let rules = rules.display().to_string();
+    let env: Vec<(&str, &str)> = env.iter().copied().chain([("MUTT_DETECTION_RULES", &*rules)]).collect();
+    TestServer::start_in(dir, &env, None).await
+}
+
+fn sshd(message: &str) -> serde_json::Value {
+    let mut body = event("web1", message);
+    body["program"] = json!("sshd");
+    body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_match_alerts_with_what_the_rule_says_and_the_address_that_the_daemon_wrote() {
+    let receiver = Receiver::start().await;
+    let url = receiver.url();
+    let server = server(ROOT_LOGIN, &[("MOOG_WEBHOOK_URL", &url)]).await;
+    server.send(&sshd("Failed password for root from 203.0.113.9 port 4711 ssh2")).await;
+    server.send(&sshd("Accepted password for root from 203.0.113.7 port 4711 ssh2")).await;
+    server
+        .send(&sshd("Failed password for invalid user root from 1.2.3.4 port 5 ssh2 from 203.0.113.8 port 1 ssh2"))
+        .await;
+    server.send(&event("web1", "Accepted password for root from 203.0.113.6 port 4711 ssh2 (said by nobody)")).await;
+    let delivered = receiver.wait_for(1, SOON).await;
+    assert!(delivered[0].json()["description"].as_str().unwrap().contains("Root logs in by password"));
+    server.worked().await;
+    let alerts = alerts(&server).await;
+    assert_eq!(alerts.len(), 1, "{alerts:?}");
+    let alert = &alerts[0].alert;
+    let detection = alert.detection.as_deref().expect("it is kept with the alert");
+    assert_eq!(detection.fields, [("SourceIp".to_owned(), "203.0.113.7".to_owned())]);
+    assert_eq!(
+        (detection.tags[0].as_str(), detection.false_positives[0].as_str()),
+        ("attack.t1078", "Break-glass accounts")
+    );
+    assert_eq!((alert.team.as_str(), alert.handling.as_str()), ("Security", "Page_and_ticket"));
+    assert!(alert.signature.ends_with("SourceIp=203.0.113.7;"), "{}", alert.signature);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_counts_and_tells_nobody() {
+    let server = server(ROOT_LOGIN, &[("MUTT_DETECTION_DRY_RUN", "true")]).await;
+    server.send(&sshd("Accepted password for root from 203.0.113.7 port 4711 ssh2")).await;
+    server.worked().await;
+    assert!(alerts(&server).await.is_empty());
+    let set = server.parts.detections.current();
+    assert_eq!(server.parts.detections.counts(&set.rules()[0].header.uid).matches, 1);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_is_paused_and_said_once() {
+    let server = server(ROOT_LOGIN, &[("MUTT__DETECTION__MATCHES_PER_MINUTE_MAX", "5")]).await;
+    for port in 0..20 {
+        server.send(&sshd(&format!("Accepted password for root from 203.0.113.7 port {port} ssh2"))).await;
+    }
+    server.worked().await;
+    let alerts = alerts(&server).await;
+    let paused: Vec<_> = alerts.iter().filter(|record| record.alert.message.contains("is paused")).collect();
+    assert!(paused.len() == 1 && (5..=8).contains(&(alerts.len() - 1)), "{}", alerts.len());
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_are_swapped_on_reload_and_a_broken_file_takes_no_other_rule_with_it() {
+    let server = server(ROOT_LOGIN, &[]).await;
+    let path = server.dir.path().join("rules/rule.yml");
+    std::fs::write(&path, format!("title: broken\ndetection: [\n---\n{ROOT_LOGIN}")).unwrap();
+    std::fs::write(path.with_file_name("other.yml"), ROOT_LOGIN.replace("0001", "0002").replace("root", "bob"))
+        .unwrap();
+    let rules = path.parent().unwrap().display().to_string();
+    let config = crate::support::load(server.dir.path(), &[("MUTT_DETECTION_RULES", &rules)], None);
+    server.handle.apply(&config).await;
+    let uids: Vec<_> = server.parts.detections.current().rules().iter().map(|r| r.header.uid.clone()).collect();
+    assert_eq!(uids, ["5d0a3b0e-6f3a-4c0e-8f2d-0f6d6f1c0002"], "a file that is no YAML has no rules; the other has");
+    server.send(&sshd("Accepted password for bob from 203.0.113.7 port 4711 ssh2")).await;
+    server.worked().await;
+    assert_eq!(alerts(&server).await.len(), 1);
+    server.stop().await;
+}
