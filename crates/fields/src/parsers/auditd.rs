@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 pub(super) const PARSER: Parser = Parser {
     name: "auditd",
-    programs: &["auditd", "audispd", "audisp-syslog", "audit"],
+    programs: &["auditd", "audispd", "audisp-syslog", "audit", "audit_log", "audit-log", "tag_audit_log"],
     sniff: Some(sniff),
     product: Some("linux"),
     services: &["auditd"],

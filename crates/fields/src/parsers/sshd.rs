@@ -329,7 +329,7 @@ fn from_pam<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         let (_, rest) = rest.split_once("; ")?;
         out.action("authentication_more_failures", Some(false));
         out.push("failure_count", count);
-        pam::who(rest, out);
+        pam::who("sshd", rest, out);
         return Some(());
     }
     let rest = text.strip_prefix("PAM: ")?;

@@ -69,6 +69,10 @@ const WEB: &[(&str, &[&str])] = &[
     ("cs-username", &["cs_username", "remote_user", "user.name"]),
 ];
 
+/// Without one of these an event is no access log.
+pub(super) const WEB_MARKS: &[&str] =
+    &["cs-method", "cs_method", "sc-status", "sc_status", "request_method", "http.request.method"];
+
 /// An access log in JSON: certain where method, status and address of a request stand together.
 /// Whether a server or a proxy wrote it stays unknown, so the category does too unless it is told.
 pub(super) fn web(out: &mut Fields<'_>) -> bool {

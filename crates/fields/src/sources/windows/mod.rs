@@ -9,7 +9,7 @@ mod channels;
 mod security;
 mod sysmon;
 
-use super::{alias, get, known, push_missing};
+use super::{Names, alias, get, known, push_missing};
 use crate::flatten::Flattened;
 use model::Fields;
 use std::borrow::Cow;
@@ -33,15 +33,26 @@ enum Kind {
     Unknown,
 }
 
+/// Fields without any of which an event that is not in the form of the XML is none of Windows.
+const MARKS: &[&str] = &[
+    "winlog.channel",
+    "winlog.event_id",
+    "win.system.channel",
+    "data.win.system.channel",
+    "Event.System.Channel",
+    "log_name",
+    "EventID",
+];
+
 /// Sets source and aliases if this is a Windows event.
-pub(super) fn recognise(found: &Flattened, out: &mut Fields<'_>) -> bool {
+pub(super) fn recognise(found: &Flattened, names: &Names, out: &mut Fields<'_>) -> bool {
     let (channel, id, provider) = match found.windows {
         Some(system) => {
             let value = |at: Option<usize>| at.and_then(|at| out.leaves()[at].value.clone());
             (value(system.channel), value(system.event_id), value(system.provider))
         }
         None => {
-            if !plain_names(out) {
+            if !names.any(MARKS) || !plain_names(out) {
                 return false;
             }
             (get(out, "Channel"), get(out, "EventID"), get(out, "Provider_Name"))
