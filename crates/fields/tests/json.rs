@@ -1,7 +1,5 @@
 //! Flattening is what `model::Fields` says, and the reader accepts what JSON is.
 
-#![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
-
 use fields::{DEPTH_MAX, FieldsError, LEAVES_MAX, NAME_MAX, from_event, from_json, from_json_bytes};
 use model::{Fields, number_text};
 use proptest::prelude::*;

@@ -36,6 +36,7 @@ mod mail;
 mod pam;
 mod sshd;
 mod sudo;
+mod sysmon;
 mod systemd;
 mod text;
 mod users;
@@ -75,6 +76,7 @@ pub const ALL: &[Parser] = &[
     kernel::PARSER,
     systemd::PARSER,
     auditd::PARSER,
+    sysmon::PARSER,
     access_log::NGINX,
     access_log::APACHE,
     access_log::ANY,

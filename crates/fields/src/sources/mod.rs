@@ -7,6 +7,7 @@
 //! answers `true` is the last that is asked. The smallest one to imitate is `cloud::onelogin`.
 
 mod cloud;
+mod ecs;
 mod generic;
 mod linux;
 pub(crate) mod windows;
@@ -35,6 +36,7 @@ const ALL: &[Recogniser] = &[
     (&["type"], linux::auditd),
     (&["logtype"], generic::opencanary),
     (generic::WEB_MARKS, generic::web),
+    (&["ecs.version", "event.category"], ecs::recognise),
 ];
 
 /// Which names an event may have: a false yes costs a look, a no is certain.

@@ -7,7 +7,7 @@
 
 mod channels;
 mod security;
-mod sysmon;
+pub(crate) mod sysmon;
 
 use super::{Names, alias, get, known, push_missing};
 use crate::flatten::Flattened;
@@ -79,7 +79,10 @@ pub(super) fn recognise(found: &Flattened, names: &Names, out: &mut Fields<'_>) 
             sysmon::aliases(out);
             out.source.product = Some(Cow::Borrowed("linux"));
         }
-        Kind::Defender => alias(out, "Signature", "Threat Name"),
+        Kind::Defender => {
+            without_spaces(out);
+            alias(out, "Signature", "Threat Name");
+        }
         Kind::RpcFirewall => {
             out.source.product = Some(Cow::Borrowed("rpc_firewall"));
             out.source.services = None;
@@ -88,6 +91,21 @@ pub(super) fn recognise(found: &Flattened, names: &Names, out: &mut Fields<'_>) 
         Kind::PowerShell | Kind::PowerShellClassic | Kind::Application | Kind::Nothing | Kind::Unknown => {}
     }
     true
+}
+
+/// Defender's names have spaces, and rules write `ThreatName`.
+fn without_spaces(out: &mut Fields<'_>) {
+    for at in 0..out.leaves().len() {
+        let leaf = &out.leaves()[at];
+        if !leaf.name.contains(' ') {
+            continue;
+        }
+        let (name, value) = (leaf.name.replace(' ', ""), leaf.value.clone());
+        match value {
+            Some(value) => out.push(name, value),
+            None => out.push_null(name),
+        }
+    }
 }
 
 fn categories(kind: Kind, id: u32, out: &Fields<'_>) -> Option<&'static [&'static str]> {
