@@ -182,7 +182,11 @@ pub(crate) fn read<'m>(program: &str, text: &'m str) -> Option<Outcome<'m>> {
     if let Some((parser, program)) = by_program(program) {
         let mut reading = Reading::default();
         let text = repeated(text, &mut reading);
-        let understood = pam::read(text, &mut reading) || (parser.read)(Line { program, text }, &mut reading);
+        let pam = parser.product == Some("linux") && pam::read(text, &mut reading);
+        if pam {
+            reading.service("auth");
+        }
+        let understood = pam || (parser.read)(Line { program, text }, &mut reading);
         return Some(outcome(parser, reading, understood));
     }
     let linux = LINUX.iter().any(|name| name.eq_ignore_ascii_case(program)).then_some("linux");
@@ -212,7 +216,11 @@ pub(crate) fn by_program(program: &str) -> Option<(&'static Parser, &'static str
 
 fn outcome<'m>(parser: &'static Parser, reading: Reading<'m>, understood: bool) -> Outcome<'m> {
     let mut services = parser.services.to_vec();
-    services.extend(reading.services);
+    for service in reading.services {
+        if !services.contains(&service) {
+            services.push(service);
+        }
+    }
     let categories = match (reading.categories, parser.product) {
         (Some(categories), _) => Some(categories),
         // A program that is known writes into categories only what its parser says.

@@ -1,6 +1,6 @@
 //! Events in the names of the Elastic Common Schema, as its collectors send them.
 
-use super::{alias, known};
+use super::{address, alias, known};
 use model::Fields;
 use std::borrow::Cow;
 
@@ -18,7 +18,6 @@ const NAMES: &[(&str, &str)] = &[
     ("sha256", "process.hash.sha256"),
     ("User", "user.name"),
     ("TargetFilename", "file.path"),
-    ("SourceIp", "source.ip"),
     ("SourcePort", "source.port"),
     ("DestinationIp", "destination.ip"),
     ("DestinationPort", "destination.port"),
@@ -42,6 +41,7 @@ pub(super) fn recognise(out: &mut Fields<'_>) -> bool {
     for (ours, theirs) in NAMES {
         alias(out, ours, theirs);
     }
+    address(out, "source.ip");
     let os =
         out.first("host.os.type").or_else(|| out.first("host.os.family")).or_else(|| out.first("host.os.platform"));
     let product = match os {

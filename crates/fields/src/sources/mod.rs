@@ -122,6 +122,13 @@ pub(crate) fn alias(out: &mut Fields<'_>, ours: &'static str, theirs: &str) {
     }
 }
 
+/// As [`alias`] for `SourceIp`, if the value is an address.
+pub(crate) fn address(out: &mut Fields<'_>, theirs: &str) {
+    if out.first(theirs).is_some_and(|value| value.parse::<std::net::IpAddr>().is_ok()) {
+        alias(out, "SourceIp", theirs);
+    }
+}
+
 /// Adds a value unless the field is there.
 pub(crate) fn push_missing<'a>(out: &mut Fields<'a>, name: &'static str, value: impl Into<Cow<'a, str>>) {
     if !out.exists(name) {

@@ -9,7 +9,7 @@ mod channels;
 mod security;
 pub(crate) mod sysmon;
 
-use super::{Names, alias, get, known, push_missing};
+use super::{Names, address, alias, get, known, push_missing};
 use crate::flatten::Flattened;
 use model::Fields;
 use std::borrow::Cow;
