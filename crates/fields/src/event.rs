@@ -3,7 +3,7 @@
 
 use crate::flatten::{Bounds, flatten};
 use crate::parsers::{self, Outcome};
-use crate::sources::{self, alias, get, known};
+use crate::sources::{self, Names, alias, get, known};
 use crate::{FieldsError, utf8};
 use model::{EventSource, Fields, Leaf};
 use std::borrow::Cow;
@@ -24,6 +24,9 @@ const PROGRAM: &[&str] = &[
     "process.name",
 ];
 
+/// Names of the message text; every accepted event has the first.
+const MESSAGE: &[&str] = &["message", "MESSAGE", "event.original"];
+
 /// Adds the fields of an accepted event to `out`: its JSON object as [`crate::from_json`] reads it,
 /// then what its message says. What passes a bound is left out, and `fields_cut` is `true`.
 ///
@@ -43,7 +46,7 @@ pub fn from_event<'a>(object: &'a str, out: &mut Fields<'a>) -> Result<(), Field
 
 /// Adds what the parsers read in the message.
 fn message(out: &mut Fields<'_>) {
-    let Some(message) = get(out, "message") else { return };
+    let Some(message) = MESSAGE.iter().find_map(|name| get(out, name)) else { return };
     let program = program(out);
     match message {
         Cow::Borrowed(text) => {
@@ -102,11 +105,16 @@ impl<'m> From<Outcome<'m>> for Read<'m> {
 
 /// Adds what was read, except to fields that the event has itself.
 fn take<'a>(read: Read<'a>, out: &mut Fields<'a>) {
-    let own = out.leaves().len();
-    for leaf in read.leaves {
-        if out.leaves()[..own].iter().any(|there| there.name == leaf.name) {
-            continue;
-        }
+    // Collectors call the kind of their input `type`, and rules for auditd ask for its own.
+    let audit =
+        read.source.services.as_ref().is_some_and(|services| services.iter().any(|service| service == "auditd"));
+    let kept: Vec<bool> = {
+        let mut own: Vec<&str> = out.leaves().iter().map(|leaf| &*leaf.name).collect();
+        own.sort_unstable();
+        let added = |leaf: &Leaf<'_>| (audit && leaf.name == "type") || own.binary_search(&&*leaf.name).is_err();
+        read.leaves.iter().map(added).collect()
+    };
+    for (leaf, _) in read.leaves.into_iter().zip(kept).filter(|(_, kept)| *kept) {
         match leaf.value {
             Some(value) => out.push(leaf.name, value),
             None => out.push_null(leaf.name),
@@ -148,7 +156,11 @@ fn read<'m>(program: Option<&str>, message: &'m str, out: &Fields<'_>) -> Option
         (None, Some(header)) => read_as(header, text),
         // The agents' stream of the log of logins: older ones cut the header off.
         (None, None) if out.first("stream") == Some("auth") && is_ssh(message) => read_as("sshd", message),
-        (None, None) => read_as("", message),
+        // What the sender says of its lines helps where it names a program.
+        (None, None) => match out.first("logsource.service").filter(|service| parsers::by_program(service).is_some()) {
+            Some(service) => read_as(service, message),
+            None => read_as("", message),
+        },
     }?;
     let auth = matches!(out.first("facility"), Some("auth" | "authpriv"));
     if let Some(services) =
@@ -164,12 +176,17 @@ fn is_ssh(message: &str) -> bool {
 }
 
 fn read_as<'m>(program: &str, text: &'m str) -> Option<Read<'m>> {
-    if parsers::by_program(program).is_none()
-        && let Some(read) = json(text)
-    {
-        return Some(read);
+    let Some(json) = json(text) else { return parsers::read(program, text).map(Read::from) };
+    if parsers::by_program(program).is_none() {
+        return Some(json);
     }
-    parsers::read(program, text).map(Read::from)
+    // A known program that was told to write JSON: the fields are the object's, the rest is known.
+    let mut read = parsers::read(program, text).map(Read::from)?;
+    if read.leaves.is_empty() {
+        read.leaves = json.leaves;
+        read.source.categories = json.source.categories.or(read.source.categories);
+    }
+    Some(read)
 }
 
 /// A message that is a JSON object.
@@ -181,7 +198,7 @@ fn json(text: &str) -> Option<Read<'_>> {
     }
     let mut fields = Fields::default();
     let found = flatten(text, Bounds::LeaveOut, &mut fields).ok()?;
-    sources::recognise_written(&found, &mut fields);
+    sources::recognise_written(&found, &Names::of(&fields), &mut fields);
     Some(Read { leaves: fields.leaves().to_vec(), source: fields.source })
 }
 

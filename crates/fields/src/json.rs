@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
             self.at += 1;
             return Ok(Cow::Borrowed(whole));
         }
-        let mut out = String::with_capacity(self.at - start + 32);
+        let mut out = String::with_capacity(2 * (self.at - start) + 64);
         out.push_str(&self.text[start..self.at]);
         loop {
             // At a backslash.
@@ -229,7 +229,7 @@ impl<'a> Reader<'a> {
     /// Goes to the next quote or backslash.
     fn plain(&mut self) -> Result<(), FieldsError> {
         let rest = &self.text.as_bytes()[self.at..];
-        let Some(n) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)) else {
+        let Some(n) = special(rest) else {
             self.at = self.text.len();
             return Err(self.expected("the end of a string"));
         };
@@ -288,6 +288,26 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Where the first quote, backslash or control character is.
+fn special(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    // Sets the high bit of bytes that are zero; above one of those, perhaps of others, so the
+    // lowest is right.
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (i, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+        let found = control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return Some(i * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let at = tail.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20))?;
+    Some(bytes.len() - tail.len() + at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,6 +332,22 @@ mod tests {
             (r#""C:\\Windows\\x.exe""#, r"C:\Windows\x.exe"),
         ] {
             assert_eq!(string(literal).unwrap(), expected, "{literal}");
+        }
+    }
+
+    #[test]
+    fn what_ends_a_run_is_found_at_every_place() {
+        for length in 0..40 {
+            for at in 0..length {
+                for byte in [b'"', b'\\', 0, 0x1f, b'\n'] {
+                    for filler in [b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {
+                        let mut bytes = vec![filler; length];
+                        assert_eq!(special(&bytes), None);
+                        bytes[at] = byte;
+                        assert_eq!(special(&bytes), Some(at), "{bytes:?}");
+                    }
+                }
+            }
         }
     }
 

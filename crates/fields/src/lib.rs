@@ -25,7 +25,7 @@ mod json;
 pub mod parsers;
 mod sources;
 
-pub use aliases::Aliases;
+pub use aliases::{Aliases, SourceFilter};
 pub use error::FieldsError;
 pub use event::{from_event, from_event_bytes};
 

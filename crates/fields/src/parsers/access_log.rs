@@ -6,10 +6,24 @@
 use super::text::{ip, number, word};
 use super::{Line, Parser, Reading};
 
-pub(super) const NGINX: Parser = parser("nginx", &["nginx", "openresty"], &["nginx"], None);
-pub(super) const APACHE: Parser = parser("apache", &["apache2", "apache", "httpd"], &["apache"], None);
-pub(super) const ANY: Parser =
-    parser("access log", &["lighttpd", "caddy", "haproxy", "traefik", "tomcat", "access_log"], &[], Some(sniff));
+pub(super) const NGINX: Parser = parser(
+    "nginx",
+    &["nginx", "openresty", "nginx-access", "nginx_access", "nginx-error", "nginx_error"],
+    &["nginx"],
+    None,
+);
+pub(super) const APACHE: Parser = parser(
+    "apache",
+    &["apache2", "apache", "httpd", "apache-access", "apache_access", "httpd-access", "httpd_access"],
+    &["apache"],
+    None,
+);
+pub(super) const ANY: Parser = parser(
+    "access log",
+    &["lighttpd", "caddy", "haproxy", "traefik", "tomcat", "access", "access_log", "access-log"],
+    &[],
+    Some(sniff),
+);
 
 const fn parser(
     name: &'static str,
@@ -63,8 +77,8 @@ fn access<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         None => {
             let (second, behind) = word(rest);
             match ip(second) {
-                Some(client) => (Some(first), Some(client), behind),
-                None => (None, None, rest),
+                Some(client) if is_host(first) => (Some(first), Some(client), behind),
+                _ => (None, None, rest),
             }
         }
     };
@@ -73,7 +87,7 @@ fn access<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         out.push("c-ip", client);
         out.push("SourceIp", client);
     } else {
-        out.push("SourceHostname", first);
+        out.some("SourceHostname", Some(first).filter(|first| is_host(first)));
     }
     out.some("cs-host", host.map(|host| host.rsplit_once(':').map_or(host, |(host, _)| host)));
     let (_, user) = word(rest);
@@ -111,6 +125,11 @@ fn access<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         out.some("c-useragent", Some(agent));
     }
     Some(())
+}
+
+/// A name of a host, perhaps with a port.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'*'))
 }
 
 /// `2026/11/26 01:00:00 [error] 7#7: *1 open() "/x" failed …, client: 192.0.2.7, server: _, …`

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 pub(super) const PARSER: Parser = Parser {
     name: "auditd",
-    programs: &["auditd", "audispd", "audisp-syslog", "audit"],
+    programs: &["auditd", "audispd", "audisp-syslog", "audit", "audit_log", "audit-log", "tag_audit_log"],
     sniff: Some(sniff),
     product: Some("linux"),
     services: &["auditd"],
@@ -114,7 +114,48 @@ fn head(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 fn read<'m>(line: Line<'m>, out: &mut Reading<'m>) -> bool {
-    let Some((kind, id, rest)) = head(line.text.trim()) else { return false };
+    record(line.text.trim(), out)
+}
+
+/// The kernel writes numbers for the types.
+fn named(kind: &str) -> &str {
+    match kind {
+        "1100" => "USER_AUTH",
+        "1101" => "USER_ACCT",
+        "1103" => "CRED_ACQ",
+        "1104" => "CRED_DISP",
+        "1105" => "USER_START",
+        "1106" => "USER_END",
+        "1112" => "USER_LOGIN",
+        "1113" => "USER_LOGOUT",
+        "1114" => "ADD_USER",
+        "1115" => "DEL_USER",
+        "1116" => "ADD_GROUP",
+        "1117" => "DEL_GROUP",
+        "1123" => "USER_CMD",
+        "1130" => "SERVICE_START",
+        "1131" => "SERVICE_STOP",
+        "1300" => "SYSCALL",
+        "1302" => "PATH",
+        "1305" => "CONFIG_CHANGE",
+        "1306" => "SOCKADDR",
+        "1307" => "CWD",
+        "1309" => "EXECVE",
+        "1326" => "SECCOMP",
+        "1327" => "PROCTITLE",
+        "1330" => "KERN_MODULE",
+        "1334" => "BPF",
+        "1400" => "AVC",
+        "1700" => "ANOM_PROMISCUOUS",
+        "1701" => "ANOM_ABEND",
+        other => other,
+    }
+}
+
+/// Reads a record, its type first.
+pub(super) fn record<'m>(text: &'m str, out: &mut Reading<'m>) -> bool {
+    let Some((kind, id, rest)) = head(text) else { return false };
+    let kind = named(kind);
     out.push("type", kind);
     out.push("audit_id", id);
     out.categories(categories_of(kind));

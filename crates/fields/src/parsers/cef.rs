@@ -1,5 +1,6 @@
 //! CEF and LEEF, which security products send: a header in bars, and pairs behind it.
 
+use super::key_value::RESERVED;
 use super::text::{bracketed_ip, number};
 use super::{Line, Parser, Reading};
 use std::borrow::Cow;
@@ -99,7 +100,9 @@ fn cef_pairs<'m>(text: &'m str, out: &mut Reading<'m>) -> Vec<(&'m str, &'m str)
     for (at, (start, equals)) in keys.iter().enumerate() {
         let end = keys.get(at + 1).map_or(text.len(), |(next, _)| next.saturating_sub(1));
         let (key, value) = (&text[*start..*equals], text[equals + 1..end.max(equals + 1)].trim_end());
-        out.push(key, unescape(value));
+        if !RESERVED.contains(&key) {
+            out.push(key, unescape(value));
+        }
         found.push((key, value));
     }
     found
@@ -133,7 +136,7 @@ fn leef<'m>(rest: &'m str, out: &mut Reading<'m>) -> Option<()> {
     let mut found = Vec::new();
     for (key, value) in rest.split(separator).filter_map(|pair| pair.split_once('=')).take(PAIRS_MAX) {
         let key = key.trim();
-        if !key.is_empty() && key.len() <= 64 {
+        if !key.is_empty() && key.len() <= 64 && !RESERVED.contains(&key) {
             out.push(key, value);
             found.push((key, value));
         }

@@ -15,7 +15,12 @@ pub(super) const PARSER: Parser = Parser {
 
 fn read<'m>(line: Line<'m>, out: &mut Reading<'m>) -> bool {
     let text = line.text.trim();
-    named(text, out).or_else(|| dnsmasq(text, out)).or_else(|| unbound(text, out)).is_some()
+    let read = match line.program {
+        "dnsmasq" => dnsmasq(text, out),
+        "unbound" => unbound(text, out),
+        _ => named(text, out),
+    };
+    read.is_some()
 }
 
 fn client<'m>(address: &'m str, out: &mut Reading<'m>) {

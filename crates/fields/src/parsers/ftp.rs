@@ -14,7 +14,13 @@ pub(super) const PARSER: Parser = Parser {
 
 fn read<'m>(line: Line<'m>, out: &mut Reading<'m>) -> bool {
     let text = line.text.trim();
-    vsftpd(text, out).or_else(|| proftpd(text, out)).or_else(|| pure_ftpd(text, out)).is_some()
+    // Names are written as they come: the form of one server may be a name at another.
+    let read = match line.program {
+        "proftpd" => proftpd(text, out),
+        "pure-ftpd" => pure_ftpd(text, out),
+        _ => vsftpd(text, out),
+    };
+    read.is_some()
 }
 
 /// `[pid 7] [bob] FAIL LOGIN: Client "192.0.2.7"`, in vsftpd's own file behind a date. The name may

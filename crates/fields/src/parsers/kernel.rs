@@ -2,7 +2,7 @@
 //! and ports only; prefixes come from the rule, process names from whoever starts them.
 
 use super::text::{ip, number, word, words_with_values};
-use super::{Line, Parser, Reading};
+use super::{Line, Parser, Reading, auditd};
 
 pub(super) const PARSER: Parser = Parser {
     name: "kernel",
@@ -20,6 +20,11 @@ fn read<'m>(line: Line<'m>, out: &mut Reading<'m>) -> bool {
         Some((uptime, rest)) if uptime.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b' ') => rest,
         _ => text,
     };
+    // Without an audit daemon, its records end up here.
+    if let Some(record) = text.strip_prefix("audit: ") {
+        out.service("auditd");
+        return auditd::record(record, out);
+    }
     const FORMS: &[for<'m> fn(&'m str, &mut Reading<'m>) -> Option<()>] = &[packet, memory, crash, device, module];
     FORMS.iter().any(|form| form(text, out).is_some())
 }

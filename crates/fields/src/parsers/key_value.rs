@@ -10,7 +10,8 @@ pub(super) const PARSER: Parser =
 /// Pairs that are read of one line.
 const PAIRS_MAX: usize = 256;
 
-/// Names that say who did what, which only a parser that knows the program may give.
+/// Names that say who did what or where a line comes from: only the event itself, or a parser that
+/// knows the program, may give them.
 pub(super) const RESERVED: &[&str] = &[
     "SourceIp",
     "SourcePort",
@@ -30,6 +31,13 @@ pub(super) const RESERVED: &[&str] = &[
     "Channel",
     "hostname",
     "message",
+    "timestamp",
+    "severity",
+    "program",
+    "app_name",
+    "facility",
+    "stream",
+    "source_ip",
 ];
 
 /// Begins with a pair, and has another.

@@ -10,9 +10,9 @@
 //! 4. a row in `docs/fields.md`.
 //!
 //! What every parser keeps to:
-//! * It is only asked for lines of the programs it names. Only parsers with a `sniff` are asked for
-//!   lines of unknown programs, and what they look for begins the line and cannot be part of what
-//!   somebody else put into it.
+//! * It is only asked for lines of the programs it names. Those with a `sniff` are also asked for
+//!   lines that name no program, and what they look for begins the line, where no text of anybody
+//!   else can stand.
 //! * It reads from the fixed words of the program's format, from both ends where somebody else
 //!   chooses what stands in the middle. Where two readings are possible, the field stays away.
 //! * It looks at each byte a fixed number of times.
@@ -36,6 +36,7 @@ mod mail;
 mod pam;
 mod sshd;
 mod sudo;
+mod sysmon;
 mod systemd;
 mod text;
 mod users;
@@ -56,7 +57,7 @@ pub struct Parser {
     pub name: &'static str,
     /// Names of programs, compared without case. One that ends in `/` stands for all that begin so.
     pub programs: &'static [&'static str],
-    /// Whether the line of an unknown program is certainly one for this parser.
+    /// Whether a line that names no program is certainly one for this parser.
     pub sniff: Option<fn(&str) -> bool>,
     pub product: Option<&'static str>,
     pub services: &'static [&'static str],
@@ -64,7 +65,7 @@ pub struct Parser {
     pub read: for<'m> fn(Line<'m>, &mut Reading<'m>) -> bool,
 }
 
-/// All parsers. For a known program its parser is asked, for an unknown one those that sniff, in
+/// All parsers. For a known program its parser is asked, for a line without one those that sniff, in
 /// this order.
 pub const ALL: &[Parser] = &[
     sshd::PARSER,
@@ -75,6 +76,7 @@ pub const ALL: &[Parser] = &[
     kernel::PARSER,
     systemd::PARSER,
     auditd::PARSER,
+    sysmon::PARSER,
     access_log::NGINX,
     access_log::APACHE,
     access_log::ANY,
@@ -180,21 +182,25 @@ pub(crate) fn read<'m>(program: &str, text: &'m str) -> Option<Outcome<'m>> {
     if let Some((parser, program)) = by_program(program) {
         let mut reading = Reading::default();
         let text = repeated(text, &mut reading);
-        let understood = pam::read(text, &mut reading) || (parser.read)(Line { program, text }, &mut reading);
+        let pam = parser.product == Some("linux") && pam::read(text, &mut reading);
+        if pam {
+            reading.service("auth");
+        }
+        let understood = pam || (parser.read)(Line { program, text }, &mut reading);
         return Some(outcome(parser, reading, understood));
     }
-    for parser in ALL.iter().filter(|parser| parser.sniff.is_some_and(|sniff| sniff(text))) {
+    let linux = LINUX.iter().any(|name| name.eq_ignore_ascii_case(program)).then_some("linux");
+    // A program that has a name and no parser may write what it was told, from the first byte on:
+    // only what vouches for nothing reads its lines.
+    let asked = ALL.iter().filter(|parser| program.is_empty() || parser.programs.is_empty());
+    for parser in asked.filter(|parser| parser.sniff.is_some_and(|sniff| sniff(text))) {
         let mut reading = Reading::default();
         if (parser.read)(Line { program: "", text }, &mut reading) {
-            return Some(outcome(parser, reading, true));
+            let read = outcome(parser, reading, true);
+            return Some(Outcome { product: read.product.or(linux), ..read });
         }
     }
-    LINUX.iter().any(|name| name.eq_ignore_ascii_case(program)).then(|| Outcome {
-        product: Some("linux"),
-        categories: Some(&[]),
-        services: vec!["syslog"],
-        leaves: Vec::new(),
-    })
+    linux.map(|_| Outcome { product: linux, categories: Some(&[]), services: vec!["syslog"], leaves: Vec::new() })
 }
 
 /// The parser for a program, and the program's name in its table.
@@ -210,7 +216,11 @@ pub(crate) fn by_program(program: &str) -> Option<(&'static Parser, &'static str
 
 fn outcome<'m>(parser: &'static Parser, reading: Reading<'m>, understood: bool) -> Outcome<'m> {
     let mut services = parser.services.to_vec();
-    services.extend(reading.services);
+    for service in reading.services {
+        if !services.contains(&service) {
+            services.push(service);
+        }
+    }
     let categories = match (reading.categories, parser.product) {
         (Some(categories), _) => Some(categories),
         // A program that is known writes into categories only what its parser says.

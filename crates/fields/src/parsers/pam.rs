@@ -22,7 +22,7 @@ fn line<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         out.action("authentication", Some(false));
         // What ssh fails at, its own line says too.
         out.event_type(if service == "sshd" { "pam_fail" } else { "login_fail" });
-        who(rest, out);
+        who(service, rest, out);
     } else if let Some(rest) = rest.strip_prefix("session opened for user ") {
         out.action("session_opened", Some(true));
         // `root(uid=0) by (uid=0)`, `root by deploy(uid=1000)`
@@ -58,7 +58,7 @@ fn line<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
 
 /// `logname= uid=0 euid=0 tty=ssh ruser= rhost=192.0.2.7  user=root`: the name comes last and may
 /// hold anything; so may the remote user in front of the address.
-pub(super) fn who<'m>(text: &'m str, out: &mut Reading<'m>) {
+pub(super) fn who<'m>(service: &str, text: &'m str, out: &mut Reading<'m>) {
     let Some((front, rest)) = text.split_once("ruser=") else { return };
     for word in front.split(' ') {
         match word.split_once('=') {
@@ -68,8 +68,8 @@ pub(super) fn who<'m>(text: &'m str, out: &mut Reading<'m>) {
             _ => {}
         }
     }
-    let host = match rest.strip_prefix("rhost=").or_else(|| rest.strip_prefix(" rhost=")) {
-        // No remote user: what follows is the server's.
+    // sshd fills in no remote user, so what follows is its own; others repeat what they were told.
+    let host = match rest.strip_prefix(" rhost=").filter(|_| service == "sshd") {
         Some(host) => Some(host),
         None => {
             let mut parts = rest.split(" rhost=");

@@ -95,6 +95,10 @@ fn key_tail(tail: &str) -> Option<Option<&str>> {
     if fingerprint(rest) {
         return Some(Some(rest));
     }
+    // The principal of GSSAPI.
+    if rest.is_empty() && kind.contains('@') {
+        return Some(None);
+    }
     // A certificate: `KIND [FINGERPRINT ]ID <anything> (serial 7) CA KIND FINGERPRINT`.
     let (first, behind) = word(rest);
     let id = if fingerprint(first) { behind } else { rest };
@@ -251,6 +255,13 @@ fn refused<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         source(address, port, out);
         return Some(());
     }
+    // `Access denied for user X by PAM account configuration`
+    if let Some(user) = text.strip_prefix("Access denied for user ") {
+        let (user, _) = rsplit(user, " by PAM account configuration")?;
+        out.action("ssh_user_not_allowed", Some(false));
+        out.push("User", user);
+        return Some(());
+    }
     let rest = text.strip_prefix("User ")?;
     let (who, reason) = rsplit(rest, " not allowed because ")?;
     out.action("ssh_user_not_allowed", Some(false));
@@ -284,6 +295,33 @@ fn noise<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         let (address, port) = whole_peer(end)?;
         out.action("ssh_bad_banner", None);
         source(address, port, out);
+        return Some(());
+    }
+    // `reverse mapping checking getaddrinfo for NAME [A] failed`: the name is whoever's asked.
+    if let Some(rest) = text.strip_prefix("reverse mapping checking getaddrinfo for ") {
+        let (front, _) = rsplit(rest, "] failed")?;
+        let (name, address) = rsplit(front, " [")?;
+        let address = ip(address)?;
+        out.action("ssh_reverse_mapping", None);
+        out.push("SourceHostname", name);
+        source(address, None, out);
+        return Some(());
+    }
+    // `Address A maps to NAME, but this does not map back to the address.`
+    if let Some(rest) = text.strip_prefix("Address ") {
+        let (address, _) = rest.split_once(" maps to ")?;
+        let address = ip(address)?;
+        out.action("ssh_reverse_mapping", None);
+        source(address, None, out);
+        return Some(());
+    }
+    // `srclimit_penalise: ipv4: new A/32 penalty of 5 seconds for penalty: failed authentication`
+    if let Some(rest) = text.strip_prefix("srclimit_penalise: ") {
+        let (_, rest) = rest.split_once(": ")?;
+        let (_, rest) = word(rest);
+        let address = ip(rest.split_once('/')?.0)?;
+        out.action("ssh_penalty", None);
+        source(address, None, out);
         return Some(());
     }
     // `drop connection #1 from [A]:N on [B]:22 past MaxStartups`
@@ -329,7 +367,7 @@ fn from_pam<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         let (_, rest) = rest.split_once("; ")?;
         out.action("authentication_more_failures", Some(false));
         out.push("failure_count", count);
-        pam::who(rest, out);
+        pam::who("sshd", rest, out);
         return Some(());
     }
     let rest = text.strip_prefix("PAM: ")?;

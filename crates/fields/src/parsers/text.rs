@@ -41,7 +41,10 @@ pub(super) fn peer_or_ip(text: &str) -> Option<(&str, Option<&str>, &str)> {
         return Some((address, Some(port), rest));
     }
     let end = text.as_bytes().iter().take(64).position(|b| matches!(b, b' ' | b',')).unwrap_or(text.len());
-    Some((ip(text.get(..end)?)?, None, &text[end..]))
+    let address = text.get(..end)?;
+    // Older ones put a colon right behind.
+    let address = ip(address).or_else(|| ip(address.strip_suffix(':')?))?;
+    Some((address, None, &text[address.len()..]))
 }
 
 /// Splits behind the last `separator`.

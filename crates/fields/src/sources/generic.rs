@@ -1,6 +1,6 @@
 //! Sources that Sigma names by category alone.
 
-use super::{alias, known, set};
+use super::{address, alias, known, set};
 use model::Fields;
 use std::borrow::Cow;
 
@@ -20,7 +20,6 @@ pub(super) fn suricata(out: &mut Fields<'_>) -> bool {
     for (ours, theirs) in [
         ("dst_ip", "dest_ip"),
         ("dst_port", "dest_port"),
-        ("SourceIp", "src_ip"),
         ("DestinationIp", "dest_ip"),
         ("query", "dns.rrname"),
         ("query", "dns.queries.rrname"),
@@ -34,6 +33,7 @@ pub(super) fn suricata(out: &mut Fields<'_>) -> bool {
     ] {
         alias(out, ours, theirs);
     }
+    address(out, "src_ip");
     true
 }
 
@@ -44,6 +44,7 @@ pub(super) fn opencanary(out: &mut Fields<'_>) -> bool {
     if canary {
         set(out, "opencanary", &["application"], &[]);
         alias(out, "src_ip", "src_host");
+        address(out, "src_host");
     }
     canary
 }
@@ -51,22 +52,68 @@ pub(super) fn opencanary(out: &mut Fields<'_>) -> bool {
 /// Names that web servers and proxies write in JSON, and what Sigma calls them. The first that
 /// exists counts.
 const WEB: &[(&str, &[&str])] = &[
-    ("cs-method", &["cs_method", "request_method", "http.request.method", "method", "verb"]),
+    (
+        "cs-method",
+        &["cs_method", "request.method", "RequestMethod", "request_method", "http.request.method", "method", "verb"],
+    ),
     ("cs-uri-stem", &["cs_uri_stem", "uri_path", "url.path"]),
     ("cs-uri-query", &["cs_uri_query", "query_string", "url.query", "args"]),
-    ("c-uri", &["c_uri", "request_uri", "url.original", "uri", "cs-uri"]),
-    ("sc-status", &["sc_status", "status", "status_code", "http.response.status_code"]),
-    ("c-ip", &["c_ip", "remote_addr", "client_ip", "source.ip", "remote_host", "clientip"]),
+    ("c-uri", &["c_uri", "request.uri", "RequestPath", "request_uri", "url.original", "uri", "cs-uri"]),
+    ("sc-status", &["sc_status", "DownstreamStatus", "status", "status_code", "http.response.status_code"]),
+    (
+        "c-ip",
+        &[
+            "c_ip",
+            "request.remote_ip",
+            "ClientHost",
+            "remote_addr",
+            "client_ip",
+            "source.ip",
+            "remote_host",
+            "clientip",
+        ],
+    ),
     (
         "cs-user-agent",
-        &["cs_user_agent", "http_user_agent", "user_agent.original", "user_agent", "cs(User-Agent)", "cs-useragent"],
+        &[
+            "cs_user_agent",
+            "request.headers.User-Agent",
+            "request_User-Agent",
+            "http_user_agent",
+            "user_agent.original",
+            "user_agent",
+            "cs(User-Agent)",
+            "cs-useragent",
+        ],
     ),
     (
         "cs-referer",
-        &["cs_referer", "http_referer", "http.request.referrer", "referer", "referrer", "cs(Referer)", "cs-referrer"],
+        &[
+            "cs_referer",
+            "request.headers.Referer",
+            "request_Referer",
+            "http_referer",
+            "http.request.referrer",
+            "referer",
+            "referrer",
+            "cs(Referer)",
+            "cs-referrer",
+        ],
     ),
-    ("cs-host", &["cs_host", "http_host", "url.domain", "vhost"]),
+    ("cs-host", &["cs_host", "request.host", "RequestHost", "http_host", "url.domain", "vhost"]),
     ("cs-username", &["cs_username", "remote_user", "user.name"]),
+];
+
+/// Without one of these an event is no access log.
+pub(super) const WEB_MARKS: &[&str] = &[
+    "cs-method",
+    "cs_method",
+    "sc-status",
+    "sc_status",
+    "request_method",
+    "http.request.method",
+    "request.method",
+    "RequestMethod",
 ];
 
 /// An access log in JSON: certain where method, status and address of a request stand together.
@@ -77,7 +124,9 @@ pub(super) fn web(out: &mut Fields<'_>) -> bool {
         && any(&["c-ip", "c_ip", "cs-uri-stem", "cs_uri_stem", "c-uri"]);
     let nginx = any(&["request_method", "http.request.method"])
         && any(&["remote_addr", "client_ip", "source.ip", "clientip", "request_uri", "url.original", "url.path"]);
-    if !w3c && !nginx {
+    let caddy = out.exists("request.method") && out.exists("request.uri") && out.exists("request.remote_ip");
+    let traefik = out.exists("RequestMethod") && out.exists("RequestPath") && out.exists("ClientHost");
+    if !w3c && !nginx && !caddy && !traefik {
         return false;
     }
     for (ours, theirs) in WEB {
@@ -86,7 +135,7 @@ pub(super) fn web(out: &mut Fields<'_>) -> bool {
         }
     }
     alias(out, "c-useragent", "cs-user-agent");
-    alias(out, "SourceIp", "c-ip");
+    address(out, "c-ip");
     split_uri(out);
     out.source.categories = Some(known(&["webserver", "proxy"]));
     true

@@ -2,11 +2,12 @@
 //! `Fields::source`, and adds the names that rules for that log source use.
 //!
 //! To add a log source: a function `fn(&mut Fields<'_>) -> bool` in the file of its family (or a
-//! new file), and its name in [`ALL`]. It answers `false`, having changed nothing, unless the event
-//! is certainly its own. The first that answers `true` is the last that is asked. The smallest one
-//! to imitate is `zeek::recognise`.
+//! new file), and a row in [`ALL`] with the fields of which its events have at least one. It
+//! answers `false`, having changed nothing, unless the event is certainly its own. The first that
+//! answers `true` is the last that is asked. The smallest one to imitate is `cloud::onelogin`.
 
 mod cloud;
+mod ecs;
 mod generic;
 mod linux;
 pub(crate) mod windows;
@@ -16,47 +17,75 @@ use crate::flatten::Flattened;
 use model::Fields;
 use std::borrow::Cow;
 
+/// A recogniser, and the fields without any of which it need not be asked.
+type Recogniser = (&'static [&'static str], fn(&mut Fields<'_>) -> bool);
+
 /// All recognisers but the one for Windows, in the order they are asked.
-const ALL: &[fn(&mut Fields<'_>) -> bool] = &[
-    cloud::aws,
-    cloud::azure,
-    cloud::gcp,
-    cloud::kubernetes,
-    cloud::m365,
-    cloud::okta,
-    cloud::github,
-    cloud::onelogin,
-    zeek::recognise,
-    generic::suricata,
-    linux::laurel,
-    linux::auditd,
-    generic::opencanary,
-    generic::web,
+const ALL: &[Recogniser] = &[
+    (&["eventSource"], cloud::aws),
+    (&["category", "Category", "riskEventType", "properties.riskEventType"], cloud::azure),
+    (&["protoPayload.@type", "id.applicationName"], cloud::gcp),
+    (&["auditID", "apiVersion"], cloud::kubernetes),
+    (&["Workload"], cloud::m365),
+    (&["eventType"], cloud::okta),
+    (&["action"], cloud::github),
+    (&["event_type_id"], cloud::onelogin),
+    (&["_path", "@path"], zeek::recognise),
+    (&["dest_ip"], generic::suricata),
+    (&["ID"], linux::laurel),
+    (&["type"], linux::auditd),
+    (&["logtype"], generic::opencanary),
+    (generic::WEB_MARKS, generic::web),
+    (&["ecs.version", "event.category"], ecs::recognise),
 ];
+
+/// Which names an event may have: a false yes costs a look, a no is certain.
+pub(crate) struct Names(u128);
+
+impl Names {
+    pub fn of(out: &Fields<'_>) -> Self {
+        Self(out.leaves().iter().fold(0, |bits, leaf| bits | Self::bit(&leaf.name)))
+    }
+
+    fn bit(name: &str) -> u128 {
+        let bytes = name.as_bytes();
+        let (first, last) = (bytes.first().copied().unwrap_or(0), bytes.last().copied().unwrap_or(0));
+        1 << ((usize::from(first) * 7 + usize::from(last) * 3 + bytes.len() * 29) % 128)
+    }
+
+    /// Whether the event may have one of these.
+    pub fn any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.0 & Self::bit(name) != 0)
+    }
+}
 
 /// Fields of an event that are looked at one by one for a second name: each look may walk over all.
 const RENAMED_MAX: usize = 256;
 
 /// Sets `out.source` and adds aliases.
 pub(crate) fn recognise(found: &Flattened, out: &mut Fields<'_>) {
-    recognise_written(found, out);
+    let names = Names::of(out);
+    recognise_written(found, &names, out);
     // Last, so that what the event says of itself wins.
-    explicit(out);
+    explicit(&names, out);
 }
 
 /// The same by what the fields are, whatever they say of themselves.
-pub(crate) fn recognise_written(found: &Flattened, out: &mut Fields<'_>) {
-    if !windows::recognise(found, out) {
-        let _ = ALL.iter().any(|recogniser| recogniser(out));
+pub(crate) fn recognise_written(found: &Flattened, names: &Names, out: &mut Fields<'_>) {
+    if !windows::recognise(found, names, out) {
+        let _ = ALL.iter().any(|(marks, recogniser)| names.any(marks) && recogniser(out));
     }
 }
 
 /// An object `logsource` (or `_logsource`) in the event itself, in Sigma's words.
-fn explicit(out: &mut Fields<'_>) {
+fn explicit(names: &Names, out: &mut Fields<'_>) {
     for (product, category, service) in [
         ("logsource.product", "logsource.category", "logsource.service"),
         ("_logsource.product", "_logsource.category", "_logsource.service"),
     ] {
+        if !names.any(&[product, category, service]) {
+            continue;
+        }
         if let Some(product) = get(out, product) {
             out.source.product = Some(lower(product));
         }
@@ -90,6 +119,13 @@ pub(crate) fn alias(out: &mut Fields<'_>, ours: &'static str, theirs: &str) {
         && let Some(value) = get(out, theirs)
     {
         out.push(ours, value);
+    }
+}
+
+/// As [`alias`] for `SourceIp`, if the value is an address.
+pub(crate) fn address(out: &mut Fields<'_>, theirs: &str) {
+    if out.first(theirs).is_some_and(|value| value.parse::<std::net::IpAddr>().is_ok()) {
+        alias(out, "SourceIp", theirs);
     }
 }
 

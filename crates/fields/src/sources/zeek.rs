@@ -1,6 +1,6 @@
 //! Zeek's logs in JSON: `_path` names the log, and with it Sigma's service.
 
-use super::{alias, get, known};
+use super::{address, alias, get, known};
 use model::Fields;
 use std::borrow::Cow;
 
@@ -39,6 +39,7 @@ pub(super) fn recognise(out: &mut Fields<'_>) -> bool {
     {
         alias(out, ours, theirs);
     }
+    address(out, "id.orig_h");
     out.source.services = Some(vec![path]);
     true
 }

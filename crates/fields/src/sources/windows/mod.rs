@@ -7,9 +7,9 @@
 
 mod channels;
 mod security;
-mod sysmon;
+pub(crate) mod sysmon;
 
-use super::{alias, get, known, push_missing};
+use super::{Names, address, alias, get, known, push_missing};
 use crate::flatten::Flattened;
 use model::Fields;
 use std::borrow::Cow;
@@ -33,15 +33,26 @@ enum Kind {
     Unknown,
 }
 
+/// Fields without any of which an event that is not in the form of the XML is none of Windows.
+const MARKS: &[&str] = &[
+    "winlog.channel",
+    "winlog.event_id",
+    "win.system.channel",
+    "data.win.system.channel",
+    "Event.System.Channel",
+    "log_name",
+    "EventID",
+];
+
 /// Sets source and aliases if this is a Windows event.
-pub(super) fn recognise(found: &Flattened, out: &mut Fields<'_>) -> bool {
+pub(super) fn recognise(found: &Flattened, names: &Names, out: &mut Fields<'_>) -> bool {
     let (channel, id, provider) = match found.windows {
         Some(system) => {
             let value = |at: Option<usize>| at.and_then(|at| out.leaves()[at].value.clone());
             (value(system.channel), value(system.event_id), value(system.provider))
         }
         None => {
-            if !plain_names(out) {
+            if !names.any(MARKS) || !plain_names(out) {
                 return false;
             }
             (get(out, "Channel"), get(out, "EventID"), get(out, "Provider_Name"))
@@ -68,7 +79,10 @@ pub(super) fn recognise(found: &Flattened, out: &mut Fields<'_>) -> bool {
             sysmon::aliases(out);
             out.source.product = Some(Cow::Borrowed("linux"));
         }
-        Kind::Defender => alias(out, "Signature", "Threat Name"),
+        Kind::Defender => {
+            without_spaces(out);
+            alias(out, "Signature", "Threat Name");
+        }
         Kind::RpcFirewall => {
             out.source.product = Some(Cow::Borrowed("rpc_firewall"));
             out.source.services = None;
@@ -77,6 +91,21 @@ pub(super) fn recognise(found: &Flattened, out: &mut Fields<'_>) -> bool {
         Kind::PowerShell | Kind::PowerShellClassic | Kind::Application | Kind::Nothing | Kind::Unknown => {}
     }
     true
+}
+
+/// Defender's names have spaces, and rules write `ThreatName`.
+fn without_spaces(out: &mut Fields<'_>) {
+    for at in 0..out.leaves().len() {
+        let leaf = &out.leaves()[at];
+        if !leaf.name.contains(' ') {
+            continue;
+        }
+        let (name, value) = (leaf.name.replace(' ', ""), leaf.value.clone());
+        match value {
+            Some(value) => out.push(name, value),
+            None => out.push_null(name),
+        }
+    }
 }
 
 fn categories(kind: Kind, id: u32, out: &Fields<'_>) -> Option<&'static [&'static str]> {

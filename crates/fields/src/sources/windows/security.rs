@@ -1,6 +1,6 @@
 //! Events of the channel `Security` that say what Sysmon says, in other names.
 
-use super::{alias, get, push_missing};
+use super::{address, alias, get, push_missing};
 use model::Fields;
 use std::borrow::Cow;
 
@@ -121,7 +121,6 @@ fn hive(key: &str) -> String {
 fn connection(id: u32, out: &mut Fields<'_>) {
     alias(out, "Image", "Application");
     for (ours, theirs) in [
-        ("SourceIp", "SourceAddress"),
         ("DestinationIp", "DestAddress"),
         ("DestinationPort", "DestPort"),
         ("src_ip", "SourceAddress"),
@@ -131,6 +130,7 @@ fn connection(id: u32, out: &mut Fields<'_>) {
     ] {
         alias(out, ours, theirs);
     }
+    address(out, "SourceAddress");
     match out.first("Direction") {
         Some("%%14593") => push_missing(out, "Initiated", "true"),
         Some("%%14592") => push_missing(out, "Initiated", "false"),

@@ -5,7 +5,7 @@ use model::Fields;
 use std::borrow::Cow;
 
 /// Sigma's categories of an event id.
-pub(super) fn categories(id: u32) -> &'static [&'static str] {
+pub(crate) fn categories(id: u32) -> &'static [&'static str] {
     match id {
         1 => &["process_creation"],
         2 => &["file_change"],
