@@ -24,12 +24,14 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+mod detection;
 mod fields;
 mod postgres;
 pub mod retention;
 mod sqlite;
 pub mod users;
 
+pub use detection::DetectionRecord;
 pub use postgres::{PgTls, PostgresConfig, postgres_advice};
 
 use crate::StorageResult;

@@ -363,6 +363,7 @@ fn events() -> Schemas {
                 ("message", text()),
                 ("correlation_id", text()),
                 ("event", anything()),
+                ("detection", or_null(to("Detection"))),
                 ("state", one_of(&["pending", "delivered", "dead", "recorded"])),
                 ("state_at", text()),
                 ("attempts", whole()),
@@ -370,6 +371,20 @@ fn events() -> Schemas {
             ]),
         ),
         ("AlertList", paged("alerts", "Alert")),
+        (
+            "Detection",
+            object(vec![
+                ("rule_uid", text()),
+                ("title", text()),
+                ("description", text()),
+                ("level", one_of(&["informational", "low", "medium", "high", "critical"])),
+                ("tags", list(text())),
+                ("references", list(text())),
+                ("false_positives", list(text())),
+                ("fields", list(object(vec![("name", text()), ("value", text())]))),
+                ("events", whole()),
+            ]),
+        ),
         (
             "Trace",
             object(vec![

@@ -5,6 +5,7 @@ use super::pool::Access;
 use super::values::{Key, Time, fit, no_nul};
 use super::{Conditions, PostgresCatalog};
 use crate::StorageResult;
+use crate::catalog::detection;
 use crate::catalog::fields::{foreign_alert, not_found, org_of, severity_of, state_of};
 use crate::catalog::{AlertFilter, AlertProgress, AlertRecord, AlertStore, AuditEntry, Page, PageRequest};
 use async_trait::async_trait;
@@ -19,7 +20,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const COLUMNS: &str = "id, org, kind, event_id, correlation_id, created_at, coalesce(host_full, host), team, severity, \
-                       handling, rule_id, signature, message, raw_json, state, state_at, attempts, detail";
+                       handling, rule_id, signature, message, raw_json, state, state_at, attempts, detail, \
+                       detection";
 
 /// Tries of a batch that met a partition in the making, or another worker with the same rows.
 const TRIES: u32 = 5;
@@ -257,15 +259,16 @@ async fn insert_chunk(c: &mut PgConnection, alerts: &[&Alert], known: Known) -> 
     let severities: Vec<i32> = alerts.iter().map(|a| i32::from(a.severity.code())).collect();
     let rules: Vec<Option<i64>> = alerts.iter().map(|a| a.rule_id).collect();
     let raw: Vec<&[u8]> = alerts.iter().map(|a| &a.raw_json[..]).collect();
+    let detections: Vec<Option<String>> = alerts.iter().map(|a| detection::column(a.detection.as_deref())).collect();
     let sql = format!(
         "INSERT INTO alerts (id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, \
-                             handling, rule_id, signature, message, raw_json, state, state_at) \
+                             handling, rule_id, signature, message, raw_json, detection, state, state_at) \
          SELECT id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, handling, \
-                rule_id, signature, message, raw_json, 'pending', created_at \
+                rule_id, signature, message, raw_json, detection, 'pending', created_at \
          FROM UNNEST($1, $2::text[], $3::text[], $4, $5::text[], $6, $7::text[], $8::text[], $9::text[], $10, \
-                     $11::text[], $12, $13::text[], $14::text[], $15::bytea[]) \
+                     $11::text[], $12, $13::text[], $14::text[], $15::bytea[], $16::text[]) \
               n (id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, handling, \
-                 rule_id, signature, message, raw_json) \
+                 rule_id, signature, message, raw_json, detection) \
          {}",
         known.clause("id")
     );
@@ -285,6 +288,7 @@ async fn insert_chunk(c: &mut PgConnection, alerts: &[&Alert], known: Known) -> 
         .bind(texts(alerts, |a| &a.signature))
         .bind(texts(alerts, |a| &a.message))
         .bind(raw)
+        .bind(detections)
         .execute(c)
         .await?;
     Ok(())
@@ -311,7 +315,7 @@ fn record_of(row: &PgRow) -> StorageResult<AlertRecord> {
             signature: row.try_get(11)?,
             message: row.try_get(12)?,
             raw_json: Bytes::from(row.try_get::<Vec<u8>, _>(13)?),
-            detection: None,
+            detection: detection::of_column(row.try_get(18)?),
         },
         state: state_of(row.try_get(14)?),
         state_at,

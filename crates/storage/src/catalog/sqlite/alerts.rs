@@ -2,6 +2,7 @@
 
 use super::{Conditions, Key, SqliteCatalog, audit};
 use crate::StorageResult;
+use crate::catalog::detection;
 use crate::catalog::fields::{foreign_alert, not_found, org_of, severity_of, state_of};
 use crate::catalog::{AlertFilter, AlertProgress, AlertRecord, AlertStore, AuditEntry, Page, PageRequest};
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use model::{Alert, AlertId, AlertKind, AlertState, Handling, OrgId, Timestamp};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 const COLUMNS: &str = "id, org, kind, event_id, correlation_id, created_at, host, team, severity, handling, rule_id, \
-                       signature, message, raw_json, state, state_at, attempts, detail";
+                       signature, message, raw_json, state, state_at, attempts, detail, detection";
 
 #[async_trait]
 impl AlertStore for SqliteCatalog {
@@ -122,7 +123,7 @@ impl AlertStore for SqliteCatalog {
 
 fn insert_alerts(t: &Transaction<'_>, alerts: &[Alert]) -> StorageResult<()> {
     let mut insert = t.prepare_cached(&format!(
-        "INSERT INTO alerts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}', ?6, 0, NULL) \
+        "INSERT INTO alerts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}', ?6, 0, NULL, ?) \
          ON CONFLICT (id) DO NOTHING",
         AlertState::Pending.as_str()
     ))?;
@@ -142,6 +143,7 @@ fn insert_alerts(t: &Transaction<'_>, alerts: &[Alert]) -> StorageResult<()> {
             alert.signature,
             alert.message,
             &alert.raw_json[..],
+            detection::column(alert.detection.as_deref()),
         ])?;
     }
     Ok(())
@@ -176,7 +178,7 @@ impl AlertRow {
                     signature: row.get(11)?,
                     message: row.get(12)?,
                     raw_json: Bytes::from(raw),
-                    detection: None,
+                    detection: detection::of_column(row.get::<_, Option<String>>(18)?.as_deref()),
                 },
                 state: state_of(&state),
                 state_at: Timestamp::from_micros(row.get(15)?),
