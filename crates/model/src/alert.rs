@@ -12,18 +12,23 @@ pub enum AlertKind {
     Detection,
     /// Many events of one host and shape matched no rule (contract mutt §3.7).
     Unhandled,
+    /// Nobody acknowledged an incident in time; carries what its last alert said.
+    Escalation,
 }
 
 impl AlertKind {
+    pub const ALL: [Self; 4] = [Self::Rule, Self::Detection, Self::Unhandled, Self::Escalation];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rule => "rule",
             Self::Detection => "detection",
             Self::Unhandled => "unhandled",
+            Self::Escalation => "escalation",
         }
     }
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Rule, Self::Detection, Self::Unhandled].into_iter().find(|k| k.as_str() == text)
+        Self::ALL.into_iter().find(|k| k.as_str() == text)
     }
 }
 

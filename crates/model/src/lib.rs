@@ -18,8 +18,8 @@ mod severity;
 mod time;
 
 pub use alert::{Alert, AlertKind, AlertState};
-pub use detection::{Detection, Level};
 pub use dead_letter::{DeadLetter, DeadLetterSide};
+pub use detection::{Detection, Level};
 pub use error::ErrorKind;
 pub use event::{Durability, Event, InputKind};
 pub use fields::{EventSource, Fields, Leaf, number_text};

@@ -14,6 +14,7 @@ pub mod detect;
 pub mod foreign;
 mod live;
 pub mod metrics;
+pub mod notify;
 pub mod outbox;
 pub mod rejects;
 pub mod remediate;

@@ -10,6 +10,7 @@ mod ingest_http;
 pub mod keys;
 mod maintenance;
 pub mod retention;
+mod routing;
 mod rule_files;
 mod site;
 mod worker_http;

@@ -8,6 +8,7 @@ mod delivery;
 mod detection;
 mod ingest;
 mod lifecycle;
+mod notify;
 mod packaging;
 mod prometheus;
 mod retention;
