@@ -41,12 +41,17 @@ pub enum AlertState {
     Delivered,
     /// Could not be delivered; lies in the dead letters.
     Dead,
-    /// No channel is configured: kept in the catalog only.
+    /// No channel is configured, or its route names none: kept in the catalog only.
     Recorded,
+    /// Joined an incident of which somebody was told already; nobody was told of this one.
+    Grouped,
+    /// A silence held when it came.
+    Silenced,
 }
 
 impl AlertState {
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Dead, Self::Recorded];
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Delivered, Self::Dead, Self::Recorded, Self::Grouped, Self::Silenced];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -54,6 +59,8 @@ impl AlertState {
             Self::Delivered => "delivered",
             Self::Dead => "dead",
             Self::Recorded => "recorded",
+            Self::Grouped => "grouped",
+            Self::Silenced => "silenced",
         }
     }
     pub fn parse(text: &str) -> Option<Self> {

@@ -42,7 +42,7 @@ fn alert(event: EventId, secs: u64) -> Alert {
 }
 
 /// An alert of a detection rule that says all that one can, hostile texts among it.
-fn detected(secs: u64) -> Alert {
+pub(super) fn detected(secs: u64) -> Alert {
     let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
     let event = event_id(secs, secs);
     let detection = Detection {
@@ -252,7 +252,7 @@ pub async fn old_rows_are_purged_in_batches(catalog: &Store) {
     while gone.last() != Some(&Purged::default()) {
         gone.push(catalog.purge(at(6), at(5), 3).await.unwrap());
     }
-    let purged = |events, alerts, changes| Purged { events, alerts, changes };
+    let purged = |events, alerts, changes| Purged { events, alerts, incidents: 0, changes };
     assert_eq!(gone, [purged(3, 3, 3), purged(3, 1, 2), purged(0, 0, 0)]);
     assert_eq!(catalog.outdated(before).await.unwrap(), Outdated { archived, ..Outdated::default() });
     let log = catalog.audit_log(&home(), &AuditFilter::default(), page(1, 50)).await.unwrap();
