@@ -12,18 +12,23 @@ pub enum AlertKind {
     Detection,
     /// Many events of one host and shape matched no rule (contract mutt §3.7).
     Unhandled,
+    /// Nobody acknowledged an incident in time; carries what its last alert said.
+    Escalation,
 }
 
 impl AlertKind {
+    pub const ALL: [Self; 4] = [Self::Rule, Self::Detection, Self::Unhandled, Self::Escalation];
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Rule => "rule",
             Self::Detection => "detection",
             Self::Unhandled => "unhandled",
+            Self::Escalation => "escalation",
         }
     }
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Rule, Self::Detection, Self::Unhandled].into_iter().find(|k| k.as_str() == text)
+        Self::ALL.into_iter().find(|k| k.as_str() == text)
     }
 }
 
@@ -36,12 +41,17 @@ pub enum AlertState {
     Delivered,
     /// Could not be delivered; lies in the dead letters.
     Dead,
-    /// No channel is configured: kept in the catalog only.
+    /// No channel is configured, or its route names none: kept in the catalog only.
     Recorded,
+    /// Joined an incident of which somebody was told already; nobody was told of this one.
+    Grouped,
+    /// A silence held when it came.
+    Silenced,
 }
 
 impl AlertState {
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Delivered, Self::Dead, Self::Recorded];
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Delivered, Self::Dead, Self::Recorded, Self::Grouped, Self::Silenced];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -49,6 +59,8 @@ impl AlertState {
             Self::Delivered => "delivered",
             Self::Dead => "dead",
             Self::Recorded => "recorded",
+            Self::Grouped => "grouped",
+            Self::Silenced => "silenced",
         }
     }
     pub fn parse(text: &str) -> Option<Self> {

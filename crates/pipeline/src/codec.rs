@@ -17,6 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use storage::catalog::DetectionRecord;
 use storage::queue::{decode_dead_letter, is_enveloped};
 
 /// Writes an accepted event as its queue record.
@@ -275,6 +276,8 @@ struct OwnKeys {
     rule_id: Option<i64>,
     signature: String,
     created_at: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    detection: Option<DetectionRecord>,
     /// Channels that have not taken it yet; absent = all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     channels: Option<Vec<String>>,
@@ -299,6 +302,7 @@ pub fn encode_alert(alert: &Alert, channels: Option<Vec<String>>) -> Bytes {
             rule_id: alert.rule_id,
             signature: alert.signature.clone(),
             created_at: alert.created_at.rfc3339(),
+            detection: alert.detection.as_deref().map(DetectionRecord::from),
             channels,
         },
     };
@@ -352,6 +356,7 @@ pub fn decode_alert(payload: &Bytes) -> Result<(Alert, Option<Vec<String>>), Str
     alert.rule_id = own.rule_id;
     alert.signature = own.signature.clone();
     alert.created_at = Timestamp::parse(&own.created_at).ok_or_else(|| bad("_alert.created_at"))?;
+    alert.detection = own.detection.clone().map(|record| Box::new(record.into()));
     Ok((alert, own.channels.clone()))
 }
 
@@ -466,6 +471,23 @@ mod tests {
         assert_eq!(channels.as_deref(), Some(&["a".to_owned()][..]));
         assert_eq!(encode_alert(&back, channels), record);
         assert!(!String::from_utf8_lossy(&record).contains("api_key"));
+    }
+
+    #[test]
+    fn what_a_detection_says_survives_the_queue() {
+        let detection = model::Detection {
+            rule_uid: "5a1f".into(),
+            title: "Login \0 guessed".into(),
+            level: model::Level::High,
+            tags: vec!["attack.t1110".into()],
+            fields: vec![("SourceIp".into(), "192.0.2.1".into())],
+            events: 5,
+            ..Default::default()
+        };
+        let alert = testkit::builders::alert().detection(detection).build();
+        let (back, _) = decode_alert(&encode_alert(&alert, None)).unwrap();
+        assert_eq!(back.kind, AlertKind::Detection);
+        assert_eq!(back.detection, alert.detection);
     }
 
     #[test]

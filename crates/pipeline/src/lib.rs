@@ -15,6 +15,7 @@ pub mod detections;
 pub mod foreign;
 mod live;
 pub mod metrics;
+pub mod notify;
 pub mod outbox;
 pub mod rejects;
 pub mod remediate;

@@ -12,6 +12,7 @@ mod ingest_http;
 pub mod keys;
 mod maintenance;
 pub mod retention;
+mod routing;
 mod rule_files;
 mod sigma_files;
 mod site;

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Queue(args) => commands::queue::run(&cli.global, args),
         Command::Trace(args) => commands::trace::run(&cli.global, &args),
         Command::Rules(args) => commands::rules::run(&cli.global, args),
+        Command::Route(args) => commands::route::run(&cli.global, args),
         Command::Admin(args) => commands::admin::run(&cli.global, args),
         Command::Openapi => commands::openapi::run(),
         Command::Migrate(args) => commands::migrate::run(&cli.global, &args),

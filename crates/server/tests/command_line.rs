@@ -103,6 +103,35 @@ fn post(dir: &Path, message: &str) -> String {
 }
 
 #[test]
+fn a_route_is_tried_without_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let channel = |name: &str| {
+        format!("[[channel]]\ntype = \"moogsoft\"\nname = \"{name}\"\nurl = \"http://127.0.0.1:9/{name}\"\n")
+    };
+    let routes = "[[routes]]\nname = \"soc\"\nmatch = { tag = \"attack.t1110*\", severity = \"high\" }\nchannels = [\"pager\"]\n";
+    std::fs::write(dir.path().join("r.toml"), format!("{}{}{routes}", channel("moog"), channel("pager"))).unwrap();
+    let run = |args: &[&str]| {
+        let output = muttd(dir.path(), &[&["route"], args, &["--config", "r.toml"]].concat(), &[]);
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let (code, told) = run(&["test", "--severity", "high", "--tag", "attack.t1110.001", "--team", "SOC"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.contains("route      routes[0] (soc)\ntold       pager\nincident "), "{told}");
+    let (_, told) = run(&["test", "--severity", "low", "--tag", "attack.t1110"]);
+    assert!(told.contains("route      no route: everybody\ntold       moog, pager\n"), "{told}");
+    std::fs::write(dir.path().join("a.json"), r#"{"detection":{"tags":["attack.t1110"],"level":"critical"}}"#).unwrap();
+    let (_, told) = run(&["test", "--alert", "a.json", "--json"]);
+    let verdict: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(verdict["receivers"], serde_json::json!(["pager"]));
+    let (code, said) = run(&["test", "--severity", "loud"]);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("severity: `loud` is not"), "{said}");
+    let (_, tree) = run(&["show"]);
+    assert!(tree.contains("soc: {\"severity\":\"high\",\"tag\":[\"attack.t1110*\"]} -> pager"), "{tree}");
+    assert!(!dir.path().join("data").exists(), "nothing was made");
+}
+
+#[test]
 fn help_teaches_every_command() {
     let dir = tempfile::tempdir().unwrap();
     let help = muttd(dir.path(), &["--help"], &[]);
@@ -462,7 +491,7 @@ fn retention_says_what_it_would_take_and_takes_it_unless_it_is_off() {
     };
     assert!(failed(&["retention", "show"], &[]).contains("no data directory"));
     std::fs::create_dir(path.join("data")).unwrap();
-    assert!(failed(&["retention", "show"], &[]).contains("lacks 2 step(s): `muttd migrate`"));
+    assert!(failed(&["retention", "show"], &[]).contains("lacks 4 step(s): `muttd migrate`"));
     assert!(
         said(&["migrate", "--dry-run"], &[]).contains("steps that a run would make:\n  1: catalog\n  2: catalog\n")
     );

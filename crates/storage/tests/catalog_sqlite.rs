@@ -27,7 +27,7 @@ async fn a_file_of_a_newer_version_is_refused_in_words() {
     let dir = tempfile::tempdir().unwrap();
     drop(catalog(dir.path()).await.unwrap());
     let connection = rusqlite::Connection::open(dir.path().join("catalog.db")).unwrap();
-    connection.pragma_update(None, "user_version", 3).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
     let error = catalog(dir.path()).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.to_string().contains("newer version of this program"), "{error}");

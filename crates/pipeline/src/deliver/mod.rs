@@ -16,6 +16,7 @@ use self::owed::Owed;
 use crate::codec;
 use crate::live::Live;
 use crate::metrics::{Metrics, labels};
+use crate::notify::Router;
 use connectors::channels::{Channel, DeliveryError};
 use model::{Alert, AlertState, Durability};
 use runtime::backoff::Backoff;
@@ -39,6 +40,7 @@ pub struct Deliverer {
     pub catalog: Arc<dyn Catalog>,
     pub coordination: Arc<dyn Coordination>,
     pub channels: Vec<Arc<dyn Channel>>,
+    pub router: Arc<Router>,
     pub live: Live,
     pub clock: Arc<dyn Clock>,
     pub metrics: Arc<Metrics>,
@@ -268,6 +270,13 @@ impl Deliverer {
         left: Option<Vec<String>>,
         stop: &Stop,
     ) -> (Settlement, Option<AlertProgress>) {
+        // Routed here and not when it was published: these are the channels there are.
+        let left = left.or_else(|| self.router.receivers(alert));
+        if left.as_ref().is_some_and(Vec::is_empty) {
+            let detail = Some("its route names no channel".to_owned());
+            let progress = self.progress(alert, AlertState::Recorded, delivery.attempts, detail);
+            return (delivery.ack(), Some(progress));
+        }
         let wanted: Vec<&Arc<dyn Channel>> = self
             .channels
             .iter()

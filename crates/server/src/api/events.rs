@@ -7,7 +7,7 @@ use super::params::{Params, Segment, pagination};
 use super::queues::readable;
 use axum::Json;
 use axum::extract::State;
-use model::{AlertId, AlertState, ErrorKind, EventId, Severity};
+use model::{AlertId, AlertState, Detection, ErrorKind, EventId, Severity};
 use pipeline::codec;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -67,6 +67,7 @@ pub fn event_shown(event: &StoredEvent) -> Value {
 
 pub async fn alerts(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let filter = AlertFilter {
+        incident: None,
         event_id: params.read("event_id", "an event id, evt_…", |text| text.parse().ok())?,
         hostname: params.bounded("host")?,
         state: params.read("state", "one of pending, delivered, dead, recorded", AlertState::parse)?,
@@ -106,9 +107,26 @@ pub fn alert_shown(record: &AlertRecord) -> Value {
         "message": alert.message,
         "correlation_id": alert.correlation_id,
         "event": readable(&alert.raw_json),
+        "detection": alert.detection.as_deref().map(detection_shown),
         "state": record.state.as_str(),
         "state_at": record.state_at.rfc3339(),
         "attempts": record.attempts,
         "detail": record.detail,
+    })
+}
+
+/// What the rule says to whoever reads the alert.
+pub fn detection_shown(detection: &Detection) -> Value {
+    let fields = detection.fields.iter().map(|(name, value)| json!({ "name": name, "value": value }));
+    json!({
+        "rule_uid": detection.rule_uid,
+        "title": detection.title,
+        "description": detection.description,
+        "level": detection.level.as_str(),
+        "tags": detection.tags,
+        "references": detection.references,
+        "false_positives": detection.false_positives,
+        "fields": fields.collect::<Vec<_>>(),
+        "events": detection.events,
     })
 }

@@ -21,6 +21,7 @@
 //! | `/version` | `version.rs` |
 //! | `/queues`, `/rejects` | `queues.rs`, replay and removal in `letters.rs` |
 //! | `/events`, `/alerts` | `events.rs` |
+//! | `/routes` | `routing.rs` |
 //! | `/trace` | `trace.rs` |
 //! | `/users` | `users.rs` |
 //! | `/openapi.json` | `openapi/` |
@@ -45,6 +46,7 @@ mod pages;
 mod params;
 mod queues;
 mod route;
+mod routing;
 mod rules;
 mod sessions;
 mod settings;
@@ -57,7 +59,6 @@ pub use openapi::openapi;
 pub use pages::in_path;
 pub use slo::Prometheus;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use error::ApiError;
 use failures::Failures;
@@ -65,6 +66,7 @@ use keyring::Keyring;
 use model::OrgId;
 use pipeline::Live;
 use pipeline::metrics::{Metrics, labels};
+use pipeline::notify::Router;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
 use route::{
@@ -103,6 +105,8 @@ pub struct ApiState {
     pub prometheus: Option<Prometheus>,
     /// Names of the alert channels, whose breakers the dashboard shows.
     pub channels: Vec<String>,
+    /// Which of them are told of which alerts.
+    pub router: Arc<Router>,
     /// Whether `events` is where events are kept, or sees where: not in a process without an alerter
     /// that was not told of any.
     pub sees_events: bool,
@@ -135,7 +139,7 @@ const BODY_BYTES_MAX: usize = 4 << 20;
 const STORE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The API over these parts.
-pub fn router(state: ApiState) -> Router {
+pub fn router(state: ApiState) -> axum::Router {
     let keyring = Keyring::new(Arc::clone(&state.catalog), state.org.clone(), state.keys.clone());
     let api = Arc::new(Api {
         deps: state,
@@ -147,7 +151,7 @@ pub fn router(state: ApiState) -> Router {
         tried_revision: Mutex::new(None),
         changing: Mutex::default(),
     });
-    let (mut guarded, mut public) = (Router::new(), Router::new());
+    let (mut guarded, mut public) = (axum::Router::new(), axum::Router::new());
     for endpoint in endpoints() {
         let routes = if endpoint.needs.is_some() { &mut guarded } else { &mut public };
         *routes = std::mem::take(routes).route(&endpoint.path, endpoint.handler);
@@ -269,6 +273,11 @@ fn own() -> Vec<Endpoint> {
         get("/events/{id}", events::one).about("A stored event").gives("StoredEvent"),
         get("/alerts", events::alerts).about("Alerts, newest first").query(&[ALERTS, PAGED]).gives("AlertList"),
         get("/alerts/{id}", events::alert).about("An alert").gives("Alert"),
+        get("/routes", routing::tree).about("The routing tree of alerts").gives("RouteTree"),
+        post("/routes/test", routing::test)
+            .about("Who would be told of an alert")
+            .takes("RouteTest")
+            .gives("RouteVerdict"),
         get("/trace/{id}", trace::trace).about("What happened to an event or alert").gives("Trace"),
         get("/rejects", queues::rejects).about("What was refused at the doors last").query(&[TO_1000]).gives("Rejects"),
         get("/queues", queues::list).about("Queues and their depths").gives("QueueList"),

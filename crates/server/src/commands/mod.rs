@@ -11,6 +11,7 @@ pub mod migrate;
 pub mod openapi;
 pub mod queue;
 pub mod retention;
+pub mod route;
 pub mod rules;
 pub mod serve;
 pub mod trace;
@@ -65,6 +66,8 @@ pub enum Command {
     Trace(trace::TraceArgs),
     /// Check, test and import rules
     Rules(rules::RulesArgs),
+    /// Who is told of which alerts: show and try the routing tree
+    Route(route::RouteArgs),
     /// Users of the Web API, their roles and keys
     Admin(admin::AdminArgs),
     /// Print the OpenAPI document of the HTTP interfaces

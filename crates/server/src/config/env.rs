@@ -265,7 +265,7 @@ mod tests {
             for name in names.trim_end_matches(']').split(',').map(str::trim) {
                 let name = name.split('=').next().unwrap();
                 let special = name.starts_with("--")
-                    || matches!(name, "LOG_FORMAT" | "DB_SSL_MODE" | "channel" | "ingest.snmp.users");
+                    || matches!(name, "LOG_FORMAT" | "DB_SSL_MODE" | "channel" | "ingest.snmp.users" | "routes");
                 assert!(special || known.contains(&name), "{line}");
             }
         }

@@ -3,6 +3,7 @@
 mod detection;
 mod env;
 mod raw;
+mod routes;
 mod shown;
 mod snmp;
 mod stores;
@@ -22,7 +23,7 @@ use std::path::Path;
 pub const DEFAULTS: &str = include_str!("default.toml");
 
 /// Settings whose content the defaults do not list.
-const FREE: &[&str] = &["channel", "ingest.snmp.users", "ingest.snmp.hostnames"];
+const FREE: &[&str] = &["channel", "routes", "ingest.snmp.users", "ingest.snmp.hostnames"];
 
 /// Every environment variable that sets a setting.
 pub fn variables() -> impl Iterator<Item = &'static str> {
@@ -96,6 +97,7 @@ pub fn load(
     match config {
         Some(config) if problems.is_empty() => {
             notes.extend(config.moog_key_note());
+            notes.extend(config.router.notes().iter().cloned());
             Ok(Loaded { config, notes, effective })
         }
         _ => Err(problems),

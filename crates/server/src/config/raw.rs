@@ -1,6 +1,7 @@
 //! The settings as they are written. The overlay has checked keys and types already; this turns the
 //! merged table into structs.
 
+use pipeline::notify::RouteSpec;
 use runtime::config::Problem;
 use serde::Deserialize;
 
@@ -26,6 +27,10 @@ pub struct Raw {
     /// Read one by one, so that a mistake in one says which.
     #[serde(skip)]
     pub channel: Vec<(usize, Channel)>,
+    /// Read one by one, too.
+    #[serde(skip)]
+    pub routes: Vec<RouteSpec>,
+    pub incidents: Incidents,
     pub remediation: Remediation,
     pub webui: Webui,
     pub retention: Retention,
@@ -325,6 +330,15 @@ pub struct Remediation {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub struct Incidents {
+    pub repeat_interval: String,
+    pub suppress_for: String,
+    pub resolve_after: String,
+    pub reopen_within: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Webui {
     pub listen: String,
     pub tls_cert: String,
@@ -367,9 +381,10 @@ pub fn read(mut table: toml::Table, problems: &mut Vec<Problem>) -> Option<Raw> 
             message: "is a list of tables: write [[channel]] above each".into(),
         }),
     }
+    let routes = super::routes::read(table.remove("routes"), problems);
     // Lists of texts are the one thing whose items the overlay does not look at.
     match table.try_into::<Raw>() {
-        Ok(raw) => Some(Raw { channel: channels, ..raw }),
+        Ok(raw) => Some(Raw { channel: channels, routes, ..raw }),
         Err(error) => {
             problems.push(Problem { path: "configuration".into(), message: error.message().to_owned() });
             None

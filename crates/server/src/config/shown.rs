@@ -61,7 +61,7 @@ const SHOWN_OF_REDIS: [&str; 5] = ["metrics", "moog_heartbeat", "moog_processing
 /// Keys of URLs, of which scheme, host and port are shown: user, path and query may hold a secret.
 const URLS: [&str; 3] = ["address", "prometheus_url", "url"];
 /// Tables whose keys are free and whose values are no secrets.
-const FREE_TABLES: [&str; 2] = ["hostnames", "placeholders"];
+const FREE_TABLES: [&str; 5] = ["hostnames", "incidents", "match", "placeholders", "routes"];
 
 /// The settings as TOML, without secrets.
 pub fn shown(table: &Table) -> String {
@@ -138,12 +138,13 @@ mod tests {
     fn of_all_settings_these_are_hidden_and_no_others() {
         let own: String = super::super::DEFAULTS
             .lines()
-            .filter(|line| !matches!(*line, "channel = []" | "users = []"))
+            .filter(|line| !matches!(*line, "channel = []" | "routes = []" | "users = []"))
             .flat_map(|line| [line, "\n"])
             .collect();
         let lists = "[[channel]]\ntype = ''\nname = ''\nurl = ''\napi_key = ''\nsecret = ''\nca_file = ''\n\
             [[ingest.snmp.users]]\nname = ''\nauth = ''\nauth_passphrase = ''\nprivacy = ''\n\
-            privacy_passphrase = ''\nengine_id = ''\n";
+            privacy_passphrase = ''\nengine_id = ''\n[[routes]]\nname = ''\nmatch = { host = '', team = [''] }\n\
+            channels = ['']\nescalate_after = ''\n[[routes.routes]]\nescalate_to = ['']\n";
         let mut value = Value::Table(format!("{own}{lists}").parse().unwrap());
         let mut paths = Vec::new();
         mark(&mut value, "", &mut paths);

@@ -8,6 +8,7 @@ use connectors::channels::{ChannelConfig, HttpTarget};
 use connectors::inputs::http::BodyRules;
 use connectors::inputs::snmp::SnmpConfig;
 use model::Durability;
+use pipeline::notify::Router;
 use pipeline::{LiveSettings, RetentionPolicy, ShedMode};
 use runtime::config::{Problem, nearest};
 use runtime::logging::LogConfig;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 use storage::coordination::{BreakerSettings, RateLimit, UnhandledPolicy};
 use storage::events::EventStoreConfig;
@@ -133,6 +135,8 @@ pub struct Config {
     pub retry_base: Duration,
     pub retry_max: Duration,
     pub channels: Vec<ChannelSettings>,
+    /// Which channels are told of which alerts.
+    pub router: Arc<Router>,
     pub remediation_listen: PairListen,
     pub remediation_probe: bool,
     pub webui_listen: Option<Listen>,
@@ -382,6 +386,8 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
     let live = live(&mut check, &raw);
     let channels = channels(&mut check, &raw);
     stores.name_moogsoft(&channels);
+    let names = channels.iter().map(|channel| channel.0.name().to_owned()).collect();
+    let router = super::routes::router(&mut check, &raw.routes, &raw.incidents, names);
     let (retry_base, retry_max) = (
         check.millis("forwarder.retry_base_ms", raw.forwarder.retry_base_ms, 1, YEAR_MS),
         check.millis("forwarder.retry_max_ms", raw.forwarder.retry_max_ms, 1, YEAR_MS),
@@ -416,6 +422,7 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
         retry_base,
         retry_max,
         channels,
+        router: Arc::new(router),
         remediation_listen: check.pair(
             ("remediation.metrics_listen", &raw.remediation.metrics_listen),
             ("remediation.health_listen", &raw.remediation.health_listen),

@@ -9,6 +9,7 @@ mod detection;
 mod detections;
 mod ingest;
 mod lifecycle;
+mod notify;
 mod packaging;
 mod prometheus;
 mod retention;

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test suite")]
 
 mod history;
+mod incidents;
 mod settings;
 mod users;
 
@@ -40,6 +41,15 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
     history::what_is_archived_leaves_the_log_once(&open("archive").await).await;
     history::steps_of_one_alert_in_one_batch_end_as_one_by_one(&open("steps").await).await;
     history::a_batch_of_another_organisation_is_refused_whole(&open("foreign").await).await;
+    incidents::alerts_of_one_cause_count_once_and_one_of_them_is_told(&open).await;
+    incidents::the_same_alerts_by_several_workers_make_one_incident(&open("incident workers").await).await;
+    incidents::people_move_incidents_and_it_is_audited(&open("incident moves").await).await;
+    incidents::incidents_are_filtered_and_paged(&open("incident pages").await).await;
+    incidents::what_is_quiet_is_resolved_by_itself(&open("quiet").await).await;
+    incidents::an_incident_is_escalated_once_whoever_tries(&open("escalation").await).await;
+    incidents::silences_hold_until_they_are_over(&open("silences").await).await;
+    incidents::keys_and_names_that_no_database_likes_are_kept_apart(&open("incident keys").await).await;
+    incidents::closed_incidents_and_old_silences_are_purged(&open("incident purge").await).await;
     users::users_and_keys_come_back(&open).await;
     users::logins_follow_roles_revocation_and_removal(&open("logins").await).await;
     users::users_of_organisations_are_apart(&open("users of orgs").await).await;

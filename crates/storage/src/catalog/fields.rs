@@ -4,6 +4,8 @@ use super::users::{KeyId, Role};
 use crate::{StorageError, StorageResult};
 use model::{AlertSeverity, AlertState, ErrorKind, EventId, OrgId, RuleDraft, RuleId, Timestamp};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::borrow::Cow;
 
 /// Rows of one page at most, whatever is asked.
 pub(super) const PAGE_ROWS_MAX: u64 = 1_000;
@@ -50,7 +52,7 @@ pub(super) fn check_operation(operation: &str) -> StorageResult<()> {
 }
 
 /// At most `max` characters, and none that a database text cannot hold.
-fn check_text(name: &str, value: &str, max: usize) -> StorageResult<()> {
+pub(super) fn check_text(name: &str, value: &str, max: usize) -> StorageResult<()> {
     if value.chars().count() > max {
         return Err(invalid(format!("{name} is longer than {max} characters")));
     }
@@ -171,7 +173,7 @@ pub(super) fn org_of(text: &str) -> StorageResult<OrgId> {
     text.parse().map_err(|e| StorageError::with_source(ErrorKind::Internal, "an organisation in the catalog", e))
 }
 
-/// The CHECK of the column names the same four.
+/// The CHECK of the column names the same.
 pub(super) fn state_of(text: &str) -> AlertState {
     AlertState::parse(text).unwrap_or(AlertState::Pending)
 }
@@ -188,6 +190,28 @@ pub(super) fn severity_of(code: u8) -> AlertSeverity {
 /// escape retention by their own timestamps.
 pub(super) fn first_id_at(time: Timestamp) -> u128 {
     EventId::new(Timestamp::from_millis(time.millis().max(0)), 0, 0).to_u128()
+}
+
+/// A text that every database can hold: NUL becomes U+FFFD.
+pub(super) fn no_nul(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
+}
+
+/// The same, of at most `max` characters (20 or more): a longer text is cut and ends in `…` and 16
+/// hex digits of its SHA-256, so that different texts stay different and the same stay the same.
+pub(super) fn fit(text: &str, max: usize) -> Cow<'_, str> {
+    const MARK: usize = 17;
+    let text = no_nul(text);
+    if text.len() <= max || text.chars().count() <= max {
+        return text;
+    }
+    let digest = Sha256::digest(text.as_bytes());
+    let mut short: String = text.chars().take(max.saturating_sub(MARK)).collect();
+    short.push('…');
+    for byte in &digest[..8] {
+        short.push_str(&format!("{byte:02x}"));
+    }
+    Cow::Owned(short)
 }
 
 /// `%text%` for `LIKE … ESCAPE '\'`, in which `text` means itself.

@@ -24,18 +24,22 @@
 
 #[cfg(feature = "contract")]
 pub mod contract;
+mod detection;
 mod fields;
+pub mod incidents;
 mod postgres;
 pub mod retention;
 mod sqlite;
 pub mod users;
 
+pub use detection::DetectionRecord;
 pub use postgres::{PgTls, PostgresConfig, postgres_advice};
 
 use crate::StorageResult;
 use crate::sqlite::blocking;
 use async_trait::async_trait;
 use bytes::Bytes;
+use incidents::{IncidentId, NewAlert};
 use model::{Alert, AlertId, AlertState, EventId, OrgId, Rule, RuleDraft, RuleId, Timestamp};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -233,6 +237,8 @@ pub struct Purged {
     /// Audit rows of events.
     pub events: u64,
     pub alerts: u64,
+    /// Closed incidents, and silences that are over.
+    pub incidents: u64,
     /// Audit rows of changes of rules, hosts, teams and settings.
     pub changes: u64,
 }
@@ -246,8 +252,10 @@ pub struct AlertRecord {
     pub state_at: Timestamp,
     /// Tries so far.
     pub attempts: u32,
-    /// The receipt of the channel, or why it is dead.
+    /// The receipt of the channel, why it is dead, or why nobody was told.
     pub detail: Option<String>,
+    /// The incident that it joined.
+    pub incident: Option<IncidentId>,
 }
 
 /// How far delivery of an alert came.
@@ -265,6 +273,7 @@ pub struct AlertFilter {
     pub event_id: Option<EventId>,
     pub hostname: Option<String>,
     pub state: Option<AlertState>,
+    pub incident: Option<IncidentId>,
     pub from: Option<Timestamp>,
     pub to: Option<Timestamp>,
 }
@@ -272,8 +281,20 @@ pub struct AlertFilter {
 #[async_trait]
 pub trait AlertStore: Send + Sync {
     /// Writes audit rows and alerts of a worked batch in one transaction, durably. Rows that exist
-    /// are left as they are. New alerts are `Pending`.
-    async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<()>;
+    /// are left as they are; new
+    /// alerts go as planned, and join their incidents; of an alert that exists nothing counts again. The
+    /// answer is the state of each alert now, in their order.
+    async fn record_planned(
+        &self,
+        org: &OrgId,
+        audits: Vec<AuditEntry>,
+        alerts: Vec<NewAlert>,
+    ) -> StorageResult<Vec<AlertState>>;
+    /// The same, and somebody is told of every alert.
+    async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<()> {
+        let alerts = alerts.into_iter().map(NewAlert::from).collect();
+        self.record_planned(org, audits, alerts).await.map(drop)
+    }
     /// The states of these alerts; unknown ones are left out.
     async fn alert_states(&self, ids: &[AlertId]) -> StorageResult<Vec<(AlertId, AlertState)>>;
     /// How far delivery came. Unknown alerts are passed over; delivered ones stay as they are.
@@ -288,7 +309,14 @@ pub trait AlertStore: Send + Sync {
 /// All aggregates of the catalog.
 #[async_trait]
 pub trait Catalog:
-    RuleStore + HostStore + AuditStore + AlertStore + retention::RetentionStore + users::UserStore + 'static
+    RuleStore
+    + HostStore
+    + AuditStore
+    + AlertStore
+    + incidents::IncidentStore
+    + retention::RetentionStore
+    + users::UserStore
+    + 'static
 {
     /// A cheap question that fails when the store cannot be used.
     async fn ping(&self) -> StorageResult<()>;

@@ -1,6 +1,7 @@
 //! The OpenAPI document, made of the endpoints that run (`route.rs`) and the schemas of what they take
 //! and give. `tests/it/api/openapi.rs` holds it against the live API.
 
+mod alerting;
 mod ingest;
 mod schemas;
 

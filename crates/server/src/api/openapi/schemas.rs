@@ -5,52 +5,52 @@
 
 use serde_json::{Map, Value, json};
 
-fn text() -> Value {
+pub(super) fn text() -> Value {
     json!({ "type": "string" })
 }
 
-fn whole() -> Value {
+pub(super) fn whole() -> Value {
     json!({ "type": "integer" })
 }
 
-fn number() -> Value {
+pub(super) fn number() -> Value {
     json!({ "type": "number" })
 }
 
-fn truth() -> Value {
+pub(super) fn truth() -> Value {
     json!({ "type": "boolean" })
 }
 
-fn anything() -> Value {
+pub(super) fn anything() -> Value {
     json!({})
 }
 
-fn or_null(schema: Value) -> Value {
+pub(super) fn or_null(schema: Value) -> Value {
     json!({ "anyOf": [schema, { "type": "null" }] })
 }
 
-fn list(schema: Value) -> Value {
+pub(super) fn list(schema: Value) -> Value {
     json!({ "type": "array", "items": schema })
 }
 
-fn one_of(values: &[&str]) -> Value {
+pub(super) fn one_of(values: &[&str]) -> Value {
     json!({ "type": "string", "enum": values })
 }
 
-fn at_most(chars: u64) -> Value {
+pub(super) fn at_most(chars: u64) -> Value {
     json!({ "type": "string", "maxLength": chars })
 }
 
-fn to(schema: &str) -> Value {
+pub(super) fn to(schema: &str) -> Value {
     super::reference(schema)
 }
 
-fn map(schema: Value) -> Value {
+pub(super) fn map(schema: Value) -> Value {
     json!({ "type": "object", "additionalProperties": schema })
 }
 
 /// `name` is required, `name?` is not.
-fn object(fields: Vec<(&str, Value)>) -> Value {
+pub(super) fn object(fields: Vec<(&str, Value)>) -> Value {
     let required: Vec<&str> = fields.iter().map(|(name, _)| *name).filter(|name| !name.ends_with('?')).collect();
     let properties: Map<String, Value> =
         fields.into_iter().map(|(name, schema)| (name.trim_end_matches('?').to_owned(), schema)).collect();
@@ -58,35 +58,34 @@ fn object(fields: Vec<(&str, Value)>) -> Value {
 }
 
 /// An object that may have more keys.
-fn open(fields: Vec<(&str, Value)>) -> Value {
+pub(super) fn open(fields: Vec<(&str, Value)>) -> Value {
     let mut schema = object(fields);
     schema["additionalProperties"] = true.into();
     schema
 }
 
 /// An object that takes no other keys.
-fn only(fields: Vec<(&str, Value)>) -> Value {
+pub(super) fn only(fields: Vec<(&str, Value)>) -> Value {
     let mut schema = object(fields);
     schema["additionalProperties"] = false.into();
     schema
 }
 
-fn paged(name: &'static str, row: &str) -> Value {
+pub(super) fn paged(name: &'static str, row: &str) -> Value {
     object(vec![(name, list(to(row))), ("pagination", to("Pagination"))])
 }
 
 /// All of them, by name.
 pub fn all() -> Value {
     let mut all = Map::new();
-    for (name, schema) in
-        [general(), settings(), rules(), hosts(), audit(), events(), queues(), users(), ingest()].into_iter().flatten()
-    {
+    let own = [general(), settings(), rules(), hosts(), audit(), events(), queues(), users(), ingest()];
+    for (name, schema) in own.into_iter().chain([super::alerting::routing()]).flatten() {
         all.insert(name.to_owned(), schema);
     }
     Value::Object(all)
 }
 
-type Schemas = Vec<(&'static str, Value)>;
+pub(super) type Schemas = Vec<(&'static str, Value)>;
 
 fn general() -> Schemas {
     let version = object(vec![
@@ -363,6 +362,7 @@ fn events() -> Schemas {
                 ("message", text()),
                 ("correlation_id", text()),
                 ("event", anything()),
+                ("detection", or_null(to("Detection"))),
                 ("state", one_of(&["pending", "delivered", "dead", "recorded"])),
                 ("state_at", text()),
                 ("attempts", whole()),
@@ -370,6 +370,20 @@ fn events() -> Schemas {
             ]),
         ),
         ("AlertList", paged("alerts", "Alert")),
+        (
+            "Detection",
+            object(vec![
+                ("rule_uid", text()),
+                ("title", text()),
+                ("description", text()),
+                ("level", one_of(&["informational", "low", "medium", "high", "critical"])),
+                ("tags", list(text())),
+                ("references", list(text())),
+                ("false_positives", list(text())),
+                ("fields", list(object(vec![("name", text()), ("value", text())]))),
+                ("events", whole()),
+            ]),
+        ),
         (
             "Trace",
             object(vec![

@@ -1,5 +1,5 @@
 use super::{NOON, api};
-use model::AlertState;
+use model::{AlertState, Detection, Level};
 use serde_json::json;
 use std::time::Duration;
 use storage::catalog::AlertProgress;
@@ -39,6 +39,40 @@ async fn alerts_are_listed_with_their_state_and_found_by_every_filter() {
         (&json!("delivered"), &json!(2), &json!("moogsoft: 200"))
     );
     assert_eq!((&one["severity"], &one["event"]["hostname"]), (&json!("Major"), &json!("sw1")));
+}
+
+#[tokio::test]
+async fn an_alert_carries_what_its_detection_rule_says() {
+    let api = api().await;
+    let detection = Detection {
+        rule_uid: "5a1f".into(),
+        title: "Login guessed".into(),
+        description: "Many failures, then a success".into(),
+        level: Level::High,
+        tags: vec!["attack.t1110".into()],
+        references: vec!["https://example.org/1".into()],
+        false_positives: vec!["a scanner of ours".into()],
+        fields: vec![("SourceIp".into(), "192.0.2.1".into())],
+        events: 6,
+    };
+    let found = alert().created_at(NOON).severity(detection.level.severity()).detection(detection).build();
+    api.state.catalog.record(&api.state.org, Vec::new(), vec![found.clone()]).await.unwrap();
+    let shown = api.get(&format!("/api/v2/alerts/{}", found.id)).await.is(200);
+    assert_eq!((&shown["kind"], &shown["severity"]), (&json!("detection"), &json!("Major")));
+    let expected = json!({
+        "rule_uid": "5a1f",
+        "title": "Login guessed",
+        "description": "Many failures, then a success",
+        "level": "high",
+        "tags": ["attack.t1110"],
+        "references": ["https://example.org/1"],
+        "false_positives": ["a scanner of ours"],
+        "fields": [{ "name": "SourceIp", "value": "192.0.2.1" }],
+        "events": 6,
+    });
+    assert_eq!(shown["detection"], expected);
+    let listed = api.get("/api/v2/alerts").await.is(200);
+    assert_eq!(listed["alerts"][0]["detection"], expected);
 }
 
 #[tokio::test]

@@ -15,6 +15,7 @@ mod openapi;
 mod pages;
 mod queues;
 mod rejects;
+mod routes;
 mod rules;
 mod schema;
 mod slo;
@@ -22,13 +23,13 @@ mod trace;
 mod users;
 mod version;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
 use connectors::inputs::NewEvent;
 use model::{DeadLetter, DeadLetterSide, Durability, EventId, InputKind, OrgId, Timestamp};
 use pipeline::metrics::Metrics;
+use pipeline::notify::Router;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
 use pipeline::{Live, LiveSettings, RetentionPolicy, ShedMode, codec};
@@ -80,6 +81,7 @@ async fn state_at(dir: &Path, clock: Arc<dyn Clock>) -> ApiState {
         keys: vec![Secret::new("another-key"), Secret::new(KEY)].into(),
         prometheus: None,
         channels: vec!["moog".into()],
+        router: Arc::new(Router::everybody(vec!["moog".into()])),
         sees_events: true,
         org: OrgId::default(),
         options: ApiOptions { metrics_cache: Duration::ZERO, ..ApiOptions::default() },
@@ -119,7 +121,7 @@ fn settings() -> LiveSettings {
 /// The API under test.
 pub struct Api {
     pub state: ApiState,
-    pub router: Router,
+    pub router: axum::Router,
     _dir: TempDir,
 }
 

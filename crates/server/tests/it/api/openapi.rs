@@ -200,6 +200,8 @@ async fn what_is_answered_fits_the_documented_schemas() {
         ("GET", "/openapi.json", "/openapi.json", None),
         ("GET", "/events", "/events", None),
         ("GET", "/alerts", "/alerts", None),
+        ("GET", "/routes", "/routes", None),
+        ("POST", "/routes/test", "/routes/test", Some(json!({ "alert": { "severity": "high" } }))),
         ("GET", "/rejects", "/rejects", None),
         ("GET", "/queues", "/queues", None),
         ("GET", "/queues/{name}", "/queues/dead", None),

@@ -62,8 +62,13 @@ pub fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 pub fn load(dir: &Path, env: &[(&str, &str)], roles: Option<&[&str]>) -> config::Config {
+    load_with(dir, "", env, roles)
+}
+
+/// With more settings; those at the top of the file.
+pub fn load_with(dir: &Path, more: &str, env: &[(&str, &str)], roles: Option<&[&str]>) -> config::Config {
     let file = dir.join("test.toml");
-    std::fs::write(&file, BASE).unwrap();
+    std::fs::write(&file, format!("{more}{BASE}")).unwrap();
     let overrides = Overrides {
         data_dir: Some(dir.join("data").display().to_string()),
         roles: roles.map(|r| r.iter().map(ToString::to_string).collect()),

@@ -7,7 +7,7 @@ use crate::catalog::{
     AlertFilter, AlertProgress, AuditEntry, AuditFilter, AuditRow, ConfigChange, ConfigChangeFilter, Cursor, Purged,
 };
 use bytes::Bytes;
-use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, ErrorKind, EventId, Handling};
+use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, Detection, ErrorKind, EventId, Handling, Level};
 
 fn entry(secs: u64, number: u64) -> AuditEntry {
     AuditEntry {
@@ -38,6 +38,31 @@ fn alert(event: EventId, secs: u64) -> Alert {
         message: "link down".into(),
         raw_json: Bytes::from_static(b"{}"),
         detection: None,
+    }
+}
+
+/// An alert of a detection rule that says all that one can, hostile texts among it.
+pub(super) fn detected(secs: u64) -> Alert {
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+    let event = event_id(secs, secs);
+    let detection = Detection {
+        rule_uid: "5a1f7a0e".into(),
+        title: "Login guessed".into(),
+        description: "a\0b".into(),
+        level: Level::Critical,
+        tags: texts(&["attack.t1110", "attack.credential_access"]),
+        references: texts(&["https://example.org/\u{1f480}"]),
+        false_positives: texts(&["a scanner of ours"]),
+        fields: vec![("SourceIp".into(), "192.0.2.1".into()), ("User".into(), "\"\\\0".into())],
+        events: u64::MAX,
+    };
+    Alert {
+        id: AlertId::derive(event, "5a1f7a0e"),
+        kind: AlertKind::Detection,
+        rule_id: None,
+        created_at: at(secs),
+        detection: Some(Box::new(detection)),
+        ..alert(event, secs)
     }
 }
 
@@ -227,7 +252,7 @@ pub async fn old_rows_are_purged_in_batches(catalog: &Store) {
     while gone.last() != Some(&Purged::default()) {
         gone.push(catalog.purge(at(6), at(5), 3).await.unwrap());
     }
-    let purged = |events, alerts, changes| Purged { events, alerts, changes };
+    let purged = |events, alerts, changes| Purged { events, alerts, incidents: 0, changes };
     assert_eq!(gone, [purged(3, 3, 3), purged(3, 1, 2), purged(0, 0, 0)]);
     assert_eq!(catalog.outdated(before).await.unwrap(), Outdated { archived, ..Outdated::default() });
     let log = catalog.audit_log(&home(), &AuditFilter::default(), page(1, 50)).await.unwrap();
@@ -249,8 +274,9 @@ pub async fn alerts_go_from_pending_to_an_end(open: &impl AsyncFn(&'static str) 
         created_at: at(9),
         ..alerts[0].clone()
     };
+    let detected = detected(10);
     let mut all = alerts.clone();
-    all.push(meta.clone());
+    all.extend([meta.clone(), detected.clone()]);
     catalog.record(&home(), Vec::new(), all).await.unwrap();
     drop(catalog);
     let catalog = open("alerts").await;
@@ -293,10 +319,12 @@ pub async fn alerts_go_from_pending_to_an_end(open: &impl AsyncFn(&'static str) 
     let states = catalog.alert_states(&[ids[3], unknown, ids[0], ids[1]]).await.unwrap();
     let expected = [(ids[3], AlertState::Pending), (ids[0], AlertState::Delivered), (ids[1], AlertState::Delivered)];
     assert_eq!(states, expected);
-    assert_eq!(pending(None, 10).await, [ids[2], ids[3], meta.id]);
+    assert_eq!(pending(None, 10).await, [ids[2], ids[3], meta.id, detected.id]);
     let record = catalog.alert(&home(), meta.id).await.unwrap();
     assert_eq!((record.state, record.attempts, record.state_at, record.detail), (AlertState::Pending, 0, at(9), None));
     assert_eq!(format!("{:?}", record.alert), format!("{meta:?}"), "every field comes back");
+    let record = catalog.alert(&home(), detected.id).await.unwrap();
+    assert_eq!(format!("{:?}", record.alert), format!("{detected:?}"), "with all that its rule says");
     assert_eq!(kind(catalog.alert(&org("acme"), ids[0]).await), ErrorKind::NotFound);
     assert_eq!(kind(catalog.alert(&home(), unknown).await), ErrorKind::NotFound);
 }

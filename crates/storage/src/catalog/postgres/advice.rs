@@ -34,7 +34,7 @@ pub async fn postgres_advice(config: &PostgresConfig) -> StorageResult<Vec<Strin
 }
 
 /// Tables, and what our login does with them.
-const RIGHTS: [(&str, &[&str]); 11] = [
+const RIGHTS: [(&str, &[&str]); 13] = [
     ("alert_rules", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("development_hosts", &["SELECT", "INSERT", "DELETE"]),
     ("device_teams", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -43,6 +43,8 @@ const RIGHTS: [(&str, &[&str]); 11] = [
     ("config_audit_log", &["SELECT", "INSERT", "DELETE"]),
     ("alerts", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_event_counts", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_incidents", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_silences", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_meta", &["SELECT"]),
     ("muttd_users", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_user_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),

@@ -3,9 +3,11 @@
 use super::audit::{HOST_CHARS, insert_entries};
 use super::pool::Access;
 use super::values::{Key, Time, fit, no_nul};
-use super::{Conditions, PostgresCatalog};
+use super::{Conditions, PostgresCatalog, incidents};
 use crate::StorageResult;
+use crate::catalog::detection;
 use crate::catalog::fields::{foreign_alert, not_found, org_of, severity_of, state_of};
+use crate::catalog::incidents::{Incident, IncidentId, NewAlert, Plan, join, kept_key, planned};
 use crate::catalog::{AlertFilter, AlertProgress, AlertRecord, AlertStore, AuditEntry, Page, PageRequest};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,13 +15,14 @@ use model::{Alert, AlertId, AlertKind, AlertState, ErrorKind, Handling, OrgId, T
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const COLUMNS: &str = "id, org, kind, event_id, correlation_id, created_at, coalesce(host_full, host), team, severity, \
-                       handling, rule_id, signature, message, raw_json, state, state_at, attempts, detail";
+                       handling, rule_id, signature, message, raw_json, state, state_at, attempts, detail, \
+                       detection, incident_id";
 
 /// Tries of a batch that met a partition in the making, or another worker with the same rows.
 const TRIES: u32 = 5;
@@ -28,19 +31,24 @@ const COMPACT_EVERY: u32 = 500;
 
 #[async_trait]
 impl AlertStore for PostgresCatalog {
-    async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<()> {
-        if alerts.iter().any(|alert| alert.org != *org) {
+    async fn record_planned(
+        &self,
+        org: &OrgId,
+        audits: Vec<AuditEntry>,
+        alerts: Vec<NewAlert>,
+    ) -> StorageResult<Vec<AlertState>> {
+        if alerts.iter().any(|new| new.alert.org != *org) {
             return Err(foreign_alert());
         }
         if audits.is_empty() && alerts.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         self.make_partitions(&audits).await;
         let batch = Arc::new((org.clone(), audits, alerts));
         // Rows are there already only where a batch is repeated; looking first would cost every batch.
         let mut known = Known::Never;
         let mut tries = 1;
-        loop {
+        let states = loop {
             let batch = Arc::clone(&batch);
             let written = self
                 .pool
@@ -48,7 +56,7 @@ impl AlertStore for PostgresCatalog {
                     Box::pin(async move {
                         let (org, audits, alerts) = &*batch;
                         insert_entries(c, org, audits, known).await?;
-                        insert_alerts(c, alerts, known).await
+                        insert_planned(c, org, alerts, known).await
                     })
                 })
                 .await;
@@ -56,28 +64,16 @@ impl AlertStore for PostgresCatalog {
                 Err(error) if error.kind() == ErrorKind::Conflict && known == Known::Never => known = Known::Maybe,
                 Err(error) if error.retry_after == Some(Duration::ZERO) && tries < TRIES => tries += 1,
                 Err(error) => return Err(error),
-                Ok(()) => break,
+                Ok(states) => break states,
             }
-        }
+        };
         self.compact_counts().await;
-        Ok(())
+        Ok(states)
     }
 
     async fn alert_states(&self, ids: &[AlertId]) -> StorageResult<Vec<(AlertId, AlertState)>> {
         let keys: Vec<Key> = ids.iter().map(|id| Key(id.to_u128())).collect();
-        let found = self
-            .pool
-            .run(Access::Read, |c| {
-                Box::pin(async move {
-                    let rows =
-                        sqlx::query("SELECT id, state FROM alerts WHERE id = ANY($1)").bind(keys).fetch_all(c).await?;
-                    let pairs = rows
-                        .iter()
-                        .map(|row| Ok((row.try_get::<Key, _>(0)?.alert(), state_of(row.try_get::<&str, _>(1)?))));
-                    Ok(pairs.collect::<sqlx::Result<HashMap<_, _>>>()?)
-                })
-            })
-            .await?;
+        let found = self.pool.run(Access::Read, |c| Box::pin(async move { states_of(c, keys).await })).await?;
         Ok(ids.iter().filter_map(|id| Some((*id, *found.get(id)?))).collect())
     }
 
@@ -157,19 +153,7 @@ impl AlertStore for PostgresCatalog {
 
     async fn alert(&self, org: &OrgId, id: AlertId) -> StorageResult<AlertRecord> {
         let org = org.clone();
-        self.pool
-            .run(Access::Read, move |c| {
-                Box::pin(async move {
-                    let sql = format!("SELECT {COLUMNS} FROM alerts WHERE id = $1 AND org = $2");
-                    let row = sqlx::query(AssertSqlSafe(sql))
-                        .bind(Key(id.to_u128()))
-                        .bind(org.as_str())
-                        .fetch_optional(c)
-                        .await?;
-                    record_of(&row.ok_or_else(|| not_found("alert"))?)
-                })
-            })
-            .await
+        self.pool.run(Access::Read, move |c| Box::pin(async move { find(c, &org, id).await })).await
     }
 
     async fn alerts(&self, org: &OrgId, filter: &AlertFilter, page: PageRequest) -> StorageResult<Page<AlertRecord>> {
@@ -177,6 +161,7 @@ impl AlertStore for PostgresCatalog {
         conditions.add("event_id = $$", filter.event_id.map(|id| Key(id.to_u128())))?;
         conditions.add("host = $$", filter.hostname.as_deref().map(|host| fit(host, HOST_CHARS)))?;
         conditions.add("state = $$", filter.state.map(AlertState::as_str))?;
+        conditions.add("incident_id = $$", filter.incident)?;
         conditions.add_range("created_at", filter.from, filter.to)?;
         self.pool
             .run_list(move |c| {
@@ -230,22 +215,118 @@ impl Known {
     }
 }
 
-async fn insert_alerts(c: &mut PgConnection, alerts: &[Alert], known: Known) -> StorageResult<()> {
-    if alerts.is_empty() {
-        return Ok(());
-    }
-    let mut sorted: Vec<&Alert> = alerts.iter().collect();
-    sorted.sort_by_key(|alert| alert.id);
-    for chunk in sorted.chunks(2_000) {
-        insert_chunk(c, chunk, known).await?;
-    }
-    Ok(())
+/// A row of `alerts` that is to be.
+pub(super) struct AlertToWrite<'a> {
+    pub alert: &'a Alert,
+    pub state: AlertState,
+    pub detail: Option<String>,
+    pub incident: Option<IncidentId>,
 }
 
-async fn insert_chunk(c: &mut PgConnection, alerts: &[&Alert], known: Known) -> StorageResult<()> {
+pub(super) async fn find(c: &mut PgConnection, org: &OrgId, id: AlertId) -> StorageResult<AlertRecord> {
+    let sql = format!("SELECT {COLUMNS} FROM alerts WHERE id = $1 AND org = $2");
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(Key(id.to_u128())).bind(org.as_str()).fetch_optional(c).await?;
+    record_of(&row.ok_or_else(|| not_found("alert"))?)
+}
+
+async fn states_of(c: &mut PgConnection, ids: Vec<Key>) -> StorageResult<HashMap<AlertId, AlertState>> {
+    let rows = sqlx::query("SELECT id, state FROM alerts WHERE id = ANY($1)").bind(ids).fetch_all(c).await?;
+    let pairs = rows.iter().map(|row| Ok((row.try_get::<Key, _>(0)?.alert(), state_of(row.try_get::<&str, _>(1)?))));
+    Ok(pairs.collect::<sqlx::Result<_>>()?)
+}
+
+/// Inserts what is not there yet, each with its place in its incident; the state of each now.
+async fn insert_planned(
+    c: &mut PgConnection,
+    org: &OrgId,
+    alerts: &[NewAlert],
+    known: Known,
+) -> StorageResult<Vec<AlertState>> {
+    if alerts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let key = |new: &NewAlert| Key(new.alert.id.to_u128());
+    let gathers = alerts.iter().any(|new| matches!(new.plan, Plan::Gather(_)));
+    if gathers {
+        incidents::lock(c, org).await?;
+    }
+    // An alert counts once in its incident: what is there already must be known.
+    let mut states = if gathers || known == Known::Maybe {
+        states_of(c, alerts.iter().map(key).collect()).await?
+    } else {
+        HashMap::new()
+    };
+    let mut new: Vec<&NewAlert> = Vec::with_capacity(alerts.len());
+    for alert in alerts {
+        if !states.contains_key(&alert.alert.id) {
+            states.insert(alert.alert.id, planned(&alert.plan).0);
+            new.push(alert);
+        }
+    }
+    let mut rows = gather(c, org, &new).await?;
+    for row in &rows {
+        states.insert(row.alert.id, row.state);
+    }
+    rows.sort_by_key(|row| row.alert.id);
+    for chunk in rows.chunks(2_000) {
+        insert_rows(c, chunk, known).await?;
+    }
+    Ok(alerts.iter().map(|new| states.get(&new.alert.id).copied().unwrap_or(AlertState::Pending)).collect())
+}
+
+/// The rows of new alerts; their incidents are written.
+async fn gather<'a>(
+    c: &mut PgConnection,
+    org: &OrgId,
+    alerts: &[&'a NewAlert],
+) -> StorageResult<Vec<AlertToWrite<'a>>> {
+    let keys: Vec<Option<String>> = alerts
+        .iter()
+        .map(|new| match &new.plan {
+            Plan::Gather(gathering) => Some(kept_key(&gathering.key)),
+            Plan::Tell | Plan::Silence(_) => None,
+        })
+        .collect();
+    let asked: BTreeSet<&str> = keys.iter().flatten().map(String::as_str).collect();
+    let mut newest: BTreeMap<String, Incident> = BTreeMap::new();
+    if !asked.is_empty() {
+        let asked: Vec<&str> = asked.into_iter().collect();
+        for incident in incidents::newest(c, org, &asked).await? {
+            newest.insert(incident.key.clone(), incident);
+        }
+    }
+    let mut rows = Vec::with_capacity(alerts.len());
+    let mut touched: BTreeSet<IncidentId> = BTreeSet::new();
+    for (new, key) in alerts.iter().zip(keys) {
+        let (Plan::Gather(gathering), Some(key)) = (&new.plan, key) else {
+            let (state, detail) = planned(&new.plan);
+            rows.push(AlertToWrite { alert: &new.alert, state, detail, incident: None });
+            continue;
+        };
+        let (mut incident, state, detail) = join(newest.get(&key), &new.alert, gathering, &key);
+        if incident.id == 0 {
+            incidents::insert(c, &mut incident).await?;
+        } else {
+            touched.insert(incident.id);
+        }
+        rows.push(AlertToWrite { alert: &new.alert, state, detail, incident: Some(incident.id) });
+        newest.insert(key, incident);
+    }
+    for incident in newest.values().filter(|incident| touched.contains(&incident.id)) {
+        incidents::update(c, incident).await?;
+    }
+    Ok(rows)
+}
+
+pub(super) async fn insert_rows(c: &mut PgConnection, rows: &[AlertToWrite<'_>], known: Known) -> StorageResult<()> {
     fn texts<'a>(alerts: &[&'a Alert], field: impl Fn(&'a Alert) -> &'a str) -> Vec<Cow<'a, str>> {
         alerts.iter().map(|alert| no_nul(field(alert))).collect()
     }
+    let states: Vec<&str> = rows.iter().map(|row| row.state.as_str()).collect();
+    let details: Vec<Option<&str>> = rows.iter().map(|row| row.detail.as_deref()).collect();
+    let incidents: Vec<Option<IncidentId>> = rows.iter().map(|row| row.incident).collect();
+    let alerts: Vec<&Alert> = rows.iter().map(|row| row.alert).collect();
+    let alerts = &alerts[..];
     let ids: Vec<Key> = alerts.iter().map(|a| Key(a.id.to_u128())).collect();
     let orgs: Vec<&str> = alerts.iter().map(|a| a.org.as_str()).collect();
     let kinds: Vec<&str> = alerts.iter().map(|a| a.kind.as_str()).collect();
@@ -257,15 +338,18 @@ async fn insert_chunk(c: &mut PgConnection, alerts: &[&Alert], known: Known) -> 
     let severities: Vec<i32> = alerts.iter().map(|a| i32::from(a.severity.code())).collect();
     let rules: Vec<Option<i64>> = alerts.iter().map(|a| a.rule_id).collect();
     let raw: Vec<&[u8]> = alerts.iter().map(|a| &a.raw_json[..]).collect();
+    let detections: Vec<Option<String>> = alerts.iter().map(|a| detection::column(a.detection.as_deref())).collect();
     let sql = format!(
         "INSERT INTO alerts (id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, \
-                             handling, rule_id, signature, message, raw_json, state, state_at) \
+                             handling, rule_id, signature, message, raw_json, detection, state, state_at, \
+                             detail, incident_id) \
          SELECT id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, handling, \
-                rule_id, signature, message, raw_json, 'pending', created_at \
+                rule_id, signature, message, raw_json, detection, state, created_at, detail, incident_id \
          FROM UNNEST($1, $2::text[], $3::text[], $4, $5::text[], $6, $7::text[], $8::text[], $9::text[], $10, \
-                     $11::text[], $12, $13::text[], $14::text[], $15::bytea[]) \
+                     $11::text[], $12, $13::text[], $14::text[], $15::bytea[], $16::text[], $17::text[], \
+                     $18::text[], $19::bigint[]) \
               n (id, org, kind, event_id, correlation_id, created_at, host, host_full, team, severity, handling, \
-                 rule_id, signature, message, raw_json) \
+                 rule_id, signature, message, raw_json, detection, state, detail, incident_id) \
          {}",
         known.clause("id")
     );
@@ -285,6 +369,10 @@ async fn insert_chunk(c: &mut PgConnection, alerts: &[&Alert], known: Known) -> 
         .bind(texts(alerts, |a| &a.signature))
         .bind(texts(alerts, |a| &a.message))
         .bind(raw)
+        .bind(detections)
+        .bind(states)
+        .bind(details)
+        .bind(incidents)
         .execute(c)
         .await?;
     Ok(())
@@ -311,11 +399,12 @@ fn record_of(row: &PgRow) -> StorageResult<AlertRecord> {
             signature: row.try_get(11)?,
             message: row.try_get(12)?,
             raw_json: Bytes::from(row.try_get::<Vec<u8>, _>(13)?),
-            detection: None,
+            detection: detection::of_column(row.try_get(18)?),
         },
         state: state_of(row.try_get(14)?),
         state_at,
         attempts: u32::try_from(attempts).unwrap_or(0),
         detail: row.try_get(17)?,
+        incident: row.try_get(19)?,
     })
 }

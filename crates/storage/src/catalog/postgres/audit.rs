@@ -139,7 +139,25 @@ impl AuditStore for PostgresCatalog {
                     .execute(&mut *c)
                     .await?
                     .rows_affected();
-                    Ok(Purged { events, alerts, changes })
+                    let incidents = sqlx::query(
+                        "DELETE FROM muttd_incidents WHERE id IN (SELECT id FROM muttd_incidents \
+                         WHERE status IN ('RESOLVED', 'DISMISSED') AND last_seen < $1 ORDER BY last_seen LIMIT $2)",
+                    )
+                    .bind(Time(events_before))
+                    .bind(limit)
+                    .execute(&mut *c)
+                    .await?
+                    .rows_affected();
+                    let silences = sqlx::query(
+                        "DELETE FROM muttd_silences WHERE id IN (SELECT id FROM muttd_silences \
+                         WHERE least(ends_at, ended_at) < $1 LIMIT $2)",
+                    )
+                    .bind(Time(changes_before))
+                    .bind(limit)
+                    .execute(&mut *c)
+                    .await?
+                    .rows_affected();
+                    Ok(Purged { events, alerts, incidents: incidents + silences, changes })
                 })
             })
             .await?;

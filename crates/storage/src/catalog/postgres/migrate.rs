@@ -14,13 +14,15 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Executor, Row};
 
 /// In order; the first is version 1. A step that was released never changes.
-const STEPS: [(&str, &str); 6] = [
+const STEPS: [(&str, &str); 8] = [
     ("settings", include_str!("../../../migrations/postgres/0001_settings.sql")),
     ("event_audit", include_str!("../../../migrations/postgres/0002_event_audit.sql")),
     ("functions", include_str!("../../../migrations/postgres/0003_functions.sql")),
     ("alerts", include_str!("../../../migrations/postgres/0004_alerts.sql")),
     ("users", include_str!("../../../migrations/postgres/0005_users.sql")),
     ("alert_indexes", include_str!("../../../migrations/postgres/0006_alert_indexes.sql")),
+    ("detections", include_str!("../../../migrations/postgres/0007_detections.sql")),
+    ("incidents", include_str!("../../../migrations/postgres/0008_incidents.sql")),
 ];
 
 /// Who owns and may use what the steps made; runs after them.

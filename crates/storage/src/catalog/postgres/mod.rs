@@ -16,6 +16,7 @@ mod alerts;
 mod audit;
 mod error;
 mod hosts;
+mod incidents;
 mod migrate;
 mod pool;
 mod retention;

@@ -1,7 +1,7 @@
 //! How our values lie in PostgreSQL, and what becomes of those that it cannot hold.
 
+pub(super) use crate::catalog::fields::{fit, no_nul};
 use model::{AlertId, EventId, Timestamp};
-use sha2::{Digest, Sha256};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
@@ -127,28 +127,6 @@ fn binary<'r>(value: &PgValueRef<'r>) -> Result<&'r [u8], BoxDynError> {
 /// The nearest number that an `INTEGER` column holds.
 pub(super) fn int4(n: i64) -> i32 {
     i32::try_from(n).unwrap_or(if n < 0 { i32::MIN } else { i32::MAX })
-}
-
-/// A text that PostgreSQL can hold: NUL becomes U+FFFD.
-pub(super) fn no_nul(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') { Cow::Owned(text.replace('\0', "\u{fffd}")) } else { Cow::Borrowed(text) }
-}
-
-/// The same, of at most `max` characters (20 or more): a longer text is cut and ends in `…` and 16
-/// hex digits of its SHA-256, so that different texts stay different and the same stay the same.
-pub(super) fn fit(text: &str, max: usize) -> Cow<'_, str> {
-    const MARK: usize = 17;
-    let text = no_nul(text);
-    if text.len() <= max || text.chars().count() <= max {
-        return text;
-    }
-    let digest = Sha256::digest(text.as_bytes());
-    let mut short: String = text.chars().take(max.saturating_sub(MARK)).collect();
-    short.push('…');
-    for byte in &digest[..8] {
-        short.push_str(&format!("{byte:02x}"));
-    }
-    Cow::Owned(short)
 }
 
 /// A JSON text that `jsonb` takes: `\u0000` and escapes of half a surrogate pair become U+FFFD.

@@ -1,31 +1,39 @@
 //! Alerts and how far they came; the pending ones are the outbox of delivery.
 
-use super::{Conditions, Key, SqliteCatalog, audit};
+use super::{Conditions, Key, SqliteCatalog, audit, incidents};
 use crate::StorageResult;
+use crate::catalog::detection;
 use crate::catalog::fields::{foreign_alert, not_found, org_of, severity_of, state_of};
+use crate::catalog::incidents::{IncidentId, NewAlert, Plan, join, kept_key, planned};
 use crate::catalog::{AlertFilter, AlertProgress, AlertRecord, AlertStore, AuditEntry, Page, PageRequest};
 use async_trait::async_trait;
 use bytes::Bytes;
 use model::{Alert, AlertId, AlertKind, AlertState, Handling, OrgId, Timestamp};
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 const COLUMNS: &str = "id, org, kind, event_id, correlation_id, created_at, host, team, severity, handling, rule_id, \
-                       signature, message, raw_json, state, state_at, attempts, detail";
+                       signature, message, raw_json, state, state_at, attempts, detail, detection, \
+                       incident_id";
 
 #[async_trait]
 impl AlertStore for SqliteCatalog {
-    async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<()> {
-        if alerts.iter().any(|alert| alert.org != *org) {
+    async fn record_planned(
+        &self,
+        org: &OrgId,
+        audits: Vec<AuditEntry>,
+        alerts: Vec<NewAlert>,
+    ) -> StorageResult<Vec<AlertState>> {
+        if alerts.iter().any(|new| new.alert.org != *org) {
             return Err(foreign_alert());
         }
         if audits.is_empty() && alerts.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let org = org.clone();
         self.database
             .transact(move |t| {
                 audit::insert_entries(t, &org, &audits)?;
-                insert_alerts(t, &alerts)
+                insert_planned(t, &alerts, None)
             })
             .await
     }
@@ -92,15 +100,7 @@ impl AlertStore for SqliteCatalog {
 
     async fn alert(&self, org: &OrgId, id: AlertId) -> StorageResult<AlertRecord> {
         let org = org.clone();
-        self.database
-            .read(move |c| {
-                let mut statement =
-                    c.prepare_cached(&format!("SELECT {COLUMNS} FROM alerts WHERE id = ? AND org = ?"))?;
-                let row =
-                    statement.query_row(params![Key::blob(id.to_u128()), org.as_str()], AlertRow::of).optional()?;
-                row.ok_or_else(|| not_found("alert"))?.record()
-            })
-            .await
+        self.database.read(move |c| find(c, &org, id)).await
     }
 
     async fn alerts(&self, org: &OrgId, filter: &AlertFilter, page: PageRequest) -> StorageResult<Page<AlertRecord>> {
@@ -108,6 +108,7 @@ impl AlertStore for SqliteCatalog {
         conditions.add("event_id = ?", filter.event_id.map(|id| Key::blob(id.to_u128())));
         conditions.add("host = ?", filter.hostname.clone());
         conditions.add("state = ?", filter.state.map(|s| s.as_str().to_owned()));
+        conditions.add("incident_id = ?", filter.incident);
         conditions.add_range("created_at", filter.from, filter.to);
         self.database
             .read(move |c| {
@@ -120,30 +121,77 @@ impl AlertStore for SqliteCatalog {
     }
 }
 
-fn insert_alerts(t: &Transaction<'_>, alerts: &[Alert]) -> StorageResult<()> {
-    let mut insert = t.prepare_cached(&format!(
-        "INSERT INTO alerts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '{}', ?6, 0, NULL) \
-         ON CONFLICT (id) DO NOTHING",
-        AlertState::Pending.as_str()
-    ))?;
-    for alert in alerts {
-        insert.execute(params![
-            alert.id.to_u128().to_be_bytes(),
-            alert.org.as_str(),
-            alert.kind.as_str(),
-            alert.event_id.to_u128().to_be_bytes(),
-            alert.correlation_id,
-            alert.created_at.micros(),
-            alert.host,
-            alert.team,
-            alert.severity.code(),
-            alert.handling.as_str(),
-            alert.rule_id,
-            alert.signature,
-            alert.message,
-            &alert.raw_json[..],
-        ])?;
+pub(super) fn find(c: &Connection, org: &OrgId, id: AlertId) -> StorageResult<AlertRecord> {
+    let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM alerts WHERE id = ? AND org = ?"))?;
+    let row = statement.query_row(params![Key::blob(id.to_u128()), org.as_str()], AlertRow::of).optional()?;
+    row.ok_or_else(|| not_found("alert"))?.record()
+}
+
+/// Inserts those that are not there yet, each with its place in its incident (`of`: the one that they
+/// are about); the state of each now.
+pub(super) fn insert_planned(
+    t: &Transaction<'_>,
+    alerts: &[NewAlert],
+    of: Option<IncidentId>,
+) -> StorageResult<Vec<AlertState>> {
+    let mut states = Vec::with_capacity(alerts.len());
+    for NewAlert { alert, plan } in alerts {
+        let known: Option<String> = t
+            .prepare_cached("SELECT state FROM alerts WHERE id = ?")?
+            .query_row([Key::blob(alert.id.to_u128())], |row| row.get(0))
+            .optional()?;
+        if let Some(known) = known {
+            states.push(state_of(&known));
+            continue;
+        }
+        let (state, detail, incident) = match plan {
+            Plan::Tell | Plan::Silence(_) => {
+                let (state, detail) = planned(plan);
+                (state, detail, of)
+            }
+            Plan::Gather(gathering) => {
+                let key = kept_key(&gathering.key);
+                let newest = incidents::newest(t, &alert.org, &key)?;
+                let (incident, state, detail) = join(newest.as_ref(), alert, gathering, &key);
+                (state, detail, Some(incidents::write(t, &incident)?))
+            }
+        };
+        insert(t, alert, state, detail.as_deref(), incident)?;
+        states.push(state);
     }
+    Ok(states)
+}
+
+fn insert(
+    t: &Transaction<'_>,
+    alert: &Alert,
+    state: AlertState,
+    detail: Option<&str>,
+    incident: Option<IncidentId>,
+) -> StorageResult<()> {
+    let mut insert = t.prepare_cached(&format!(
+        "INSERT INTO alerts ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?6, 0, ?, ?, ?)"
+    ))?;
+    insert.execute(params![
+        alert.id.to_u128().to_be_bytes(),
+        alert.org.as_str(),
+        alert.kind.as_str(),
+        alert.event_id.to_u128().to_be_bytes(),
+        alert.correlation_id,
+        alert.created_at.micros(),
+        alert.host,
+        alert.team,
+        alert.severity.code(),
+        alert.handling.as_str(),
+        alert.rule_id,
+        alert.signature,
+        alert.message,
+        &alert.raw_json[..],
+        state.as_str(),
+        detail,
+        detection::column(alert.detection.as_deref()),
+        incident,
+    ])?;
     Ok(())
 }
 
@@ -176,12 +224,13 @@ impl AlertRow {
                     signature: row.get(11)?,
                     message: row.get(12)?,
                     raw_json: Bytes::from(raw),
-                    detection: None,
+                    detection: detection::of_column(row.get::<_, Option<String>>(18)?.as_deref()),
                 },
                 state: state_of(&state),
                 state_at: Timestamp::from_micros(row.get(15)?),
                 attempts: row.get(16)?,
                 detail: row.get(17)?,
+                incident: row.get(19)?,
             },
         })
     }

@@ -109,7 +109,17 @@ impl AuditStore for SqliteCatalog {
                      (SELECT id FROM config_audit_log WHERE changed_at < ? ORDER BY changed_at LIMIT ?)",
                     params![changes_before.micros(), limit],
                 )? as u64;
-                Ok(Purged { events, alerts, changes })
+                let incidents = t.execute(
+                    "DELETE FROM incidents WHERE id IN (SELECT id FROM incidents \
+                     WHERE status IN ('RESOLVED', 'DISMISSED') AND last_seen < ? ORDER BY last_seen LIMIT ?)",
+                    params![events_before.micros(), limit],
+                )? as u64;
+                let silences = t.execute(
+                    "DELETE FROM silences WHERE id IN (SELECT id FROM silences \
+                     WHERE min(ends_at, coalesce(ended_at, ends_at)) < ? LIMIT ?)",
+                    params![changes_before.micros(), limit],
+                )? as u64;
+                Ok(Purged { events, alerts, incidents: incidents + silences, changes })
             })
             .await
     }

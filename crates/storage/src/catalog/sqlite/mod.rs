@@ -6,6 +6,7 @@
 mod alerts;
 mod audit;
 mod hosts;
+mod incidents;
 mod retention;
 mod rules;
 mod users;
@@ -20,9 +21,11 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Value, ValueRef};
 use rusqlite::{Connection, Transaction, params};
 use std::path::Path;
 
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 4] = [
     include_str!("../../../migrations/sqlite/catalog/0001.sql"),
     include_str!("../../../migrations/sqlite/catalog/0002.sql"),
+    include_str!("../../../migrations/sqlite/catalog/0003.sql"),
+    include_str!("../../../migrations/sqlite/catalog/0004.sql"),
 ];
 
 /// Audit rows touch a few indexes each: checkpoints that come seldom write a page of those once for
@@ -211,6 +214,8 @@ mod tests {
                     "SELECT rowid FROM alerts WHERE org = ? AND state = ? ORDER BY created_at DESC, rowid DESC",
                     "SELECT rowid FROM event_audit_log WHERE org = ? AND (event_timestamp, rowid) < (?, ?) \
                      ORDER BY event_timestamp DESC, rowid DESC",
+                    "SELECT rowid FROM incidents WHERE org = ? ORDER BY last_seen DESC, rowid DESC",
+                    "SELECT rowid FROM alerts WHERE org = ? AND incident_id = ? ORDER BY created_at DESC, rowid DESC",
                     "SELECT rowid FROM config_audit_log WHERE org = ? ORDER BY changed_at DESC, rowid DESC",
                 ] {
                     let mut explain = c.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
