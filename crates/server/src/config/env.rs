@@ -136,6 +136,7 @@ pub const BINDINGS: &[Binding] = &[
     list("MUTT_DETECTION_RULES", "detection.rules"),
     plain("MUTT_DETECTION_DRY_RUN", "detection.dry_run"),
     plain("MUTT_DETECTION_TEAM", "detection.team"),
+    plain("MUTT_DETECTION_MATCHES_PER_MINUTE_MAX", "detection.matches_per_minute_max"),
     plain("UNHANDLED_THRESHOLD", "alerter.unhandled_threshold"),
     plain("UNHANDLED_EVENT_THRESHOLD", "alerter.unhandled_threshold"),
     seconds("UNHANDLED_EXPIRY_SECONDS", "alerter.unhandled_expiry_ms"),

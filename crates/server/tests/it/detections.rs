@@ -87,7 +87,7 @@ async fn a_dry_run_counts_and_tells_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_is_paused_and_said_once() {
-    let server = server(ROOT_LOGIN, &[("MUTT__DETECTION__MATCHES_PER_MINUTE_MAX", "5")]).await;
+    let server = server(ROOT_LOGIN, &[("MUTT_DETECTION_MATCHES_PER_MINUTE_MAX", "5")]).await;
     for port in 0..20 {
         server.send(&sshd(&format!("Accepted password for root from 203.0.113.7 port {port} ssh2"))).await;
     }
