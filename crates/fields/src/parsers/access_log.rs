@@ -20,7 +20,7 @@ pub(super) const APACHE: Parser = parser(
 );
 pub(super) const ANY: Parser = parser(
     "access log",
-    &["lighttpd", "caddy", "haproxy", "traefik", "tomcat", "access", "access_log", "access-log"],
+    &["lighttpd", "caddy", "traefik", "tomcat", "access", "access_log", "access-log"],
     &[],
     Some(sniff),
 );
