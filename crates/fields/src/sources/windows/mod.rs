@@ -58,7 +58,7 @@ pub(super) fn recognise(found: &Flattened, names: &Names, out: &mut Fields<'_>) 
             (get(out, "Channel"), get(out, "EventID"), get(out, "Provider_Name"))
         }
     };
-    if channel.is_none() && provider.is_none() {
+    if id.is_none() || (channel.is_none() && provider.is_none()) {
         return false;
     }
     let by_channel = channel.as_deref().map(channels::by_channel);
