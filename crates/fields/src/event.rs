@@ -147,13 +147,17 @@ fn bare(program: &str) -> &str {
 }
 
 fn read<'m>(program: Option<&str>, message: &'m str, out: &Fields<'_>) -> Option<Read<'m>> {
-    let (header, text) = header(message);
-    let mut read = match (program, header) {
+    let mut read = match (program, header(message)) {
         // A collector that kept the line's header.
-        (Some(program), Some(header)) if program.eq_ignore_ascii_case(header) => read_as(program, text),
+        (Some(program), Some(header)) if program.eq_ignore_ascii_case(header.program) => read_as(program, header.text),
         // The event's own word counts: what the message begins with may be anybody's.
         (Some(program), _) => read_as(program, message),
-        (None, Some(header)) => read_as(header, text),
+        (None, Some(header)) if header.certain => read_as(header.program, header.text),
+        // A single word and a colon begin many a sentence: only what the parser can read is its line.
+        (None, Some(header)) => match read_as(header.program, header.text) {
+            Some(read) if !read.leaves.is_empty() => Some(read),
+            _ => read_as("", message),
+        },
         // The agents' stream of the log of logins: older ones cut the header off.
         (None, None) if out.first("stream") == Some("auth") && is_ssh(message) => read_as("sshd", message),
         // What the sender says of its lines helps where it names a program.
@@ -202,25 +206,33 @@ fn json(text: &str) -> Option<Read<'_>> {
     Some(Read { leaves: fields.leaves().to_vec(), source: fields.source })
 }
 
-/// The program that a line of a log file names in front of its text, and the text:
-/// `Nov 26 01:00:00 web1 sshd[812]: text`, `2026-11-26T01:00:00+00:00 web1 sshd[812]: text`, or
-/// without time and host.
-fn header(message: &str) -> (Option<&str>, &str) {
+/// What a line of a log file begins with.
+struct Header<'m> {
+    program: &'m str,
+    /// What is behind it.
+    text: &'m str,
+    /// A time or a process id stands with the program.
+    certain: bool,
+}
+
+/// The header of a line: `Nov 26 01:00:00 web1 sshd[812]: text`, `2026-11-26T01:00:00+00:00 web1
+/// sshd[812]: text`, `sshd[812]: text`, or, of a program that has a parser, `sshd: text`.
+fn header(message: &str) -> Option<Header<'_>> {
     let line = message.trim_end();
     let behind_time = after_time(line);
     let rest = match behind_time.and_then(|rest| rest.split_once(' ')) {
         Some((_host, rest)) => rest.trim_start(),
         None => line,
     };
-    let Some((tag, text)) = rest.split_once(": ").filter(|(tag, _)| tag.len() <= 64 && !tag.contains(' ')) else {
-        return (None, message);
-    };
-    let name = bare(tag);
-    let numbered = tag.ends_with(']') && tag.contains('[');
-    if name.is_empty() || !(behind_time.is_some() || numbered || parsers::by_program(name).is_some()) {
-        return (None, message);
+    let (tag, text) = rest.split_once(": ").filter(|(tag, _)| tag.len() <= 64 && !tag.contains(' '))?;
+    let program = bare(tag);
+    let pid = tag.strip_suffix(']').and_then(|tag| tag.rsplit_once('['));
+    let numbered = pid.is_some_and(|(_, pid)| !pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit()));
+    let certain = behind_time.is_some() || numbered;
+    if program.is_empty() || !(certain || parsers::by_program(program).is_some()) {
+        return None;
     }
-    (Some(name), text)
+    Some(Header { program, text, certain })
 }
 
 /// What is behind the time that begins a line.

@@ -54,7 +54,8 @@ pub(crate) struct Flattened {
 
 /// Adds the leaves of the object to `out`.
 pub(crate) fn flatten<'a>(text: &'a str, bounds: Bounds, out: &mut Fields<'a>) -> Result<Flattened, FieldsError> {
-    let mut reader = Reader::new(text);
+    // Files of some programs begin with a mark that is no part of the text.
+    let mut reader = Reader::new(text.strip_prefix('\u{feff}').unwrap_or(text));
     if !matches!(reader.value(), Ok(Value::Object)) {
         return Err(FieldsError::NotAnObject);
     }

@@ -222,6 +222,39 @@ proptest! {
         }
     }
 
+    /// None of the lines is about somebody who got in.
+    #[test]
+    fn a_name_never_becomes_what_happened(name in name()) {
+        for (program, line) in lines(&name) {
+            if program == "myapp" && line.starts_with('{') {
+                continue;
+            }
+            let fields = read(program, &line);
+            prop_assert_ne!(fields.first("event_outcome"), Some("success"), "{}: {}", program, line);
+            let allowed: &[&str] = match program {
+                "sshd" => &["ssh_fail", "pam_fail"],
+                "nginx" | "myapp" | "systemd" | "dnsmasq-dhcp" | "" => &[],
+                _ => &["login_fail", "pam_fail"],
+            };
+            prop_assert!(
+                fields.values("event_type").all(|word| allowed.contains(&word)),
+                "{program}: {line}: {:?}", fields.first("event_type")
+            );
+        }
+    }
+
+    #[test]
+    fn a_directory_or_a_command_never_becomes_who_ran_sudo(name in name()) {
+        let name = name.replace('\n', " ");
+        let command = format!("/bin/echo {name}");
+        let line = format!("deploy : TTY=pts/0 ; PWD=/home/{name} ; USER=root ; COMMAND={command}");
+        let fields = read("sudo", &line);
+        prop_assert_eq!(fields.values("User").collect::<Vec<_>>(), ["deploy"]);
+        prop_assert!(fields.first("CommandLine").unwrap().ends_with(command.trim_end()), "{}", line);
+        prop_assert!(fields.values("TargetUser").any(|user| user == "root") || line.matches(" ; COMMAND=").count() > 1);
+        prop_assert!(!fields.exists("SourceIp"));
+    }
+
     #[test]
     fn no_line_makes_a_parser_panic(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..20), any in "\\PC{0,40}") {
         let text = pieces.concat();

@@ -54,6 +54,11 @@ fn values_become_texts_and_nesting_becomes_dots() {
 }
 
 #[test]
+fn a_byte_order_mark_is_passed_over() {
+    assert_eq!(read("\u{feff}{\"a\":1}").unwrap(), read("{\"a\":1}").unwrap());
+}
+
+#[test]
 fn what_is_no_object_is_refused() {
     for text in
         ["", "[]", "1", "null", "\"a\"", "{", "{\"a\":1", "{\"a\":1}x", "{\"a\":1,}", "{\"a\":}", "{a:1}", "{\"a\":01}"]

@@ -117,3 +117,17 @@ fn every_parser_has_lines_of_its_own() {
         assert!(has, "no line for {}", parser.name);
     }
 }
+
+#[test]
+fn the_taxonomy_lists_every_parser() {
+    let text = include_str!("../../../docs/fields.md");
+    for parser in fields::parsers::ALL {
+        if let Some(program) = parser.programs.first() {
+            let named = format!("`{}`", program.replace('/', "/…"));
+            assert!(text.contains(&named) || text.contains(&program.to_uppercase()), "{}: {named}", parser.name);
+        }
+        for service in parser.services {
+            assert!(text.contains(service), "{}: service {service}", parser.name);
+        }
+    }
+}

@@ -20,7 +20,7 @@ pub(super) const APACHE: Parser = parser(
 );
 pub(super) const ANY: Parser = parser(
     "access log",
-    &["lighttpd", "caddy", "haproxy", "traefik", "tomcat", "access", "access_log", "access-log"],
+    &["lighttpd", "caddy", "traefik", "tomcat", "access", "access_log", "access-log"],
     &[],
     Some(sniff),
 );
@@ -77,7 +77,7 @@ fn access<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         None => {
             let (second, behind) = word(rest);
             match ip(second) {
-                Some(client) if is_host(first) => (Some(first), Some(client), behind),
+                Some(client) if is_virtual_host(first) => (Some(first), Some(client), behind),
                 _ => (None, None, rest),
             }
         }
@@ -127,9 +127,14 @@ fn access<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     Some(())
 }
 
-/// A name of a host, perhaps with a port.
+/// A name of a host.
 fn is_host(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'*'))
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'*'))
+}
+
+/// A name of a virtual host with its port, which no name of a client has.
+fn is_virtual_host(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| is_host(host) && number(port).is_some())
 }
 
 /// `2026/11/26 01:00:00 [error] 7#7: *1 open() "/x" failed …, client: 192.0.2.7, server: _, …`

@@ -3,6 +3,7 @@
 //! auditd writes what others choose in quotes, and in hexadecimal as soon as it holds a quote, a
 //! space or a control character; so a quote is always a real one.
 
+use super::syscalls;
 use super::text::ip;
 use super::{Line, Parser, Reading};
 use std::borrow::Cow;
@@ -159,7 +160,7 @@ pub(super) fn record<'m>(text: &'m str, out: &mut Reading<'m>) -> bool {
     out.push("type", kind);
     out.push("audit_id", id);
     out.categories(categories_of(kind));
-    let mut record = Record { kind, arguments: Vec::new(), exec: false, created: false };
+    let mut record = Record { kind, arguments: Vec::new(), call: Call::default(), created: false };
     record.pairs(rest, out);
     record.finish(out);
     true
@@ -168,8 +169,7 @@ pub(super) fn record<'m>(text: &'m str, out: &mut Reading<'m>) -> bool {
 struct Record<'m> {
     kind: &'m str,
     arguments: Vec<Cow<'m, str>>,
-    /// The system call started a program.
-    exec: bool,
+    call: Call<'m>,
     /// The path was made by it.
     created: bool,
 }
@@ -223,7 +223,9 @@ impl<'m> Record<'m> {
             "addr" if ip(&value).is_some() => out.push("SourceIp", value.clone()),
             "nametype" => self.created |= value == "CREATE",
             "name" if self.kind == "PATH" => out.push("TargetFilename", value.clone()),
-            "SYSCALL" => self.exec |= matches!(&*value, "execve" | "execveat"),
+            "arch" => self.call.arch = text(&value),
+            "syscall" => self.call.number = text(&value),
+            "SYSCALL" => self.call.name = text(&value),
             "res" | "success" => {
                 let success = matches!(&*value, "success" | "yes" | "1");
                 out.push("event_outcome", if success { "success" } else { "failure" });
@@ -243,8 +245,15 @@ impl<'m> Record<'m> {
     }
 
     fn finish(self, out: &mut Reading<'m>) {
-        if self.kind == "SYSCALL" && self.exec {
-            out.categories(&["process_creation"]);
+        if self.kind == "SYSCALL" {
+            let name = self.call.name.or_else(|| {
+                let name = syscalls::name(self.call.arch?, self.call.number?)?;
+                out.push("SYSCALL", name);
+                Some(name)
+            });
+            if matches!(name, Some("execve" | "execveat")) {
+                out.categories(&["process_creation"]);
+            }
         }
         if self.kind == "PATH" && self.created {
             out.categories(&["file_event"]);
@@ -267,6 +276,22 @@ impl<'m> Record<'m> {
         for (index, value) in self.arguments.into_iter().enumerate() {
             out.push(format!("a{index}"), value);
         }
+    }
+}
+
+/// Which system call a record is about: in words only where the daemon enriches its records.
+#[derive(Default)]
+struct Call<'m> {
+    arch: Option<&'m str>,
+    number: Option<&'m str>,
+    name: Option<&'m str>,
+}
+
+/// The text, if it is part of the line.
+fn text<'m>(value: &Cow<'m, str>) -> Option<&'m str> {
+    match value {
+        Cow::Borrowed(text) => Some(text),
+        Cow::Owned(_) => None,
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Line, Parser, Reading};
 
 pub(super) const PARSER: Parser = Parser {
     name: "cron",
-    programs: &["cron", "crond", "crontab", "anacron", "atd", "/usr/sbin/cron", "fcron"],
+    programs: &["cron", "crond", "crontab", "anacron", "atd", "fcron"],
     sniff: None,
     product: Some("linux"),
     services: &["cron", "syslog"],
@@ -13,10 +13,11 @@ pub(super) const PARSER: Parser = Parser {
 };
 
 fn read<'m>(line: Line<'m>, out: &mut Reading<'m>) -> bool {
-    parse(line.text.trim_end(), out).is_some()
+    let daemon = if line.program == "crond" { "/usr/sbin/crond" } else { "/usr/sbin/cron" };
+    parse(line.text.trim_end(), daemon, out).is_some()
 }
 
-fn parse<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
+fn parse<'m>(text: &'m str, daemon: &'static str, out: &mut Reading<'m>) -> Option<()> {
     let (user, rest) = text.strip_prefix('(')?.split_once(") ")?;
     let (what, rest) = rest.split_once(" (")?;
     let inner = without(rest, ")");
@@ -31,7 +32,7 @@ fn parse<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
             out.action("cron_command", Some(true));
             out.categories(&["process_creation"]);
             out.push("CommandLine", command);
-            out.push("ParentImage", "/usr/sbin/cron");
+            out.push("ParentImage", daemon);
         }
         "CMDOUT" => {
             out.action("cron_output", None);

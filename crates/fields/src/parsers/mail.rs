@@ -133,12 +133,16 @@ fn exim<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     let (method, rest) = text.split_once(" authenticator failed for ")?;
     let (_, method) = method.rsplit_once(' ').unwrap_or(("", method));
     let (host, rest) = rest.split_once(": 535 ")?;
+    out.action("mail_login", Some(false));
+    out.event_type("login_fail");
+    if rest.contains(": 535 ") {
+        // Names on either side may hold it.
+        return Some(());
+    }
     // The name in brackets is the client's; the address is the last of what is in square ones.
     let (_, address) = host.rsplit_once('[')?;
     let (address, port) = address.rsplit_once(']')?;
     let address = bracketed_ip(address)?;
-    out.action("mail_login", Some(false));
-    out.event_type("login_fail");
     out.push("auth_method", method);
     out.push("SourceIp", address);
     out.some("SourcePort", port.strip_prefix(':').map(|port| word(port).0));

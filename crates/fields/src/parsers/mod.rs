@@ -34,8 +34,10 @@ mod key_value;
 mod login;
 mod mail;
 mod pam;
+mod proxy;
 mod sshd;
 mod sudo;
+mod syscalls;
 mod sysmon;
 mod systemd;
 mod text;
@@ -80,6 +82,8 @@ pub const ALL: &[Parser] = &[
     access_log::NGINX,
     access_log::APACHE,
     access_log::ANY,
+    proxy::SQUID,
+    proxy::HAPROXY,
     mail::PARSER,
     ftp::PARSER,
     dhcp::PARSER,
@@ -118,6 +122,9 @@ const LINUX: &[&str] = &[
     "accounts-daemon",
     "systemd-timesyncd",
 ];
+
+/// Programs of Linux without a parser that are services to Sigma: rules read their lines as text.
+const SERVICES: &[(&str, &[&str])] = &[("guacd", &["guacamole", "syslog"]), ("guacamole", &["guacamole", "syslog"])];
 
 /// What a parser read.
 #[derive(Debug, Default)]
@@ -189,18 +196,24 @@ pub(crate) fn read<'m>(program: &str, text: &'m str) -> Option<Outcome<'m>> {
         let understood = pam || (parser.read)(Line { program, text }, &mut reading);
         return Some(outcome(parser, reading, understood));
     }
-    let linux = LINUX.iter().any(|name| name.eq_ignore_ascii_case(program)).then_some("linux");
+    let services = match SERVICES.iter().find(|(name, _)| name.eq_ignore_ascii_case(program)) {
+        Some((_, services)) => Some(*services),
+        None => LINUX.iter().any(|name| name.eq_ignore_ascii_case(program)).then_some(["syslog"].as_slice()),
+    };
     // A program that has a name and no parser may write what it was told, from the first byte on:
     // only what vouches for nothing reads its lines.
     let asked = ALL.iter().filter(|parser| program.is_empty() || parser.programs.is_empty());
-    for parser in asked.filter(|parser| parser.sniff.is_some_and(|sniff| sniff(text))) {
+    let read = asked.filter(|parser| parser.sniff.is_some_and(|sniff| sniff(text))).find_map(|parser| {
         let mut reading = Reading::default();
-        if (parser.read)(Line { program: "", text }, &mut reading) {
-            let read = outcome(parser, reading, true);
-            return Some(Outcome { product: read.product.or(linux), ..read });
-        }
-    }
-    linux.map(|_| Outcome { product: linux, categories: Some(&[]), services: vec!["syslog"], leaves: Vec::new() })
+        (parser.read)(Line { program: "", text }, &mut reading).then(|| outcome(parser, reading, true))
+    });
+    let Some(services) = services else { return read };
+    Some(Outcome {
+        product: Some("linux"),
+        categories: Some(&[]),
+        services: services.to_vec(),
+        leaves: read.map(|read| read.leaves).unwrap_or_default(),
+    })
 }
 
 /// The parser for a program, and the program's name in its table.

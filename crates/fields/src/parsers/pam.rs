@@ -3,6 +3,10 @@
 use super::Reading;
 use super::text::{ip, without, word};
 
+/// Services whose programs say in a line of their own that somebody failed to log in: counted there,
+/// not twice.
+const SPEAKS_ITSELF: &[&str] = &["sshd", "su", "su-l", "login", "vsftpd", "proftpd", "dovecot", "smtp", "exim"];
+
 /// Reads the line if it is one of a PAM module.
 pub(super) fn read<'m>(text: &'m str, out: &mut Reading<'m>) -> bool {
     line(text, out).is_some()
@@ -20,8 +24,7 @@ fn line<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     out.push("pam_service", service);
     if let Some(rest) = rest.strip_prefix("authentication failure; ") {
         out.action("authentication", Some(false));
-        // What ssh fails at, its own line says too.
-        out.event_type(if service == "sshd" { "pam_fail" } else { "login_fail" });
+        out.event_type(if SPEAKS_ITSELF.contains(&service) { "pam_fail" } else { "login_fail" });
         who(service, rest, out);
     } else if let Some(rest) = rest.strip_prefix("session opened for user ") {
         out.action("session_opened", Some(true));
@@ -41,6 +44,16 @@ fn line<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     } else if let Some(rest) = rest.strip_prefix("auth could not identify password for [") {
         out.action("authentication", Some(false));
         out.push("User", without(rest, "]"));
+    } else if let Some(rest) = rest.strip_prefix("Consecutive login failures for user ") {
+        // pam_faillock: `bob account temporarily locked`
+        out.action("account_locked", Some(false));
+        out.some("User", rest.strip_suffix(" account temporarily locked"));
+    } else if let Some(rest) = rest.strip_prefix("requirement ") {
+        // pam_succeed_if: `"uid >= 1000" not met by user "bob"`
+        let (requirement, user) = rest.split_once(" not met by user ")?;
+        out.action("account_refused", Some(false));
+        out.push("reason", requirement);
+        out.push("User", user.trim_matches('"'));
     } else if let Some(rest) = rest.strip_prefix("account ") {
         // `account bob has expired (account expired)`
         let (user, reason) = rest.rsplit_once(" has ")?;

@@ -35,17 +35,18 @@ fn parse<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     };
     for part in front.split(" ; ") {
         match part.split_once('=') {
-            Some(("TTY", tty)) => out.push("tty", tty),
-            Some(("PWD", directory)) => out.push("CurrentDirectory", directory),
-            Some(("USER", target)) => out.push("TargetUser", target),
-            Some(("GROUP", group)) => out.push("TargetGroup", group),
+            // Under sudo's own names too: public rules ask for `USER`.
+            Some(("TTY", tty)) => both("TTY", "tty", tty, out),
+            Some(("PWD", directory)) => both("PWD", "CurrentDirectory", directory, out),
+            Some(("USER", target)) => both("USER", "TargetUser", target, out),
+            Some(("GROUP", group)) => both("GROUP", "TargetGroup", group, out),
             _ => {}
         }
     }
     out.push("User", user);
     out.event_type("sudo_usage");
     if let Some(command) = command {
-        out.push("CommandLine", command);
+        both("COMMAND", "CommandLine", command, out);
     }
     if refusal.is_empty() {
         out.action("sudo_command", Some(true));
@@ -69,4 +70,9 @@ fn parse<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         out.action("sudo_refused", Some(false));
     }
     Some(())
+}
+
+fn both<'m>(theirs: &'static str, ours: &'static str, value: &'m str, out: &mut Reading<'m>) {
+    out.push(theirs, value);
+    out.push(ours, value);
 }

@@ -190,10 +190,10 @@ fn lower_case(out: &mut Fields<'_>) {
 
 /// The audit log of GitHub.
 pub(super) fn github(out: &mut Fields<'_>) -> bool {
-    let audit = out.first("action").is_some_and(|action| action.contains('.'))
-        && out.exists("actor")
-        && (out.exists("org") || out.exists("business") || out.exists("repo"))
-        && (out.exists("_document_id") || out.exists("@timestamp") || out.exists("created_at"));
+    let audit = has(out, &["actor", "@timestamp"])
+        && out.first("action").is_some_and(|action| action.contains('.'))
+        && (out.exists("_document_id")
+            || (out.exists("created_at") && (out.exists("actor_id") || out.exists("org_id"))));
     if audit {
         set(out, "github", &[], &["audit"]);
     }
@@ -202,7 +202,8 @@ pub(super) fn github(out: &mut Fields<'_>) -> bool {
 
 /// Events of OneLogin.
 pub(super) fn onelogin(out: &mut Fields<'_>) -> bool {
-    let events = has(out, &["event_type_id", "account_id"]);
+    let events = has(out, &["event_type_id", "account_id"])
+        && ["actor_user_id", "actor_system", "user_id", "risk_score"].iter().any(|name| out.exists(name));
     if events {
         set(out, "onelogin", &[], &["onelogin.events"]);
     }

@@ -1,5 +1,6 @@
 //! Events in the names of the Elastic Common Schema, as its collectors send them.
 
+use super::generic::web;
 use super::{address, alias, known};
 use model::Fields;
 use std::borrow::Cow;
@@ -40,6 +41,11 @@ pub(super) fn recognise(out: &mut Fields<'_>) -> bool {
     }
     for (ours, theirs) in NAMES {
         alias(out, ours, theirs);
+    }
+    if out.exists("http.request.method") {
+        web(out);
+        // Whether a server says so, or whoever watched the network, these names do not tell.
+        out.source.categories = None;
     }
     address(out, "source.ip");
     let os =

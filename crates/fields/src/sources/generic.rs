@@ -14,7 +14,12 @@ pub(super) fn suricata(out: &mut Fields<'_>) -> bool {
         Some("dns") => &["dns"],
         Some("http") => &["proxy"],
         Some("flow" | "netflow") => &["firewall"],
-        _ => &[],
+        Some(
+            "alert" | "anomaly" | "tls" | "ssh" | "smb" | "smtp" | "ftp" | "ftp_data" | "rdp" | "dhcp" | "krb5"
+            | "snmp" | "tftp" | "nfs" | "fileinfo" | "drop" | "mqtt" | "rfb" | "ike" | "quic" | "http2" | "dcerpc"
+            | "ldap",
+        ) => &[],
+        _ => return false,
     };
     out.source.categories = Some(known(categories));
     for (ours, theirs) in [

@@ -35,8 +35,8 @@ const ALL: &[Recogniser] = &[
     (&["ID"], linux::laurel),
     (&["type"], linux::auditd),
     (&["logtype"], generic::opencanary),
+    (&["event.category"], ecs::recognise),
     (generic::WEB_MARKS, generic::web),
-    (&["ecs.version", "event.category"], ecs::recognise),
 ];
 
 /// Which names an event may have: a false yes costs a look, a no is certain.

@@ -58,13 +58,13 @@ pub(super) fn recognise(found: &Flattened, names: &Names, out: &mut Fields<'_>) 
             (get(out, "Channel"), get(out, "EventID"), get(out, "Provider_Name"))
         }
     };
-    if channel.is_none() && provider.is_none() {
+    if id.is_none() || (channel.is_none() && provider.is_none()) {
         return false;
     }
-    let by_channel = channel.as_deref().map(channels::by_channel);
-    let known_as = match by_channel {
-        Some(known) => known,
-        None => provider.as_deref().and_then(channels::by_provider),
+    let known_as = match channel.as_deref() {
+        // A collector's own channel says nothing.
+        Some(channel) if channel != "ForwardedEvents" => channels::by_channel(channel),
+        _ => provider.as_deref().and_then(channels::by_provider),
     };
     alias(out, "ComputerName", "Computer");
     out.source.product = Some(Cow::Borrowed("windows"));
