@@ -23,6 +23,9 @@ pub enum TimePart {
 }
 
 impl TimePart {
+    /// All parts.
+    pub const ALL: [Self; 6] = [Self::Minute, Self::Hour, Self::Day, Self::Week, Self::Month, Self::Year];
+
     /// As the modifier is called.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -106,9 +109,7 @@ mod tests {
             ("2024-02-29T01:00:00+02:00", [0, 23, 28, 9, 2, 2024]),
         ] {
             let at = Timestamp::parse(time).expect(time);
-            let all =
-                [TimePart::Minute, TimePart::Hour, TimePart::Day, TimePart::Week, TimePart::Month, TimePart::Year];
-            assert_eq!(all.map(|part| part.of(at)), parts, "{time}");
+            assert_eq!(TimePart::ALL.map(|part| part.of(at)), parts, "{time}");
         }
         assert!(!compile(TimePart::Hour, Order::Equal, "3").expect("a number").holds("three o'clock"));
     }
