@@ -4,8 +4,8 @@
 //! Each takes one value and at most one constant. [`Function::prepare`] reads the constant once; the
 //! answer for a NULL value is NULL without asking.
 
-use crate::operators::{cidr, clock::TimePart, compare, regex, text};
-use model::{Severity, Timestamp};
+use crate::operators::{cidr, clock, compare, regex, text};
+use model::Severity;
 use std::fmt;
 
 pub(super) const FOLD: &str = "mutt_fold";
@@ -157,13 +157,11 @@ pub const FUNCTIONS: [Function; 10] = [
         constant_at: Some(1),
         doc: "the part (minute, hour, day, week, month, year) of the time that the value is, in UTC, else NULL",
         read: |part| {
-            let part = TimePart::ALL
+            let part = clock::TimePart::ALL
                 .into_iter()
                 .find(|known| known.as_str() == part)
                 .ok_or_else(|| format!("there is no part {part:?} of a time"))?;
-            Ok(Box::new(move |value| {
-                Timestamp::parse(value).map_or(Answer::Null, |time| Answer::Integer(part.of(time)))
-            }))
+            Ok(Box::new(move |value| clock::time(value).map_or(Answer::Null, |time| Answer::Integer(part.of(time)))))
         },
     },
 ];

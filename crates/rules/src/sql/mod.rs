@@ -17,6 +17,7 @@
 //! Every text of a rule, names of fields included, reaches SQL only as a quoted literal
 //! ([`Dialect::literal`]); a rule's author cannot leave it.
 
+mod clickhouse;
 mod encode;
 pub mod functions;
 mod render;
@@ -54,7 +55,7 @@ impl Dialect {
     pub fn literal(self, text: &str) -> String {
         match self {
             Self::Sqlite => sqlite::literal(text),
-            Self::ClickHouse => text.to_owned(),
+            Self::ClickHouse => clickhouse::literal(text),
         }
     }
 }
@@ -83,9 +84,7 @@ pub enum SqlError {
 pub fn where_clause(predicate: &Predicate, dialect: Dialect) -> Result<String, SqlError> {
     let clause = match dialect {
         Dialect::Sqlite => walk::clause(predicate, &sqlite::Sqlite)?,
-        Dialect::ClickHouse => {
-            return Err(SqlError::Unsupported { dialect, what: "it is not written yet".to_owned() });
-        }
+        Dialect::ClickHouse => walk::clause(predicate, &clickhouse::ClickHouse)?,
     };
     let sql = render::render(&clause);
     if sql.len() > SQL_BYTES_MAX {

@@ -18,7 +18,7 @@ pub(super) enum Clause {
     Within {
         open: String,
         part: Box<Clause>,
-        close: &'static str,
+        close: String,
     },
 }
 
@@ -27,8 +27,8 @@ impl Clause {
         Self::Text(text.into())
     }
 
-    pub fn within(open: impl Into<String>, part: Clause, close: &'static str) -> Self {
-        Self::Within { open: open.into(), part: Box::new(part), close }
+    pub fn within(open: impl Into<String>, part: Clause, close: impl Into<String>) -> Self {
+        Self::Within { open: open.into(), part: Box::new(part), close: close.into() }
     }
 
     /// What never holds.
@@ -49,12 +49,12 @@ fn write(clause: &Clause, indent: usize, top: bool, out: &mut String) {
         Clause::Text(text) => out.push_str(text),
         Clause::All(parts) => chain(parts, "AND", "1", indent, top, out),
         Clause::Any(parts) => chain(parts, "OR", "0", indent, top, out),
-        Clause::Not(part) => match &**part {
-            Clause::All(_) | Clause::Any(_) => {
+        Clause::Not(part) => match only(part) {
+            Clause::All(_) | Clause::Any(_) | Clause::Within { .. } => {
                 out.push_str("NOT ");
                 write(part, indent, false, out);
             }
-            Clause::Text(_) | Clause::Not(_) | Clause::Within { .. } => {
+            Clause::Text(_) | Clause::Not(_) => {
                 out.push_str("NOT (");
                 write(part, indent, true, out);
                 out.push(')');
@@ -72,6 +72,17 @@ fn write(clause: &Clause, indent: usize, top: bool, out: &mut String) {
             }
             out.push_str(close);
         }
+    }
+}
+
+/// The condition itself where it is alone in a chain.
+fn only(clause: &Clause) -> &Clause {
+    match clause {
+        Clause::All(parts) | Clause::Any(parts) => match &**parts {
+            [one] => only(one),
+            _ => clause,
+        },
+        Clause::Text(_) | Clause::Not(_) | Clause::Within { .. } => clause,
     }
 }
 

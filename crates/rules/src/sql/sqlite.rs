@@ -160,6 +160,10 @@ fn value_tests(operators: &[&Operator], v: &str, message: bool) -> Clause {
             several => format!("{v} IN ({})", several.join(", ")),
         }));
     }
+    for (case, texts) in &sorted.contained {
+        let v = cased(*case, v);
+        tests.extend(texts.iter().map(|text| Clause::text(format!("instr({v}, {}) > 0", literal(text)))));
+    }
     tests.extend(sorted.others.iter().map(|operator| value_test(operator, v, message)));
     Clause::Any(tests)
 }
@@ -196,8 +200,8 @@ fn text_test(op: &text::Op, v: &str) -> Clause {
     let at_end = |text: &str| format!("substr(CAST({folded} AS BLOB), -{})", text.len());
     Clause::text(match op.shape() {
         Shape::Everything => format!("{v} IS NOT NULL"),
-        Shape::Equals(text) => format!("{folded} = {}", literal(text)),
-        Shape::Contains(text) => format!("instr({folded}, {}) > 0", literal(text)),
+        // These were put together with their like, by `sorted`.
+        Shape::Equals(_) | Shape::Contains(_) => "0".to_owned(),
         // Bytes that were cut out of a character are no ASCII, and `lower` keeps them.
         Shape::EndsWith(text) if case == Case::Ascii => {
             format!("lower(substr(CAST({v} AS BLOB), -{})) = {}", text.len(), literal(text))

@@ -149,26 +149,26 @@ impl Case {
     }
 }
 
-/// The operators with texts to be equal to put together by how case counts, the others as they are.
+/// Texts to be compared with, put together by how case counts.
+pub(super) type ByCase<'p> = Vec<(Case, Vec<&'p str>)>;
+
+/// Operators, with those put together that can be asked at once.
+#[derive(Default)]
 pub(super) struct Sorted<'p> {
-    pub equal: Vec<(Case, Vec<&'p str>)>,
+    pub equal: ByCase<'p>,
+    pub contained: ByCase<'p>,
     pub others: Vec<&'p Operator>,
 }
 
 pub(super) fn sorted<'p>(operators: &[&'p Operator]) -> Sorted<'p> {
-    let mut sorted = Sorted { equal: Vec::new(), others: Vec::new() };
+    let mut sorted = Sorted::default();
     for &operator in operators {
         match operator {
             Operator::Text(op) => match op.shape() {
-                Shape::Equals(text) => {
-                    let case = Case::of(op);
-                    match sorted.equal.iter_mut().find(|(of, _)| *of == case) {
-                        Some((_, texts)) => texts.push(text),
-                        None => sorted.equal.push((case, vec![text])),
-                    }
-                }
-                Shape::StartsWith(_) | Shape::EndsWith(_) | Shape::Contains(_) | Shape::Everything | Shape::Wild(_) => {
-                    sorted.others.push(operator)
+                Shape::Equals(text) => add(&mut sorted.equal, Case::of(op), text),
+                Shape::Contains(text) => add(&mut sorted.contained, Case::of(op), text),
+                Shape::StartsWith(_) | Shape::EndsWith(_) | Shape::Everything | Shape::Wild(_) => {
+                    sorted.others.push(operator);
                 }
             },
             Operator::Contains(_)
@@ -182,4 +182,11 @@ pub(super) fn sorted<'p>(operators: &[&'p Operator]) -> Sorted<'p> {
         }
     }
     sorted
+}
+
+fn add<'p>(texts: &mut ByCase<'p>, case: Case, text: &'p str) {
+    match texts.iter_mut().find(|(of, _)| *of == case) {
+        Some((_, texts)) => texts.push(text),
+        None => texts.push((case, vec![text])),
+    }
 }

@@ -203,7 +203,7 @@ const ADDRESSES: [&str; 44] = [
     "10.0.0.1\0",
 ];
 
-const TIMES: [&str; 16] = [
+const TIMES: [&str; 30] = [
     "2026-11-26T03:04:05Z",
     "2026-11-26T03:04:05.123456789Z",
     "2024-12-30T23:59:59Z",
@@ -214,13 +214,46 @@ const TIMES: [&str; 16] = [
     "1767225600",
     "1767225600123",
     "-1.5",
-    "1e9",
     "2026-13-01T00:00:00Z",
     "2026-11-26t03:04:05z",
     "2026-11-26T03:04:05[Europe/Berlin]",
     "2026-W48-4",
     "soon",
+    "1970-01-01T00:00:00+23:59",
+    "1970-01-01T00:00:00.9999999Z",
+    "2199-12-31 23:59:59-23:59",
+    "2200-01-01",
+    "1969-12-31",
+    "2026-11-26T03:04:05-00:30",
+    "2026-11-26T03:04:05.1+05:45",
+    "2026-11-26T03:04:60Z",
+    "2026-11-26T03:04:05.Z",
+    "2026-11-26T24:00:00",
+    "2100-02-29",
+    "2000-02-29",
+    "2026-04-31T00:00:00",
+    "2026-11-26T03:04:05Z\n",
+    "2027-01-03 00:10:00+00:11",
 ];
+
+fn time(rng: &mut Rng) -> String {
+    if rng.bool() {
+        return pick(rng, &TIMES).to_owned();
+    }
+    let year = [rng.u32(1970..2200), rng.u32(1968..2202), 2000, 2024, 2100][rng.usize(..5)];
+    let mut text = format!("{year}-{:02}-{:02}", rng.u8(1..13), [rng.u8(1..29), rng.u8(28..33)][rng.usize(..2)]);
+    if rng.u8(..4) > 0 {
+        let joint = if rng.bool() { 'T' } else { ' ' };
+        text.push_str(&format!("{joint}{:02}:{:02}:{:02}", rng.u8(..25), rng.u8(..60), rng.u8(..61)));
+        text.push_str(pick(rng, &["", ".1", ".1234567"]));
+        match rng.u8(..3) {
+            0 => text.push('Z'),
+            1 => text.push_str(&format!("{}{:02}:{:02}", pick(rng, &["+", "-"]), rng.u8(..25), rng.u8(..61))),
+            _ => {}
+        }
+    }
+    text
+}
 
 const OIDS: [&str; 8] = [
     "1.3.6.1.4.1.9",
@@ -344,12 +377,16 @@ fn value(rng: &mut Rng, name: &str) -> String {
         _ => match rng.u8(..10) {
             0 => &NUMBERS,
             1 => &ADDRESSES,
-            2 => &TIMES,
+            2 => return time(rng),
             _ => &[],
         },
     };
     if !special.is_empty() && rng.u8(..10) > 0 {
         return pick(rng, special).to_owned();
+    }
+    if rng.u8(..3) == 0 {
+        let letters = ["a", "b", "A", "c", "é", "\n", " ", ".", "{", "|"];
+        return (0..rng.usize(..9)).map(|_| pick(rng, &letters)).collect();
     }
     let mut text: String = (0..rng.usize(..5)).map(|_| pick(rng, &PIECES)).collect();
     if rng.u16(..800) == 0 {
@@ -434,7 +471,10 @@ fn any_field(rng: &mut Rng, name: &str) -> Field {
 fn operator(rng: &mut Rng) -> Operator {
     match rng.u8(..24) {
         0 => Operator::Contains(contains::compile(pick(rng, &PIECES)).unwrap()),
-        1 => Operator::Regex(regex::compile(pick(rng, &PYTHON)).unwrap()),
+        1 => {
+            let written = if rng.bool() { pick(rng, &PYTHON).to_owned() } else { expression(rng, 1) };
+            Operator::Regex(regex::compile(&written).unwrap_or_else(|_| regex::compile("a$").unwrap()))
+        }
         2 => Operator::OidPrefix(oid_prefix::compile("1.3").unwrap()),
         3..=6 => Operator::Pattern(pattern_of(rng)),
         7 | 8 => Operator::Cidr(cidr::compile(pick(rng, &NETWORKS)).unwrap()),
@@ -445,7 +485,7 @@ fn operator(rng: &mut Rng) -> Operator {
                 Err(_) => Operator::Compare(compare::compile(order, "10").unwrap()),
             }
         }
-        11 => {
+        11 | 12 => {
             let part = clock::TimePart::ALL[rng.usize(..6)];
             let number = ["0", "3", "10", "11", "26", "48", "53", "2026", "-5"][rng.usize(..9)];
             Operator::Clock(clock::compile(part, order(rng), number).unwrap())
@@ -463,12 +503,36 @@ fn pattern_of(rng: &mut Rng) -> pattern::Op {
     let flags =
         pattern::Flags { ignore_case: rng.u8(..3) == 0, multi_line: rng.u8(..6) == 0, dot_all: rng.u8(..6) == 0 };
     let mut written = pick(rng, &PATTERNS).to_owned();
-    match rng.u8(..4) {
+    match rng.u8(..8) {
+        2..=5 => written = expression(rng, 2),
         0 => written.push_str(&quoted(pick(rng, &PIECES))),
         1 => written = format!("{}(?:{written})", quoted(pick(rng, &PIECES))),
         _ => {}
     }
     pattern::compile(&written, flags).unwrap_or_else(|_| pattern::compile("a", flags).unwrap())
+}
+
+/// A regular expression put together by chance; small, and mostly of letters that values have.
+fn expression(rng: &mut Rng, depth: u8) -> String {
+    const ATOMS: [&str; 30] = [
+        "a", "b", "a", "b", "A", "c", "é", "\\.", "ab", ".", "\\w", "\\W", "\\d", "\\s", "\\S", "[ab]", "[^b]",
+        "[a-c]", "^", "$", "\\b", "\\n", "\\x41", "\\{", "[{]", "[^\\]a]", "(?i:a)", "(?s:.)", " ", "\\|",
+    ];
+    const SIGNS: [&str; 14] = ["", "", "", "", "*", "+", "?", "*?", "{0}", "{0,1}", "{2}", "{1,3}", "{2,}", "{0,2}?"];
+    let mut out = String::new();
+    for _ in 0..rng.usize(1..4) {
+        match rng.u8(..4) {
+            0 if depth > 0 => {
+                let parts: Vec<String> = (0..rng.usize(1..4)).map(|_| expression(rng, depth - 1)).collect();
+                out.push_str(&format!("({})", parts.join("|")));
+            }
+            _ => out.push_str(pick(rng, &ATOMS)),
+        }
+        if !out.ends_with(['^', '$', 'b', 'B']) || out.ends_with("ab") || out == "b" {
+            out.push_str(pick(rng, &SIGNS));
+        }
+    }
+    out
 }
 
 /// A text as a pattern for itself.

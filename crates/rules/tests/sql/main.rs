@@ -3,39 +3,85 @@
 
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
+mod clickhouse;
+mod edges;
 mod generate;
 mod sqlite;
 
+use clickhouse::ClickHouse;
 use fastrand::Rng;
 use model::Fields;
+use rules::sigma::LogSource;
+use rules::sql::{Dialect, SqlError, where_clause};
+use rules::stream::{Engine, Scratch};
 use rules::{FieldsView, Predicate};
 use sqlite::Sqlite;
+
+/// A million pairs for every engine.
+const EVENTS: usize = 500;
+const RULES: usize = 2000;
+
+fn generated() -> (Vec<Fields<'static>>, Vec<Predicate>) {
+    let mut rng = Rng::with_seed(20_261_126);
+    let events = (0..EVENTS).map(|_| generate::event(&mut rng)).collect();
+    (events, (0..RULES).map(|_| generate::rule(&mut rng)).collect())
+}
 
 fn reference(rule: &Predicate, events: &[Fields<'_>]) -> Vec<usize> {
     (0..events.len()).filter(|n| rule.matches(&FieldsView(&events[*n]))).collect()
 }
 
-fn differing(rule: &Predicate, events: &[Fields<'_>], expected: &[usize], found: &[usize]) -> String {
-    let first = (0..events.len()).find(|n| expected.contains(n) != found.contains(n)).unwrap();
-    format!("{rule:?}\nexpected to match: {}\n{:?}", expected.contains(&first), events[first].leaves())
+/// Compares what an engine found with the reference, and that most rules tell events apart.
+fn compare(engine: &str, events: &[Fields<'_>], rules: &[Predicate], found: &[Vec<usize>]) {
+    assert_eq!(rules.len(), found.len());
+    let mut telling = 0;
+    for (rule, found) in rules.iter().zip(found) {
+        let expected = reference(rule, events);
+        if let Some(n) = (0..events.len()).find(|n| expected.contains(n) != found.contains(n)) {
+            let (matches, event) = (expected.contains(&n), events[n].leaves());
+            let sql = [Dialect::Sqlite, Dialect::ClickHouse].map(|dialect| where_clause(rule, dialect));
+            panic!("{engine}: {rule:?}\n{sql:#?}\nhas to match: {matches}, event {n}: {event:?}");
+        }
+        telling += usize::from(!expected.is_empty() && expected.len() < events.len());
+    }
+    let pairs = rules.len() * events.len();
+    println!("{engine}: {pairs} pairs, none differs; {telling} of {} rules tell events apart", rules.len());
+    assert!(telling * 2 > rules.len());
 }
 
 #[test]
 fn sqlite_answers_as_the_reference_does() {
-    let mut rng = Rng::with_seed(5);
-    let events: Vec<_> = (0..500).map(|_| generate::event(&mut rng)).collect();
+    let (events, rules) = generated();
     let engine = Sqlite::with(&events);
-    let (mut matches, mut pairs, mut telling) = (0, 0, 0);
-    for _ in 0..1000 {
-        let rule = generate::rule(&mut rng);
-        let expected = reference(&rule, &events);
-        let found = engine.matching(&rule);
-        let sql = rules::sql::where_clause(&rule, rules::sql::Dialect::Sqlite).unwrap();
-        assert!(expected == found, "{sql}\n{}", differing(&rule, &events, &expected, &found));
-        pairs += events.len();
-        matches += expected.len();
-        telling += usize::from(!expected.is_empty() && expected.len() < events.len());
+    let found: Vec<Vec<usize>> = rules.iter().map(|rule| engine.matching(rule)).collect();
+    compare("SQLite", &events, &rules, &found);
+}
+
+#[test]
+fn clickhouse_answers_as_the_reference_does_or_says_that_it_cannot() {
+    let (events, mut rules) = generated();
+    rules.retain(|rule| match where_clause(rule, Dialect::ClickHouse) {
+        Ok(_) => true,
+        Err(SqlError::Unsupported { .. }) => false,
+        Err(other) => panic!("{other} for {rule:?}"),
+    });
+    println!("{} of {RULES} rules have no SQL for ClickHouse", RULES - rules.len());
+    assert!(rules.len() > RULES * 98 / 100);
+    let engine = ClickHouse::with(&events);
+    compare("ClickHouse", &events, &rules, &engine.matching(&rules));
+}
+
+#[test]
+fn the_stream_answers_as_the_reference_does() {
+    let (events, rules) = generated();
+    let anywhere = LogSource::default();
+    let engine = Engine::compile(rules.iter().map(|rule| (&anywhere, rule)));
+    let (mut scratch, mut hits) = (Scratch::default(), Vec::new());
+    let mut found = vec![Vec::new(); rules.len()];
+    for (n, event) in events.iter().enumerate() {
+        hits.clear();
+        engine.matches(event, &mut scratch, &mut hits);
+        hits.iter().for_each(|rule| found[*rule as usize].push(n));
     }
-    println!("{pairs} pairs, {matches} matches, {telling} rules that match some events and not others");
-    assert!(telling > 500, "most rules have to tell events apart: {telling}");
+    compare("the stream", &events, &rules, &found);
 }

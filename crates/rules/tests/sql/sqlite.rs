@@ -26,6 +26,11 @@ impl Sqlite {
         Self(connection)
     }
 
+    /// The bytes of an expression, in hexadecimal digits.
+    pub fn hex(&self, expression: &str) -> String {
+        self.0.query_row(&format!("SELECT hex({expression})"), (), |row| row.get(0)).unwrap()
+    }
+
     /// The numbers of the events that match.
     pub fn matching(&self, predicate: &Predicate) -> Vec<usize> {
         let sql = select("n", "events", predicate, Dialect::Sqlite).unwrap();
