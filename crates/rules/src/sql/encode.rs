@@ -1,6 +1,6 @@
 //! An event's fields as the engines store them.
 
-use model::Fields;
+use model::{EventSource, Fields};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -26,6 +26,23 @@ pub fn fields_map_json(fields: &Fields<'_>) -> String {
     for (name, values) in by_name(fields) {
         member(name, &mut out);
         list(values.into_iter().filter(Option::is_some), &mut out);
+    }
+    out.push('}');
+    out
+}
+
+/// What is known about an event's log source, for both engines: an object with the lists that are known
+/// among `product` (of one), `category` and `service`. ClickHouse reads it in `JSONEachRow`.
+pub fn source_json(source: &EventSource<'_>) -> String {
+    let product = source.product.as_ref().map(std::slice::from_ref);
+    let parts =
+        [("product", product), ("category", source.categories.as_deref()), ("service", source.services.as_deref())];
+    let mut out = String::from("{");
+    for (name, known) in parts {
+        if let Some(known) = known {
+            member(name, &mut out);
+            list(known.iter().map(|text| Some(&**text)), &mut out);
+        }
     }
     out.push('}');
     out
@@ -93,7 +110,17 @@ fn string(text: &str, out: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model::EventSource;
+
+    #[test]
+    fn of_sources_only_what_is_known_is_said() {
+        let mut source = EventSource::default();
+        assert_eq!(source_json(&source), "{}");
+        source.product = Some("windows".into());
+        source.services = Some(vec![]);
+        assert_eq!(source_json(&source), r#"{"product":["windows"],"service":[]}"#);
+        source.categories = Some(vec!["a".into(), "b\"".into()]);
+        assert_eq!(source_json(&source), r#"{"product":["windows"],"category":["a","b\""],"service":[]}"#);
+    }
 
     #[test]
     fn names_are_sorted_and_joined_and_texts_are_escaped() {

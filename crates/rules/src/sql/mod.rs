@@ -9,6 +9,8 @@
 //! | SQLite | `fields TEXT` (or JSONB) | one flat JSON object, as [`fields_json`] writes it |
 //! | ClickHouse | `fields Map(String, Array(String))` | name → values, as [`fields_map_json`] writes it; a field without a value has an empty array |
 //!
+//! | both | `source`, of the same type | what is known about its log source, as [`source_json`] writes it |
+//!
 //! Conditions name no other column, and no table. In SQLite they use the [`functions`] beside what
 //! SQLite has itself; in ClickHouse only what ClickHouse has.
 //!
@@ -24,9 +26,11 @@ mod render;
 mod sqlite;
 mod walk;
 
-pub use encode::{fields_json, fields_map_json};
+pub use encode::{fields_json, fields_map_json, source_json};
 
 use crate::Predicate;
+use crate::sigma::LogSource;
+use render::Clause;
 use std::fmt;
 
 /// Deepest nesting of a predicate that is written as SQL; both engines' parsers take it.
@@ -82,15 +86,39 @@ pub enum SqlError {
 
 /// The condition of a `WHERE`, over several lines where it is long; no line ends it.
 pub fn where_clause(predicate: &Predicate, dialect: Dialect) -> Result<String, SqlError> {
-    let clause = match dialect {
-        Dialect::Sqlite => walk::clause(predicate, &sqlite::Sqlite)?,
-        Dialect::ClickHouse => walk::clause(predicate, &clickhouse::ClickHouse)?,
-    };
-    let sql = render::render(&clause);
+    rendered(&clause(predicate, dialect)?)
+}
+
+fn clause(predicate: &Predicate, dialect: Dialect) -> Result<Clause, SqlError> {
+    match dialect {
+        Dialect::Sqlite => walk::clause(predicate, &sqlite::Sqlite),
+        Dialect::ClickHouse => walk::clause(predicate, &clickhouse::ClickHouse),
+    }
+}
+
+fn rendered(clause: &Clause) -> Result<String, SqlError> {
+    let sql = render::render(clause);
     if sql.len() > SQL_BYTES_MAX {
         return Err(SqlError::TooLong { max: SQL_BYTES_MAX });
     }
     Ok(sql)
+}
+
+/// The same for a rule that is about some logs only: as the streaming matcher does it, events that are
+/// known to come from another source are left out.
+pub fn rule_clause(source: &LogSource, predicate: &Predicate, dialect: Dialect) -> Result<String, SqlError> {
+    let mut parts = Vec::new();
+    for (name, wanted) in [("product", &source.product), ("category", &source.category), ("service", &source.service)] {
+        if let Some(wanted) = wanted {
+            let wanted = wanted.to_ascii_lowercase();
+            parts.push(match dialect {
+                Dialect::Sqlite => sqlite::from_source(name, &wanted),
+                Dialect::ClickHouse => clickhouse::from_source(name, &wanted),
+            });
+        }
+    }
+    parts.push(clause(predicate, dialect)?);
+    rendered(&Clause::All(parts))
 }
 
 /// A query for the `columns` of the rows of `table` that satisfy the predicate. Both are the

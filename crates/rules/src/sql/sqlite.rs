@@ -121,6 +121,15 @@ impl Engine for Sqlite {
     }
 }
 
+/// Nothing that is known about this part of the log source speaks against `wanted`.
+pub(super) fn from_source(part: &str, wanted: &str) -> Clause {
+    let known = format!("EXISTS (SELECT 1 FROM json_each(source, '$.{part}') WHERE ");
+    Clause::Any(vec![
+        Clause::text(format!("json_type(source, '$.{part}') IS NULL")),
+        Clause::within(known, Clause::text(format!("lower(value) = {}", literal(wanted))), ")"),
+    ])
+}
+
 /// The place of a field in the object, where a path can name it for sure.
 fn path(name: &str) -> Option<String> {
     let plain = !name.is_empty() && !name.chars().any(|c| c.is_control() || matches!(c, '"' | '\\'));

@@ -2,7 +2,7 @@
 
 use model::Fields;
 use rules::Predicate;
-use rules::sql::{Dialect, fields_map_json, where_clause};
+use rules::sql::{Dialect, fields_map_json, source_json, where_clause};
 use std::fmt::Write;
 use testkit::servers;
 
@@ -15,10 +15,11 @@ impl ClickHouse {
     /// With these events, numbered from 0.
     pub fn with(events: &[Fields<'_>]) -> Self {
         let server = servers::ClickHouse::start();
-        server.query("CREATE TABLE events (n UInt32, fields Map(String, Array(String))) ENGINE = MergeTree ORDER BY n");
+        server.query("CREATE TABLE events (n UInt32, source Map(String, Array(String)), fields Map(String, Array(String))) ENGINE = MergeTree ORDER BY n");
         let mut rows = String::new();
         for (n, fields) in events.iter().enumerate() {
-            writeln!(rows, "{{\"n\":{n},\"fields\":{}}}", fields_map_json(fields)).unwrap();
+            let (source, fields) = (source_json(&fields.source), fields_map_json(fields));
+            writeln!(rows, "{{\"n\":{n},\"source\":{source},\"fields\":{fields}}}").unwrap();
         }
         server.insert("events", "JSONEachRow", rows.as_bytes());
         Self(server)
@@ -31,18 +32,22 @@ impl ClickHouse {
 
     /// For every rule, the numbers of the events that match. They must have SQL.
     pub fn matching(&self, rules: &[Predicate]) -> Vec<Vec<usize>> {
-        rules.chunks(BATCH).flat_map(|batch| self.matching_batch(batch)).collect()
+        let clauses: Vec<String> = rules.iter().map(|rule| where_clause(rule, Dialect::ClickHouse).unwrap()).collect();
+        self.matching_clauses(&clauses)
     }
 
-    fn matching_batch(&self, rules: &[Predicate]) -> Vec<Vec<usize>> {
-        let conditions: Vec<String> =
-            rules.iter().map(|rule| where_clause(rule, Dialect::ClickHouse).unwrap()).collect();
+    /// The same for conditions.
+    pub fn matching_clauses(&self, clauses: &[String]) -> Vec<Vec<usize>> {
+        clauses.chunks(BATCH).flat_map(|batch| self.matching_batch(batch)).collect()
+    }
+
+    fn matching_batch(&self, conditions: &[String]) -> Vec<Vec<usize>> {
         let ask = |conditions: &[String]| {
             let arrays: Vec<String> =
                 conditions.iter().map(|sql| format!("arraySort(groupArrayIf(n, {sql}))")).collect();
             self.0.try_query(&format!("SELECT [{}] FROM events FORMAT JSONCompactEachRow", arrays.join(",\n")))
         };
-        let answer = ask(&conditions).unwrap_or_else(|error| {
+        let answer = ask(conditions).unwrap_or_else(|error| {
             let culprit = conditions.iter().find(|sql| ask(std::slice::from_ref(sql)).is_err());
             panic!("{error} in {culprit:?}")
         });

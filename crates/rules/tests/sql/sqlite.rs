@@ -3,7 +3,7 @@
 use model::Fields;
 use rules::Predicate;
 use rules::sql::functions::{Answer, FUNCTIONS, Prepared};
-use rules::sql::{Dialect, fields_json, select};
+use rules::sql::{Dialect, fields_json, source_json, where_clause};
 use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{Value, ValueRef};
@@ -16,11 +16,17 @@ impl Sqlite {
     pub fn with(events: &[Fields<'_>]) -> Self {
         let connection = Connection::open_in_memory().unwrap();
         register(&connection);
-        connection.execute_batch("CREATE TABLE events (n INTEGER PRIMARY KEY, fields TEXT NOT NULL); BEGIN").unwrap();
+        connection
+            .execute_batch("CREATE TABLE events (n INTEGER PRIMARY KEY, source TEXT, fields TEXT); BEGIN")
+            .unwrap();
         for (n, fields) in events.iter().enumerate() {
             let convert = if n % 2 == 0 { "?2" } else { "jsonb(?2)" };
-            let insert = format!("INSERT INTO events VALUES (?1, {convert})");
-            connection.prepare_cached(&insert).unwrap().execute((n as i64, fields_json(fields))).unwrap();
+            let insert = format!("INSERT INTO events VALUES (?1, ?3, {convert})");
+            connection
+                .prepare_cached(&insert)
+                .unwrap()
+                .execute((n as i64, fields_json(fields), source_json(&fields.source)))
+                .unwrap();
         }
         connection.execute_batch("COMMIT").unwrap();
         Self(connection)
@@ -33,7 +39,12 @@ impl Sqlite {
 
     /// The numbers of the events that match.
     pub fn matching(&self, predicate: &Predicate) -> Vec<usize> {
-        let sql = select("n", "events", predicate, Dialect::Sqlite).unwrap();
+        self.matching_clause(&where_clause(predicate, Dialect::Sqlite).unwrap())
+    }
+
+    /// The same for a condition.
+    pub fn matching_clause(&self, clause: &str) -> Vec<usize> {
+        let sql = format!("SELECT n FROM events WHERE {clause}");
         let found = self.0.prepare(&sql).and_then(|mut statement| {
             let rows = statement.query_map((), |row| row.get::<_, i64>(0))?;
             rows.map(|n| n.map(|n| usize::try_from(n).unwrap())).collect::<Result<Vec<usize>, _>>()

@@ -57,6 +57,15 @@ fn values_of(name: &str) -> String {
     format!("fields[{}]", literal(name))
 }
 
+/// Nothing that is known about this part of the log source speaks against `wanted`.
+pub(super) fn from_source(part: &str, wanted: &str) -> Clause {
+    let same = Clause::text(format!("lower(v) = {}", literal(wanted)));
+    Clause::Any(vec![
+        Clause::text(format!("NOT mapContains(source, '{part}')")),
+        some(&format!("source['{part}']"), same),
+    ])
+}
+
 /// A condition on `v` holds for some value.
 fn some(values: &str, test: Clause) -> Clause {
     Clause::within("arrayExists(v -> ", test, format!(", {values})"))
