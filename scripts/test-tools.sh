@@ -7,6 +7,7 @@ need redis-server "the tests of the Redis drivers" redis-server
 [ -x "$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -1)" ] ||
   need initdb "the tests of the PostgreSQL driver" postgresql
 bash ./openbao.sh
+bash ./clickhouse.sh
 had_prometheus=$(command -v prometheus || true)
 need promtool "the tests of the alert rules and the dashboard, in a Prometheus of their own" prometheus
 if [ -z "$had_prometheus" ] && [ -d /run/systemd/system ]; then

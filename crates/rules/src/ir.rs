@@ -7,7 +7,7 @@
 //! compare.
 //!
 //! An event is asked through [`Lookup`]: MUTT rows see a [`View`] of three fields, detection rules
-//! see [`Fields`](model::Fields) through a [`FieldsView`].
+//! see [`Fields`] through a [`FieldsView`].
 
 use crate::operators::text::fold_into;
 use crate::operators::{Operator, Value};

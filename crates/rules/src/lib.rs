@@ -1,4 +1,4 @@
-//! Rules: rows of the catalog and rule files → one predicate IR → matcher and explanation.
+//! Rules: rows of the catalog and rule files → one predicate IR → matcher, explanation and SQL.
 //!
 //! Always true here: no clock, no file, no socket. A rule that cannot be right is refused when it is
 //! compiled; matching cannot fail and takes time linear in the message, whatever an author or an
@@ -14,13 +14,14 @@
 //! | [`matcher`] | [`RuleSet`]: all rows in one pass, the first that matches |
 //! | [`stream`] | [`stream::Engine`]: all detection rules in one pass, every one that matches |
 //! | [`explain`] | why, in sentences |
+//! | [`sql`] | the same questions for SQLite and ClickHouse |
 //! | [`mod@lint`] | rules that are allowed but probably not meant |
 //! | [`mod@file`] | rule files in YAML, with their own tests |
 //! | [`yaml`] | bounded YAML trees with lines |
 //! | [`mod@template`] | the shape of a message, and the key of a fault |
 //!
 //! **To add a kind of rule** (a new front end): translate it to [`Predicate`] in a file beside
-//! [`mutt`]. **To add an output** (SQL): one `match` over [`Predicate`] beside [`explain`].
+//! [`mutt`]. **To add an output**: one `match` over [`Predicate`] beside [`explain`].
 
 pub mod error;
 pub mod explain;
@@ -34,6 +35,7 @@ mod oid_index;
 pub mod operators;
 mod plan;
 pub mod sigma;
+pub mod sql;
 pub mod stream;
 mod suggest;
 pub mod template;

@@ -53,6 +53,21 @@ impl Op {
         self.network
     }
 
+    /// Last address of the network.
+    pub fn last(&self) -> IpAddr {
+        let behind = |width: u32| width - u32::from(self.prefix).min(width);
+        match self.network {
+            IpAddr::V4(v4) => {
+                let host = u32::MAX.checked_shr(32 - behind(32)).unwrap_or(0);
+                IpAddr::V4((u32::from(v4) | host).into())
+            }
+            IpAddr::V6(v6) => {
+                let host = u128::MAX.checked_shr(128 - behind(128)).unwrap_or(0);
+                IpAddr::V6((u128::from(v6) | host).into())
+            }
+        }
+    }
+
     /// Leading bits that all its addresses share.
     pub fn prefix(&self) -> u8 {
         self.prefix
@@ -101,6 +116,16 @@ mod tests {
             ("10.0.0.0/8", "host", false),
         ] {
             assert_eq!(compile(network).expect(network).contains(address), expected, "{network} {address}");
+        }
+        for (network, last) in [
+            ("10.0.0.0/8", "10.255.255.255"),
+            ("0.0.0.0/0", "255.255.255.255"),
+            ("1.2.3.4", "1.2.3.4"),
+            ("fe80::/10", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("::/0", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("::1", "::1"),
+        ] {
+            assert_eq!(compile(network).expect(network).last().to_string(), last, "{network}");
         }
         for bad in ["10.0.0.1/8", "10.0.0.0/33", "10.0/8", "::/129", "x", "", "10.0.0.0/-1"] {
             assert!(compile(bad).is_err(), "{bad}");

@@ -78,6 +78,11 @@ impl Op {
         self.regex.as_str()
     }
 
+    /// Whether the pattern is also looked for in a text without its final line break.
+    pub(crate) fn end_anchored(&self) -> bool {
+        self.end_anchored
+    }
+
     /// Groups of lower-case literals: every match contains at least one of each group. Without a
     /// group the pattern has to be run on every message.
     pub fn required_literals(&self) -> &[Vec<String>] {

@@ -4,16 +4,17 @@
 //! no `correlation`, no `filter`) are refused with that reason. Ids and names have to be unique among
 //! what is used; the first one stays.
 
+use super::correlation::{self, Correlation, Draft, Gone, Target};
 use super::filter::Filter;
 use super::header::Entries;
-use super::{Correlation, Fault, Gravity, Header, LogSource, Place, Placeholders, Problem, SigmaRule, detection};
+use super::{Fault, Gravity, Header, LogSource, Place, Placeholders, Problem, SigmaRule, detection};
 use crate::suggest;
 use crate::yaml::{self, Node};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Keys of a document, for suggestions (Sigma specification 2.1).
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "title",
     "id",
     "name",
@@ -34,6 +35,7 @@ const KEYS: [&str; 23] = [
     "tags",
     "scope",
     "correlation",
+    "generate",
     "filter",
     "simulation",
     "regression_tests_path",
@@ -63,11 +65,14 @@ pub struct Collection {
 pub struct Reader {
     options: Options,
     collection: Collection,
+    /// Correlations wait for the rules that they refer to.
+    drafts: Vec<Draft>,
+    gone: Vec<Gone>,
 }
 
 impl Reader {
     pub fn new(options: Options) -> Self {
-        Self { options, collection: Collection::default() }
+        Self { options, ..Self::default() }
     }
 
     /// Reads a text; `file` is its name in problems.
@@ -120,11 +125,15 @@ impl Reader {
                 suggestion: fault.suggestion,
             });
         };
+        let refused = read.is_err();
         if let Err(fault) = read {
             report(Gravity::Refused, fault);
         }
         for warning in warnings {
             report(Gravity::Warning, warning);
+        }
+        if refused {
+            self.gone.extend(header.map(|header| Gone { header }));
         }
     }
 
@@ -174,7 +183,7 @@ impl Reader {
                 let group_by = entries.texts("group-by")?;
                 self.collection.rules.push(SigmaRule { header, source, predicate, fields, group_by });
             }
-            [false, true, _] => self.collection.correlations.push(Correlation::read(header, &entries, warnings)?),
+            [false, true, _] => self.drafts.push(Draft::read(header, &entries, warnings)?),
             [true, true, _] => {
                 return Err(Fault::new(node.line, "a document has either a `detection` or a `correlation`"));
             }
@@ -188,22 +197,27 @@ impl Reader {
     /// Adds what another reader read, as if this one had read it next: texts can be read by several
     /// threads.
     pub fn append(&mut self, other: Self) {
-        let Collection { rules, correlations, filters, problems, documents } = other.collection;
+        let Collection { rules, correlations: _, filters, problems, documents } = other.collection;
         self.collection.rules.extend(rules);
-        self.collection.correlations.extend(correlations);
+        self.drafts.extend(other.drafts);
+        self.gone.extend(other.gone);
         self.collection.filters.extend(filters);
         self.collection.problems.extend(problems);
         self.collection.documents += documents;
     }
 
     /// The collection: what takes a name that is taken left out, filters laid over their rules,
-    /// references of correlations checked.
+    /// references of correlations resolved.
     pub fn finish(self) -> Collection {
         let mut collection = self.collection;
         let mut names = Names::default();
         let problems = &mut collection.problems;
         collection.rules.retain(|rule| names.take(&rule.header, problems));
-        collection.correlations.retain(|correlation| names.take(&correlation.header, problems));
+        let (mut drafts, mut gone) = (self.drafts, self.gone);
+        drafts.retain(|draft| names.take(&draft.header, problems) || {
+            gone.push(Gone { header: draft.header.clone() });
+            false
+        });
         collection.filters.retain(|filter| names.take(&filter.header, problems));
         let filters = std::mem::take(&mut collection.filters);
         for filter in &filters {
@@ -216,8 +230,49 @@ impl Reader {
                 collection.problems.push(problem(&filter.header, Gravity::Warning, "the filter is laid over no rule"));
             }
         }
+        let headers = collection.rules.iter().map(|rule| &rule.header);
+        let (correlations, refused, warnings) =
+            correlation::resolve(headers, filters.iter().map(|filter| &filter.header), &gone, drafts);
+        let told = refused.into_iter().map(|(draft, fault)| (Gravity::Refused, draft.header, fault));
+        let told = told.chain(warnings.into_iter().map(|(header, fault)| (Gravity::Warning, header, fault)));
+        for (gravity, header, fault) in told {
+            let place = Place { line: fault.line, ..header.place.clone() };
+            let Fault { field, message, suggestion, .. } = fault;
+            collection.problems.push(Problem { place, field, suggestion, ..problem(&header, gravity, message) });
+        }
+        collection.correlations = correlations;
         collection.filters = filters;
         collection
+    }
+}
+
+impl Collection {
+    /// For each rule, whether it alerts by itself: no correlation uses it, or one that does says
+    /// `generate: true`.
+    pub fn rules_that_alert(&self) -> Vec<bool> {
+        self.alerting(self.rules.len(), |target| match target {
+            Target::Rule(index) => Some(index),
+            Target::Correlation(_) => None,
+        })
+    }
+
+    /// The same for correlations.
+    pub fn correlations_that_alert(&self) -> Vec<bool> {
+        self.alerting(self.correlations.len(), |target| match target {
+            Target::Rule(_) => None,
+            Target::Correlation(index) => Some(index),
+        })
+    }
+
+    fn alerting(&self, count: usize, index: impl Fn(Target) -> Option<usize>) -> Vec<bool> {
+        let (mut used, mut generated) = (vec![false; count], vec![false; count]);
+        for correlation in &self.correlations {
+            for index in correlation.inputs.iter().filter_map(|input| index(input.target)) {
+                used[index] = true;
+                generated[index] |= correlation.generate;
+            }
+        }
+        used.into_iter().zip(generated).map(|(used, generated)| !used || generated).collect()
     }
 }
 

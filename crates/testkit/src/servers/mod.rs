@@ -3,6 +3,7 @@
 
 mod certs;
 mod chromium;
+mod clickhouse;
 mod daemon;
 pub mod openbao;
 mod postgres;
@@ -14,6 +15,7 @@ mod snmptrapd;
 
 pub use certs::TestCerts;
 pub use chromium::{Chromium, axe};
+pub use clickhouse::ClickHouse;
 pub use daemon::Daemon;
 pub use openbao::{AppRole, OpenBao, OpenBaoOptions};
 pub use postgres::{PostgresOptions, PostgresServer};
