@@ -2,18 +2,16 @@
 //! with a signature per fault instead of per host, the decision, and an idempotency key.
 
 use super::client::{HttpClient, internal, invalid, sensitive};
-use super::{Channel, DeliveryError, HttpTarget, Receipt};
+use super::{Channel, DeliveryError, HttpTarget, IDEMPOTENCY_KEY, Receipt};
 use async_trait::async_trait;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::AUTHORIZATION;
 use model::{Alert, ErrorKind, Timestamp};
 use runtime::{KeyRing, Secret};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) struct Moogsoft {
     name: String,

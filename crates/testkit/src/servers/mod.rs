@@ -1,6 +1,7 @@
 //! Real servers, started privately: a free port of 127.0.0.1, a temporary folder, ended with the
 //! test. `make test` installs their programs; a missing one is a panic that names it.
 
+mod aiosmtpd;
 mod certs;
 mod chromium;
 mod daemon;
@@ -12,6 +13,7 @@ mod rsyslog;
 mod sentinel;
 mod snmptrapd;
 
+pub use aiosmtpd::Aiosmtpd;
 pub use certs::TestCerts;
 pub use chromium::{Chromium, axe};
 pub use daemon::Daemon;
