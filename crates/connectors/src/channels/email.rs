@@ -66,7 +66,7 @@ pub struct EmailConfig {
     pub subject: Option<String>,
     pub text: Option<String>,
     pub html: Option<String>,
-    /// See [`super::alert_url`].
+    /// Where people see an alert, with `{id}` where its id goes; empty: nowhere.
     pub alert_url: String,
 }
 

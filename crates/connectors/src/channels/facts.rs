@@ -4,6 +4,8 @@
 use minijinja::value::{Enumerator, Object, Serde, Value};
 use model::{Alert, AlertId, AlertKind, AlertSeverity, Detection, EventId, Handling, Level, OrgId, Timestamp};
 use serde::Serialize;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The names below `alert`.
@@ -38,6 +40,12 @@ pub(super) const NAMES: [&str; 25] = [
 pub(super) const OPEN: [&str; 2] = ["fields", "event"];
 
 const TITLE_CHARS_MAX: usize = 150;
+/// Bounds of what templates see, so that no event can be so large that its alert cannot be told.
+const MESSAGE_BYTES_MAX: usize = 32 * 1024;
+const TEXT_BYTES_MAX: usize = 4 * 1024;
+const ITEM_BYTES_MAX: usize = 1024;
+const ITEMS_MAX: usize = 50;
+const EVENT_BYTES_MAX: usize = 256 * 1024;
 
 #[derive(Serialize)]
 struct Context<'a> {
@@ -48,25 +56,25 @@ struct Context<'a> {
 struct Facts<'a> {
     id: String,
     event_id: String,
-    correlation_id: &'a str,
+    correlation_id: Cow<'a, str>,
     org: &'a str,
     kind: &'static str,
     created_at: String,
-    host: &'a str,
-    team: &'a str,
+    host: Cow<'a, str>,
+    team: Cow<'a, str>,
     severity: &'static str,
     level: &'static str,
     handling: &'a str,
     page: bool,
     ticket: bool,
     title: String,
-    message: &'a str,
-    description: &'a str,
+    message: Cow<'a, str>,
+    description: Cow<'a, str>,
     rule: String,
-    signature: &'a str,
-    tags: &'a [String],
-    references: &'a [String],
-    false_positives: &'a [String],
+    signature: Cow<'a, str>,
+    tags: Vec<Cow<'a, str>>,
+    references: Vec<Cow<'a, str>>,
+    false_positives: Vec<Cow<'a, str>>,
     fields: Value,
     count: u64,
     url: String,
@@ -77,37 +85,56 @@ struct Facts<'a> {
 /// template that asks for it.
 pub(super) fn context(alert: &Alert, url: &str, with_event: bool) -> Value {
     let detection = alert.detection.as_deref();
+    let with_event = with_event && alert.raw_json.len() <= EVENT_BYTES_MAX;
     let event = || serde_json::from_slice::<serde_json::Value>(&alert.raw_json).ok();
     let event = if with_event { event() } else { None };
     Value::from(Serde(Context {
         alert: Facts {
             id: alert.id.to_string(),
             event_id: alert.event_id.to_string(),
-            correlation_id: &alert.correlation_id,
+            correlation_id: short(&alert.correlation_id, TEXT_BYTES_MAX),
             org: alert.org.as_str(),
             kind: alert.kind.as_str(),
             created_at: alert.created_at.rfc3339(),
-            host: &alert.host,
-            team: &alert.team,
+            host: short(&alert.host, TEXT_BYTES_MAX),
+            team: short(&alert.team, TEXT_BYTES_MAX),
             severity: alert.severity.as_str(),
             level: level(alert).as_str(),
             handling: alert.handling.as_str(),
             page: alert.handling.pages(),
             ticket: alert.handling.tickets(),
             title: title(alert),
-            message: &alert.message,
-            description: detection.map_or("", |d| &d.description),
-            rule: rule(alert),
-            signature: &alert.signature,
-            tags: detection.map_or(&[], |d| &d.tags),
-            references: detection.map_or(&[], |d| &d.references),
-            false_positives: detection.map_or(&[], |d| &d.false_positives),
-            fields: Value::from_object(Fields(merged(detection.map_or(&[], |d| &d.fields)))),
+            message: short(&alert.message, MESSAGE_BYTES_MAX),
+            description: short(detection.map_or("", |d| &d.description), TEXT_BYTES_MAX),
+            rule: short(&rule(alert), ITEM_BYTES_MAX).into_owned(),
+            signature: short(&alert.signature, TEXT_BYTES_MAX),
+            tags: few(detection.map_or(&[], |d| &d.tags)),
+            references: few(detection.map_or(&[], |d| &d.references)),
+            false_positives: few(detection.map_or(&[], |d| &d.false_positives)),
+            fields: Value::from_object(Fields(fields(detection))),
             count: detection.map_or(1, |d| d.events),
             url: url.to_owned(),
             event: event.map_or(Value::UNDEFINED, |event| Value::from(Serde(event))),
         },
     }))
+}
+
+fn few(texts: &[String]) -> Vec<Cow<'_, str>> {
+    texts.iter().take(ITEMS_MAX).map(|text| short(text, ITEM_BYTES_MAX)).collect()
+}
+
+fn fields(detection: Option<&Detection>) -> Vec<(String, String)> {
+    let merged = merged(detection.map_or(&[], |d| &d.fields)).into_iter().take(ITEMS_MAX);
+    let short = |text: &str, max| short(text, max).into_owned();
+    merged.map(|(name, value)| (short(&name, ITEM_BYTES_MAX), short(&value, TEXT_BYTES_MAX))).collect()
+}
+
+/// The first `max` bytes; `…` says that there was more.
+fn short(text: &str, max: usize) -> Cow<'_, str> {
+    if text.len() <= max {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(max)]))
 }
 
 /// The rule's title; without one the first line of the message. One line.
@@ -136,6 +163,36 @@ fn level(alert: &Alert) -> Level {
         (None, AlertSeverity::Warning) => Level::Medium,
         (None, AlertSeverity::Minor) => Level::Low,
         (None, AlertSeverity::Info | AlertSeverity::Clear) => Level::Informational,
+    }
+}
+
+/// What a detection rule says of its alert, for bodies whose form is ours.
+#[derive(Serialize)]
+pub(super) struct DetectionFacts<'a> {
+    rule: &'a str,
+    title: &'a str,
+    description: &'a str,
+    level: &'static str,
+    tags: &'a [String],
+    references: &'a [String],
+    false_positives: &'a [String],
+    fields: BTreeMap<String, String>,
+    events: u64,
+}
+
+impl<'a> DetectionFacts<'a> {
+    pub fn of(alert: &'a Alert) -> Option<Self> {
+        alert.detection.as_deref().map(|detection| Self {
+            rule: &detection.rule_uid,
+            title: &detection.title,
+            description: &detection.description,
+            level: detection.level.as_str(),
+            tags: &detection.tags,
+            references: &detection.references,
+            false_positives: &detection.false_positives,
+            fields: merged(&detection.fields).into_iter().collect(),
+            events: detection.events,
+        })
     }
 }
 

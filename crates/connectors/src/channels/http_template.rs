@@ -55,7 +55,7 @@ pub struct HttpConfig {
     pub content_type: Option<String>,
     /// A template instead of ours.
     pub body: Option<String>,
-    /// See [`super::alert_url`].
+    /// Where people see an alert, with `{id}` where its id goes; empty: nowhere.
     pub alert_url: String,
 }
 

@@ -28,7 +28,7 @@ pub struct PagerDutyConfig {
     pub target: HttpTarget,
     /// Integration keys, the preferred one first.
     pub routing_keys: KeyRing,
-    /// See [`super::alert_url`].
+    /// Where people see an alert, with `{id}` where its id goes; empty: nowhere.
     pub alert_url: String,
 }
 

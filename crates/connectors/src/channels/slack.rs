@@ -54,7 +54,7 @@ pub struct SlackConfig {
     /// Templates instead of ours.
     pub title: Option<String>,
     pub text: Option<String>,
-    /// See [`super::alert_url`].
+    /// Where people see an alert, with `{id}` where its id goes; empty: nowhere.
     pub alert_url: String,
 }
 

@@ -17,10 +17,11 @@ use runtime::config::nearest;
 use std::borrow::Cow;
 use std::io;
 
-/// Steps of one rendering.
-const FUEL: u64 = 100_000;
+/// Of one rendering: a step, or 64 bytes that are made. More than enough for the largest alert there can
+/// be (`facts.rs`).
+const FUEL: u64 = 300_000;
 /// Of one rendered text.
-const OUTPUT_BYTES_MAX: usize = 1 << 20;
+const OUTPUT_BYTES_MAX: usize = 4 << 20;
 /// Of one template.
 const SOURCE_BYTES_MAX: usize = 64 * 1024;
 /// Functions that need no alert.
@@ -288,7 +289,8 @@ mod tests {
             ("{{ alert.title|nosuch }}", "line 1: unknown filter"),
             ("{% if alert.severity == 'Critical' %}\n{{ nosuch() }}{% endif %}", "line 2: there is no `nosuch`"),
             ("{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}", "fuel"),
-            ("{{ 'x' * 2000000 }}", "failed"),
+            ("{{ 'x' * 5000000 }}", "failed"),
+            ("{{ 'x' * 500000000 }}", "fuel"),
         ] {
             let error = Template::parse("subject", source, Escape::Text).map(drop).unwrap_err();
             assert!(error.starts_with("the template `subject` ") && error.contains(says), "{source}: {error}");

@@ -170,6 +170,7 @@ pub const BINDINGS: &[Binding] = &[
     plain("SMTP_USER", "forwarder.email.user"),
     plain("SMTP_PASS", "forwarder.email.password"),
     plain("SMTP_FROM", "forwarder.email.from"),
+    plain("SMTP_CA_CERT_PATH", "forwarder.email.ca_file"),
     list("ALERT_EMAIL", "forwarder.email.to"),
     plain("SLACK_WEBHOOK_URL", "forwarder.slack.url"),
     plain("SLACK_CHANNEL", "forwarder.slack.channel"),

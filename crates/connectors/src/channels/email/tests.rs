@@ -125,6 +125,23 @@ fn nothing_that_an_alert_says_becomes_a_header_or_a_second_message() {
     }
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #[test]
+    fn whatever_an_alert_says_the_message_stays_one_message(text in "(?s).{0,300}", host in "(?s).{0,80}") {
+        let alert = alert().message(&text).host(&host).team(&text).build();
+        let message = message(config(), &alert);
+        proptest::prop_assert!(message.is_ascii() && message.lines().all(|line| line.len() <= 998));
+        proptest::prop_assert!(message.split("\r\n").all(|line| !line.contains(['\r', '\n'])));
+        let names = head(&message).split("\r\n").filter(|line| !line.starts_with([' ', '\t'])).map(|l| l.split(':').next());
+        let known = ["From", "To", "Date", "Message-ID", "References", "Subject", "Auto-Submitted", "MIME-Version",
+            "Content-Type", "X-Auto-Response-Suppress"];
+        for name in names.flatten() {
+            proptest::prop_assert!(known.contains(&name) || name.starts_with("X-MUTT-"), "{}", name);
+        }
+    }
+}
+
 #[test]
 fn alerts_of_one_fault_are_one_thread_and_every_try_is_one_message() {
     let line = |alert: &Alert, name: &str| {
