@@ -1,9 +1,9 @@
 //! What the roles share, opened as configured.
 
-use crate::config::{Config, MOOGSOFT, Role};
+use crate::config::{ChannelSettings, Config, Role};
 use crate::{detection_rules, rule_files};
 use anyhow::{Context, Result};
-use connectors::channels::{self, Channel, ChannelConfig};
+use connectors::channels::{self, Channel, ChannelConfig, EmailConfig, PagerDutyConfig, SlackConfig};
 use model::ErrorKind;
 use pipeline::Live;
 use pipeline::accept::QUEUE_WRITES;
@@ -15,7 +15,7 @@ use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
 use runtime::backoff::Backoff;
 use runtime::secrets::Secrets;
-use runtime::{Clock, Health, Stop};
+use runtime::{Clock, Health, KeyRing, Stop};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +75,7 @@ impl Parts {
         for channel in &config.channels {
             let name = channel.0.name().to_owned();
             opened.push(
-                channels::open(following(&channel.0, secrets))
+                channels::open(following(channel, secrets))
                     .with_context(|| format!("failed to open the channel `{name}`"))?,
             );
         }
@@ -164,13 +164,18 @@ async fn patiently<T, F: Future<Output = StorageResult<T>>>(
     }
 }
 
-/// The channel with keys that follow their source, where it is the environment's Moogsoft.
-fn following(channel: &ChannelConfig, secrets: &Secrets) -> ChannelConfig {
-    match channel {
-        ChannelConfig::Moogsoft { target, .. } if target.name == MOOGSOFT => {
-            ChannelConfig::Moogsoft { target: target.clone(), api_keys: secrets.watch("MOOG_API_KEY").into() }
+/// The channel with the secret that follows its source, where it has none of its own.
+fn following(channel: &ChannelSettings, secrets: &Secrets) -> ChannelConfig {
+    let ChannelSettings(config, follows) = channel;
+    let Some(keys) = follows.map(|name| KeyRing::from(secrets.watch(name))) else { return config.clone() };
+    match config.clone() {
+        ChannelConfig::Moogsoft { target, .. } => ChannelConfig::Moogsoft { target, api_keys: keys },
+        ChannelConfig::Email(config) => ChannelConfig::Email(Box::new(EmailConfig { passwords: keys, ..*config })),
+        ChannelConfig::Slack(config) => ChannelConfig::Slack(Box::new(SlackConfig { urls: keys, ..*config })),
+        ChannelConfig::PagerDuty(config) => {
+            ChannelConfig::PagerDuty(Box::new(PagerDutyConfig { routing_keys: keys, ..*config }))
         }
-        other => other.clone(),
+        other @ (ChannelConfig::Webhook { .. } | ChannelConfig::Http(_)) => other,
     }
 }
 
