@@ -9,6 +9,7 @@
 //! | [`ir`] | [`Predicate`], the one meaning of every rule |
 //! | [`mutt`] | rule rows → predicate, validation |
 //! | [`mod@sigma`] | Sigma rules → predicate, metadata, correlations |
+//! | [`mod@correlate`] | correlations over a stream of matches, in event time |
 //! | [`operators`] | what can be asked of a field; **to add an operator**, read its page |
 //! | `plan`, `literals`, `oid_index` | what the index may look for, derived from the predicate |
 //! | [`matcher`] | [`RuleSet`]: all rows in one pass, the first that matches |
@@ -23,6 +24,7 @@
 //! **To add a kind of rule** (a new front end): translate it to [`Predicate`] in a file beside
 //! [`mutt`]. **To add an output**: one `match` over [`Predicate`] beside [`explain`].
 
+pub mod correlate;
 pub mod error;
 pub mod explain;
 pub mod file;

@@ -1,5 +1,5 @@
 //! Correlations of Sigma (Sigma specification 2.1, "Correlation rules"): read and resolved here,
-//! worked by the streaming `correlate` and by SQL.
+//! worked by [`correlate`](crate::correlate) as a stream, and by SQL.
 //!
 //! # What a correlation means
 //!
@@ -52,6 +52,7 @@
 //! <= timespan, false)`. A firing is identified by correlation, group and anchor.
 
 mod condition;
+mod describe;
 mod read;
 mod resolve;
 
@@ -67,6 +68,8 @@ pub const INPUTS_MAX: usize = 1_024;
 pub const TEMPORAL_INPUTS_MAX: usize = 64;
 /// Most correlations above each other.
 pub const CHAIN_MAX: usize = 8;
+/// Most ways from a rule through correlations to one above.
+pub const WAYS_MAX: usize = 64;
 
 /// How events are correlated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -168,6 +171,15 @@ pub struct Input {
     pub group_fields: Vec<String>,
     /// One for each of [`Correlation::value_fields`], aliases followed.
     pub value_fields: Vec<String>,
+    /// The aliases of the correlation as they are for this input: name, field.
+    pub aliases: Vec<(String, String)>,
+}
+
+impl Input {
+    /// The field of this input's events that the correlation, or one above it, calls so.
+    pub fn field<'n>(&'n self, name: &'n str) -> &'n str {
+        self.aliases.iter().find(|(alias, _)| alias == name).map_or(name, |(_, field)| field)
+    }
 }
 
 /// What an input refers to.

@@ -2,7 +2,7 @@
 
 use super::condition::Names;
 use super::read::{DraftCondition, Reference, hint};
-use super::{Bound, CHAIN_MAX, Condition, Correlation, Draft, Expr, Input, Kind, Op, TERMS_MAX, Target};
+use super::{Bound, CHAIN_MAX, Condition, Correlation, Draft, Expr, Input, Kind, Op, TERMS_MAX, Target, WAYS_MAX};
 use crate::sigma::{Fault, Header};
 use std::collections::HashMap;
 
@@ -153,8 +153,8 @@ fn one(draft: &Draft, names: &Directory, warnings: &mut Vec<Fault>) -> Result<Co
             warnings.push(fault);
             continue;
         }
-        let (group_fields, value_fields) = (draft.group_by.clone(), draft.value_fields.clone());
-        inputs.push(Input { name: reference.name.clone(), target, group_fields, value_fields });
+        let (group_fields, value_fields) = (Vec::new(), Vec::new());
+        inputs.push(Input { name: reference.name.clone(), target, group_fields, value_fields, aliases: Vec::new() });
     }
     for alias in &draft.aliases {
         let at = format!("correlation.aliases.{}", alias.name);
@@ -162,16 +162,17 @@ fn one(draft: &Draft, names: &Directory, warnings: &mut Vec<Fault>) -> Result<Co
         for (reference, field) in &alias.fields {
             let input = input(&inputs, reference, names, &at)?;
             covered[input] = true;
-            let input = &mut inputs[input];
-            let groups = draft.group_by.iter().zip(&mut input.group_fields);
-            let values = draft.value_fields.iter().zip(&mut input.value_fields);
-            groups.chain(values).filter(|(name, _)| **name == alias.name).for_each(|(_, own)| own.clone_from(field));
+            inputs[input].aliases.push((alias.name.clone(), field.clone()));
         }
         if let Some(missing) = covered.iter().position(|covered| !covered) {
             let (name, rule) = (&alias.name, &inputs[missing].name);
             let message = format!("no field is named for `{rule}`, whose field `{name}` is used as it is");
             warnings.push(Fault::new(alias.line, message).at(at));
         }
+    }
+    for input in &mut inputs {
+        input.group_fields = draft.group_by.iter().map(|name| input.field(name).to_owned()).collect();
+        input.value_fields = draft.value_fields.iter().map(|name| input.field(name).to_owned()).collect();
     }
     let condition = match &draft.condition {
         DraftCondition::Compare(bounds) => Condition::Compare(bounds.clone()),
@@ -274,7 +275,7 @@ fn refuse_dependents(drafts: &[Draft], resolved: &[Option<Correlation>], faults:
         }
     }
     // From the bottom up: what stands on settled correlations only is settled.
-    let mut height = vec![1; drafts.len()];
+    let (mut height, mut ways) = (vec![1; drafts.len()], vec![1_usize; drafts.len()]);
     let mut ready: Vec<usize> = (0..drafts.len()).filter(|index| waits[*index] == 0).collect();
     let mut settled = 0;
     while let Some(lower) = ready.get(settled).copied() {
@@ -282,12 +283,15 @@ fn refuse_dependents(drafts: &[Draft], resolved: &[Option<Correlation>], faults:
         for (upper, line) in above[lower].iter().copied() {
             let fault = |message: String| Some(Fault::new(line, message).at("correlation.rules"));
             height[upper] = height[upper].max(height[lower] + 1);
+            ways[upper] = ways[upper].saturating_add(ways[lower]);
             if faults[upper].is_none() {
                 if faults[lower].is_some() {
                     let title = &drafts[lower].header.title;
                     faults[upper] = fault(format!("the correlation {title:?} that it refers to was refused"));
                 } else if height[upper] > CHAIN_MAX {
                     faults[upper] = fault(format!("more than {CHAIN_MAX} correlations stand above each other"));
+                } else if ways[upper] > WAYS_MAX {
+                    faults[upper] = fault(format!("more than {WAYS_MAX} ways lead through correlations to this one"));
                 }
             }
             waits[upper] -= 1;

@@ -385,3 +385,45 @@ fn a_name_that_two_rules_have_is_not_guessed() {
     let refused = problems(&read(&document), Gravity::Refused);
     assert!(refused.len() == 1 && refused[0].contains("`Rule A` is what several rules are called"), "{refused:?}");
 }
+
+#[test]
+fn descriptions_are_sentences() {
+    for (part, expected) in [
+        (
+            "type: event_count\nrules: a\ngroup-by: SourceIp\ntimespan: 5m\ncondition: {gte: 5}",
+            "5 or more events of a within 5m, by SourceIp",
+        ),
+        (
+            "type: event_count\nrules: [a, b, c]\ntimespan: 1h\ncondition: {gt: 100, lte: 200}",
+            "more than 100 and at most 200 events of a, b or c within 1h; known when that time is over",
+        ),
+        (
+            "type: value_count\nrules: [a, b]\ngroup-by: [x, y]\ntimespan: 1d\ncondition: {field: User, gt: 2}",
+            "more than 2 different values of User in events of a or b within 1d, by x and y",
+        ),
+        (
+            "type: value_count\nrules: a\ntimespan: 1d\ncondition: {field: [u, v], eq: 2}",
+            "exactly 2 different combinations of u and v in events of a within 1d; known when that time is over",
+        ),
+        ("type: temporal\nrules: [a, b, c]\ntimespan: 5m", "events of a, b and c within 5m"),
+        (
+            "type: temporal\nrules: [a, b, c]\ntimespan: 5m\ncondition: {gte: 2}",
+            "events of 2 or more of a, b and c within 5m",
+        ),
+        ("type: temporal_ordered\nrules: [b, a]\ntimespan: 5m", "events of b and a, in this order, within 5m"),
+        (
+            "type: temporal\nrules: [a, b, c]\ntimespan: 5m\ncondition: a and not (b or c)",
+            "a and no (b or c) within 5m; known when that time is over",
+        ),
+        (
+            "type: value_percentile\nrules: a\ntimespan: 5m\ncondition: {field: n, gte: 1.5, percentile: 95}",
+            "the percentile 95 of n in events of a is at least 1.5 within 5m",
+        ),
+        (
+            "type: value_sum\nrules: a\ntimespan: 5m\ncondition: {field: n, gt: 1}",
+            "the sum of n in events of a is more than 1 within 5m",
+        ),
+    ] {
+        assert_eq!(good(part).describe(), expected);
+    }
+}

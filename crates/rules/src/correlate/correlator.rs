@@ -1,0 +1,433 @@
+//! All groups of one worker.
+
+use super::encode::{self, Part, StateError};
+use super::group::{Group, Step};
+use super::hit::{Hit, shard};
+use super::plan::{Plan, Plans};
+use super::runs::{Run, Turn};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Most events that a firing names.
+const EVENTS_MAX: usize = 16;
+/// State of a group that is smaller than this is written whole each time.
+const WHOLE_BYTES_MIN: usize = 512;
+
+/// A correlation that fires.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Firing {
+    /// Stays the same while the firing lives. The same events in the same batches lead to the same.
+    pub id: u128,
+    /// Index of the correlation in its collection.
+    pub correlation: usize,
+    /// The texts of the fields of `group-by`, cut where they are long.
+    pub key: Box<[Box<str>]>,
+    /// The anchor at which it fires.
+    pub anchor: i64,
+    /// The last anchor up to which it goes on.
+    pub last: i64,
+    /// The metric at the last anchor that was judged, where it was judged just now. At least so much,
+    /// where a group has more than is needed to know.
+    pub metric: Option<f64>,
+    /// The newest events of the window of `last`; of `event_count` and the kinds that calculate, unless
+    /// the condition is closing.
+    pub events: Vec<u128>,
+}
+
+/// What happened to firings.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// It fires: an alert.
+    Opened(Firing),
+    /// It still holds, at newer events too.
+    GoesOn(Firing),
+    /// A late event showed that it began at another anchor; the firing is the same.
+    Moved(Firing),
+    /// A late event showed that two firings are one.
+    Merged { correlation: usize, id: u128, into: u128 },
+    /// A late event showed that it did not hold; only of kinds that calculate.
+    Withdrawn { correlation: usize, id: u128 },
+}
+
+/// What a batch led to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub changes: Vec<Change>,
+    /// State to be stored together with the changes: at most one record a group.
+    pub records: Vec<Record>,
+    /// Hits for groups of other workers; none where there is one worker. To be stored with the
+    /// changes, and given to their owners.
+    pub elsewhere: Vec<Hit>,
+}
+
+/// How the stored state of a group changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    pub group: u128,
+    pub stored: Stored,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// Replaces all that is stored of the group.
+    Whole(Vec<u8>),
+    /// Comes behind what is stored of the group.
+    More(Vec<u8>),
+    /// Nothing is stored of the group any more.
+    Gone,
+}
+
+impl Stored {
+    /// How many bytes are to be written.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Whole(bytes) | Self::More(bytes) => bytes.len(),
+            Self::Gone => 0,
+        }
+    }
+}
+
+/// What was counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Hits taken.
+    pub hits: u64,
+    /// Hits whose member was there already.
+    pub repeated: u64,
+    /// Hits too late for their group.
+    pub late: u64,
+    /// Hits too far ahead of `now`.
+    pub ahead: u64,
+    /// Members, or what they mean to higher correlations, that a bound pushed out.
+    pub members_dropped: u64,
+    /// Groups that a bound pushed out.
+    pub groups_evicted: u64,
+    /// Groups that nobody touched any more.
+    pub groups_expired: u64,
+}
+
+/// Which groups a worker has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub index: usize,
+    pub count: usize,
+}
+
+impl Share {
+    /// All groups.
+    pub const ALL: Self = Self { index: 0, count: 1 };
+}
+
+/// The groups.
+#[derive(Debug)]
+pub struct Correlator {
+    plans: Arc<Plans>,
+    share: Share,
+    groups: HashMap<u128, Kept>,
+    /// By correlation.
+    shelves: Vec<Shelf>,
+    counters: Counters,
+}
+
+#[derive(Debug)]
+struct Kept {
+    group: Group,
+    touched: i64,
+    bytes: usize,
+    /// Bytes stored as a whole, and behind it.
+    whole: usize,
+    more: usize,
+}
+
+/// The groups of one correlation, those touched longest ago first.
+#[derive(Debug, Default, Clone)]
+struct Shelf {
+    order: BTreeSet<(i64, u128)>,
+    bytes: usize,
+}
+
+impl Correlator {
+    pub fn new(plans: Arc<Plans>, share: Share) -> Self {
+        let shelves = vec![Shelf::default(); plans.len()];
+        Self { plans, share, groups: HashMap::new(), shelves, counters: Counters::default() }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How many groups there are.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// An estimate of the bytes of all groups.
+    pub fn bytes(&self) -> usize {
+        self.shelves.iter().map(|shelf| shelf.bytes).sum()
+    }
+
+    /// Takes a batch in. `now` is when the events were received, in microseconds; for events of the
+    /// past, the time of the newest.
+    pub fn apply(&mut self, now: i64, hits: Vec<Hit>) -> Outcome {
+        let mut work = Work::new(now);
+        self.sort_in(hits, &mut work);
+        // Lower correlations first: what they find goes up within the batch.
+        while let Some(height) = work.levels.keys().next().copied() {
+            self.level(height, &mut work);
+        }
+        self.bound(&mut work);
+        work.outcome()
+    }
+
+    /// Lets time pass without events: windows of closing conditions end `lateness` after they are
+    /// over, and groups that nobody touched for long are forgotten. With `i64::MAX` everything ends.
+    pub fn pass(&mut self, now: i64) -> Outcome {
+        let mut work = Work::new(now);
+        let plans = self.plans.clone();
+        let mut order: Vec<usize> = (0..plans.len()).collect();
+        order.sort_by_key(|correlation| plans.plan(*correlation).map_or(0, |plan| plan.height));
+        for correlation in order {
+            let Some(plan) = plans.plan(correlation) else { continue };
+            // What lower correlations found by the passing of time comes before this one's own time.
+            self.level(plan.height, &mut work);
+            if plan.closing || (plan.wavers() && plan.heard) {
+                let floor = now.saturating_sub(plan.lateness);
+                for id in self.due(correlation, plan, floor) {
+                    let above = self.step(correlation, id, Vec::new(), Some(floor), &mut work);
+                    self.sort_in(above, &mut work);
+                }
+            }
+        }
+        self.expire(&mut work);
+        self.bound(&mut work);
+        work.outcome()
+    }
+
+    /// Groups of a correlation that have something to judge, or to tell, when time gets to `floor`.
+    fn due(&self, correlation: usize, plan: &Plan, floor: i64) -> Vec<u128> {
+        let first = |group: &Group| {
+            if plan.closing {
+                group.members.first_time().map(|first| first.saturating_add(plan.span))
+            } else {
+                group.carried.first_key_value().map(|((first, _), _)| *first)
+            }
+        };
+        let ids = self.shelves[correlation].order.iter().map(|(_, id)| *id);
+        let due =
+            |id: &u128| self.groups.get(id).and_then(|kept| first(&kept.group)).is_some_and(|first| first < floor);
+        let mut due: Vec<u128> = ids.filter(due).collect();
+        due.sort_unstable();
+        due
+    }
+
+    /// Gives the hits of one level to their groups.
+    fn level(&mut self, height: usize, work: &mut Work) {
+        let mut groups: BTreeMap<(usize, u128), Vec<Hit>> = BTreeMap::new();
+        for hit in work.levels.remove(&height).unwrap_or_default() {
+            groups.entry((hit.correlation, hit.group)).or_default().push(hit);
+        }
+        for ((correlation, id), hits) in groups {
+            let above = self.step(correlation, id, hits, None, work);
+            self.sort_in(above, work);
+        }
+    }
+
+    fn sort_in(&mut self, hits: Vec<Hit>, work: &mut Work) {
+        for hit in hits {
+            let Some(plan) = self.plans.plan(hit.correlation) else { continue };
+            if shard(hit.group, self.share.count) != self.share.index {
+                work.elsewhere.push(hit);
+            } else if hit.time > work.now.saturating_add(self.plans.limits.ahead_micros_max) {
+                self.counters.ahead += 1;
+            } else {
+                work.levels.entry(plan.height).or_default().push(hit);
+            }
+        }
+    }
+
+    /// One step of one group; hits for higher correlations come back.
+    fn step(&mut self, correlation: usize, id: u128, hits: Vec<Hit>, floor: Option<i64>, work: &mut Work) -> Vec<Hit> {
+        let plans = self.plans.clone();
+        let Some(plan) = plans.plan(correlation) else { return Vec::new() };
+        self.counters.hits += hits.len() as u64;
+        let stored = self.groups.contains_key(&id);
+        let kept = self.groups.entry(id).or_insert_with(|| {
+            let key = hits.first().map(|hit| hit.key.clone()).unwrap_or_default();
+            Kept { group: Group::new(correlation, key), touched: work.now, bytes: 0, whole: 0, more: 0 }
+        });
+        let shelf = &mut self.shelves[correlation];
+        shelf.order.remove(&(kept.touched, id));
+        shelf.bytes -= kept.bytes;
+        // Time that passes by itself is no touch.
+        if !hits.is_empty() {
+            kept.touched = kept.touched.max(work.now);
+        }
+        let more = encode::write_more(&plans, correlation, &hits, floor, kept.touched);
+        let step = kept.group.step(id, plan, hits, floor);
+        self.counters.late += step.late;
+        self.counters.repeated += step.repeated;
+        self.counters.members_dropped += step.dropped;
+        for turn in &step.turns {
+            work.changes.push(change(kept, correlation, plan, turn, &step));
+        }
+        if kept.group.idle() {
+            self.groups.remove(&id);
+            if stored {
+                work.records.insert(id, Stored::Gone);
+            }
+            return step.above;
+        }
+        let again = work.records.contains_key(&id);
+        let whole = !stored || again || kept.more + more.len() > WHOLE_BYTES_MIN.max(kept.whole / 2);
+        let record = if whole {
+            let whole = encode::write_whole(&plans, &kept.group, kept.touched);
+            (kept.whole, kept.more) = (whole.len(), 0);
+            Stored::Whole(whole)
+        } else {
+            kept.more += more.len();
+            Stored::More(more)
+        };
+        work.records.insert(id, record);
+        kept.bytes = kept.group.bytes();
+        shelf.bytes += kept.bytes;
+        shelf.order.insert((kept.touched, id));
+        step.above
+    }
+
+    fn forget(&mut self, correlation: usize, work: &mut Work) -> bool {
+        let Some((_, id)) = self.shelves[correlation].order.pop_first() else { return false };
+        if let Some(kept) = self.groups.remove(&id) {
+            self.shelves[correlation].bytes -= kept.bytes;
+        }
+        work.records.insert(id, Stored::Gone);
+        true
+    }
+
+    /// Keeps the bounds of groups and bytes.
+    fn bound(&mut self, work: &mut Work) {
+        let limits = &self.plans.limits;
+        let (groups_max, bytes_max) = (limits.groups_max, limits.bytes_max);
+        for correlation in 0..self.shelves.len() {
+            while self.shelves[correlation].order.len() > groups_max && self.forget(correlation, work) {
+                self.counters.groups_evicted += 1;
+            }
+        }
+        let mut bytes = self.bytes();
+        if bytes <= bytes_max {
+            return;
+        }
+        // More than needed goes, so that this is seldom.
+        while bytes > bytes_max - bytes_max / 16 {
+            let largest = (0..self.shelves.len()).max_by_key(|correlation| self.shelves[*correlation].bytes);
+            let Some(largest) = largest else { return };
+            let before = self.shelves[largest].bytes;
+            if !self.forget(largest, work) {
+                return;
+            }
+            self.counters.groups_evicted += 1;
+            bytes -= before - self.shelves[largest].bytes;
+        }
+    }
+
+    fn expire(&mut self, work: &mut Work) {
+        let plans = self.plans.clone();
+        for (correlation, plan) in plans.all().iter().enumerate() {
+            let kept = plan.span.saturating_add(plan.lateness).saturating_add(plans.limits.idle_micros_max);
+            let oldest = work.now.saturating_sub(kept);
+            while self.shelves[correlation].order.first().is_some_and(|(touched, _)| *touched < oldest) {
+                if !self.forget(correlation, work) {
+                    break;
+                }
+                self.counters.groups_expired += 1;
+            }
+        }
+    }
+
+    /// All state, as it is to be stored.
+    pub fn snapshot(&self) -> Vec<Record> {
+        let mut ids: Vec<u128> = self.groups.keys().copied().collect();
+        ids.sort_unstable();
+        let whole = |id: &u128| {
+            let kept = self.groups.get(id)?;
+            Some(Record {
+                group: *id,
+                stored: Stored::Whole(encode::write_whole(&self.plans, &kept.group, kept.touched)),
+            })
+        };
+        ids.iter().filter_map(whole).collect()
+    }
+
+    /// Reads what is stored of a group, in the order in which it was stored. `false` where the
+    /// correlation is not there any more, or means something else: what is stored can go.
+    pub fn restore<'p>(&mut self, id: u128, parts: impl IntoIterator<Item = &'p [u8]>) -> Result<bool, StateError> {
+        let plans = self.plans.clone();
+        let mut kept: Option<Kept> = None;
+        for bytes in parts {
+            match encode::read(&plans, bytes)? {
+                Part::Foreign => return Ok(false),
+                Part::Whole { group, touched } => {
+                    kept = Some(Kept { group: *group, touched, bytes: 0, whole: bytes.len(), more: 0 });
+                }
+                Part::More { hits, floor, touched } => {
+                    let kept = kept.as_mut().ok_or(StateError::Damaged)?;
+                    let plan = plans.plan(kept.group.correlation).ok_or(StateError::Damaged)?;
+                    kept.group.step(id, plan, hits, floor);
+                    kept.touched = touched;
+                    kept.more += bytes.len();
+                }
+            }
+        }
+        let Some(mut kept) = kept else { return Ok(false) };
+        let shelf = &mut self.shelves[kept.group.correlation];
+        kept.bytes = kept.group.bytes();
+        shelf.bytes += kept.bytes;
+        shelf.order.insert((kept.touched, id));
+        self.groups.insert(id, kept);
+        Ok(true)
+    }
+}
+
+/// A batch on its way.
+struct Work {
+    now: i64,
+    /// Hits by the height of their correlation.
+    levels: BTreeMap<usize, Vec<Hit>>,
+    changes: Vec<Change>,
+    records: BTreeMap<u128, Stored>,
+    elsewhere: Vec<Hit>,
+}
+
+impl Work {
+    fn new(now: i64) -> Self {
+        let (levels, records) = (BTreeMap::new(), BTreeMap::new());
+        Self { now, levels, changes: Vec::new(), records, elsewhere: Vec::new() }
+    }
+
+    fn outcome(self) -> Outcome {
+        let records = self.records.into_iter().map(|(group, stored)| Record { group, stored });
+        Outcome { changes: self.changes, records: records.collect(), elsewhere: self.elsewhere }
+    }
+}
+
+fn change(kept: &Kept, correlation: usize, plan: &Plan, turn: &Turn, step: &Step) -> Change {
+    let firing = |run: &Run| {
+        let index = step.metrics.partition_point(|(anchor, _)| *anchor <= run.last);
+        let judged = index.checked_sub(1).and_then(|index| step.metrics.get(index));
+        Firing {
+            id: run.id,
+            correlation,
+            key: kept.group.key.clone(),
+            anchor: run.first,
+            last: run.last,
+            metric: judged.filter(|(anchor, _)| *anchor >= run.first).map(|(_, metric)| *metric),
+            events: kept.group.events(plan, run.last, EVENTS_MAX),
+        }
+    };
+    match turn {
+        Turn::Opened(run) => Change::Opened(firing(run)),
+        Turn::GoesOn(run) => Change::GoesOn(firing(run)),
+        Turn::Moved(run) => Change::Moved(firing(run)),
+        Turn::Merged { id, into } => Change::Merged { correlation, id: *id, into: *into },
+        Turn::Withdrawn { id } => Change::Withdrawn { correlation, id: *id },
+    }
+}

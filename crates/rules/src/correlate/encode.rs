@@ -1,0 +1,304 @@
+//! The state of a group as bytes, version 1.
+//!
+//! | part | bytes |
+//! |---|---|
+//! | version | `1` |
+//! | what | `0` whole, `1` more |
+//! | correlation | its fingerprint, 16 |
+//! | touched | signed |
+//! | whole: key | count, texts |
+//! | whole: floor, settled | signed; `0` or `1` and signed |
+//! | whole: thinned | count |
+//! | whole: runs | count; first, last signed, id 16 each |
+//! | whole: members | count; time after the one before, key 16, and of kinds that calculate the number 8 |
+//! | whole: carried | count; time signed, event 16, hits each |
+//! | more: floor | `0` or `1` and signed |
+//! | more: hits | hits |
+//!
+//! Numbers are LEB128, signed ones in zigzag; texts have their length before them. A hit is the
+//! correlation's fingerprint 16, input, event 16, time signed, group 16, key, `0` or `1` and a digest
+//! 16 or `2` and a number 8, and the hits above it. Reading never trusts a length.
+
+use super::group::Group;
+use super::hit::{Hit, Value, halves, whole};
+use super::members::Entry;
+use super::number::NUMBER_MAX;
+use super::plan::Plans;
+use super::runs::Run;
+
+const VERSION: u8 = 1;
+const WHOLE: u8 = 0;
+const MORE: u8 = 1;
+/// Deepest nesting of hits; no plan has more.
+const DEPTH_MAX: usize = 32;
+
+/// Why stored state cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// Written by a program of another age.
+    #[error("state of correlations has version {version}; this program reads version {VERSION}")]
+    Version { version: u8 },
+    /// Cut off or altered.
+    #[error("state of a correlation is damaged")]
+    Damaged,
+}
+
+/// What was read.
+pub(super) enum Part {
+    Whole {
+        group: Box<Group>,
+        touched: i64,
+    },
+    More {
+        hits: Vec<Hit>,
+        floor: Option<i64>,
+        touched: i64,
+    },
+    /// Its correlation is gone, or means something else now.
+    Foreign,
+}
+
+pub(super) fn write_whole(plans: &Plans, group: &Group, touched: i64) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + group.members.len() * 20);
+    out.extend([VERSION, WHOLE]);
+    write_fingerprint(&mut out, plans, group.correlation);
+    signed(&mut out, touched);
+    write_key(&mut out, &group.key);
+    signed(&mut out, group.floor);
+    maybe(&mut out, group.settled);
+    unsigned(&mut out, group.thinned as u64);
+    unsigned(&mut out, group.runs.len() as u64);
+    for run in &group.runs {
+        signed(&mut out, run.first);
+        signed(&mut out, run.last);
+        out.extend(run.id.to_be_bytes());
+    }
+    unsigned(&mut out, group.members.len() as u64);
+    let mut before = 0;
+    for (entry, value) in group.members.iter() {
+        signed(&mut out, entry.time.wrapping_sub(before));
+        before = entry.time;
+        out.extend(whole(entry.key).to_be_bytes());
+        if let Some(value) = value {
+            out.extend(value.to_be_bytes());
+        }
+    }
+    unsigned(&mut out, group.carried.len() as u64);
+    for ((time, event), hits) in &group.carried {
+        signed(&mut out, *time);
+        out.extend(event.to_be_bytes());
+        write_hits(&mut out, plans, hits);
+    }
+    out
+}
+
+pub(super) fn write_more(plans: &Plans, correlation: usize, hits: &[Hit], floor: Option<i64>, touched: i64) -> Vec<u8> {
+    let mut out = vec![VERSION, MORE];
+    write_fingerprint(&mut out, plans, correlation);
+    signed(&mut out, touched);
+    maybe(&mut out, floor);
+    write_hits(&mut out, plans, hits);
+    out
+}
+
+pub(super) fn read(plans: &Plans, bytes: &[u8]) -> Result<Part, StateError> {
+    let mut reader = Reader { rest: bytes };
+    let version = reader.byte()?;
+    if version != VERSION {
+        return Err(StateError::Version { version });
+    }
+    let what = reader.byte()?;
+    let fingerprint = reader.array()?;
+    let Some(correlation) = plans.find(&fingerprint) else {
+        return Ok(Part::Foreign);
+    };
+    let touched = reader.signed()?;
+    match what {
+        WHOLE => {
+            let group = Box::new(read_group(plans, correlation, &mut reader)?);
+            Ok(Part::Whole { group, touched })
+        }
+        MORE => {
+            let floor = reader.maybe()?;
+            Ok(Part::More { hits: reader.hits(plans, 0)?, floor, touched })
+        }
+        _ => Err(StateError::Damaged),
+    }
+}
+
+fn read_group(plans: &Plans, correlation: usize, reader: &mut Reader<'_>) -> Result<Group, StateError> {
+    let numeric = plans.plan(correlation).is_some_and(|plan| plan.kind.numeric());
+    let mut group = Group::new(correlation, reader.key()?);
+    group.floor = reader.signed()?;
+    group.settled = reader.maybe()?;
+    group.thinned = reader.length()?;
+    for _ in 0..reader.unsigned()? {
+        let (first, last) = (reader.signed()?, reader.signed()?);
+        group.runs.push(Run { first, last, id: u128::from_be_bytes(reader.array()?) });
+    }
+    let mut last: Option<(Entry, Option<f64>)> = None;
+    for _ in 0..reader.unsigned()? {
+        let before = last.map_or(0, |(entry, _)| entry.time);
+        let time = before.wrapping_add(reader.signed()?);
+        let entry = Entry { time, key: halves(u128::from_be_bytes(reader.array()?)) };
+        let value = if numeric { Some(reader.number()?) } else { None };
+        let sorted = last.is_none_or(|(before, other)| before < entry || (before == entry && other < value));
+        if !sorted {
+            return Err(StateError::Damaged);
+        }
+        group.members.push(entry, value);
+        last = Some((entry, value));
+    }
+    for _ in 0..reader.unsigned()? {
+        let (time, event) = (reader.signed()?, u128::from_be_bytes(reader.array()?));
+        group.carried.insert((time, event), reader.hits(plans, 0)?);
+    }
+    if reader.rest.is_empty() { Ok(group) } else { Err(StateError::Damaged) }
+}
+
+fn unsigned(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn signed(out: &mut Vec<u8>, number: i64) {
+    unsigned(out, ((number << 1) ^ (number >> 63)) as u64);
+}
+
+fn maybe(out: &mut Vec<u8>, number: Option<i64>) {
+    out.push(u8::from(number.is_some()));
+    if let Some(number) = number {
+        signed(out, number);
+    }
+}
+
+fn write_fingerprint(out: &mut Vec<u8>, plans: &Plans, correlation: usize) {
+    out.extend(plans.plan(correlation).map_or([0; 16], |plan| plan.fingerprint));
+}
+
+fn write_key(out: &mut Vec<u8>, key: &[Box<str>]) {
+    unsigned(out, key.len() as u64);
+    for text in key {
+        unsigned(out, text.len() as u64);
+        out.extend(text.as_bytes());
+    }
+}
+
+fn write_hits(out: &mut Vec<u8>, plans: &Plans, hits: &[Hit]) {
+    unsigned(out, hits.len() as u64);
+    for hit in hits {
+        write_fingerprint(out, plans, hit.correlation);
+        unsigned(out, hit.input as u64);
+        out.extend(hit.event.to_be_bytes());
+        signed(out, hit.time);
+        out.extend(hit.group.to_be_bytes());
+        write_key(out, &hit.key);
+        match hit.value {
+            Value::None => out.push(0),
+            Value::Digest(digest) => {
+                out.push(1);
+                out.extend(whole(digest).to_be_bytes());
+            }
+            Value::Number(number) => {
+                out.push(2);
+                out.extend(number.to_be_bytes());
+            }
+        }
+        write_hits(out, plans, &hit.above);
+    }
+}
+
+struct Reader<'b> {
+    rest: &'b [u8],
+}
+
+impl Reader<'_> {
+    fn bytes(&mut self, count: usize) -> Result<&[u8], StateError> {
+        let (bytes, rest) = self.rest.split_at_checked(count).ok_or(StateError::Damaged)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
+        self.bytes(N)?.try_into().map_err(|_| StateError::Damaged)
+    }
+
+    fn byte(&mut self) -> Result<u8, StateError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn unsigned(&mut self) -> Result<u64, StateError> {
+        let mut number = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            number |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(StateError::Damaged)
+    }
+
+    fn signed(&mut self) -> Result<i64, StateError> {
+        let number = self.unsigned()?;
+        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    fn maybe(&mut self) -> Result<Option<i64>, StateError> {
+        match self.byte()? {
+            0 => Ok(None),
+            1 => Ok(Some(self.signed()?)),
+            _ => Err(StateError::Damaged),
+        }
+    }
+
+    fn number(&mut self) -> Result<f64, StateError> {
+        let number = f64::from_be_bytes(self.array()?);
+        if number.abs() <= NUMBER_MAX { Ok(number) } else { Err(StateError::Damaged) }
+    }
+
+    fn length(&mut self) -> Result<usize, StateError> {
+        usize::try_from(self.unsigned()?).map_err(|_| StateError::Damaged)
+    }
+
+    fn key(&mut self) -> Result<Box<[Box<str>]>, StateError> {
+        let mut key = Vec::new();
+        for _ in 0..self.unsigned()? {
+            let length = self.length()?;
+            let text = std::str::from_utf8(self.bytes(length)?).map_err(|_| StateError::Damaged)?;
+            key.push(text.into());
+        }
+        Ok(key.into())
+    }
+
+    /// Hits for correlations that are not there any more are left out.
+    fn hits(&mut self, plans: &Plans, depth: usize) -> Result<Vec<Hit>, StateError> {
+        if depth > DEPTH_MAX {
+            return Err(StateError::Damaged);
+        }
+        let mut hits = Vec::new();
+        for _ in 0..self.unsigned()? {
+            let correlation = plans.find(&self.array()?);
+            let input = self.length()?;
+            let event = u128::from_be_bytes(self.array()?);
+            let time = self.signed()?;
+            let group = u128::from_be_bytes(self.array()?);
+            let key = self.key()?;
+            let value = match self.byte()? {
+                0 => Value::None,
+                1 => Value::Digest(halves(u128::from_be_bytes(self.array()?))),
+                2 => Value::Number(self.number()?),
+                _ => return Err(StateError::Damaged),
+            };
+            let above = self.hits(plans, depth + 1)?;
+            if let Some(correlation) = correlation {
+                hits.push(Hit { correlation, input, event, time, group, key, value, above });
+            }
+        }
+        Ok(hits)
+    }
+}
