@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 /// Most events that a firing names.
 const EVENTS_MAX: usize = 16;
-/// State of a group that is smaller than this is written whole each time.
-const WHOLE_BYTES_MIN: usize = 512;
+/// So many bytes may stand behind the whole of a small group before it is written anew; of a large
+/// one, as many as it has.
+const MORE_BYTES_MIN: usize = 1_024;
 
 /// A correlation that fires.
 #[derive(Debug, Clone, PartialEq)]
@@ -278,7 +279,7 @@ impl Correlator {
             return step.above;
         }
         let again = work.records.contains_key(&id);
-        let whole = !stored || again || kept.more + more.len() > WHOLE_BYTES_MIN.max(kept.whole / 2);
+        let whole = !stored || again || kept.more + more.len() > MORE_BYTES_MIN.max(kept.whole);
         let record = if whole {
             let whole = encode::write_whole(&plans, &kept.group, kept.touched);
             (kept.whole, kept.more) = (whole.len(), 0);

@@ -171,7 +171,7 @@ fn damaged_state_is_refused_and_never_trusted() {
         for cut in 0..parts[0].len() {
             assert_eq!(read(&[parts[0][..cut].to_vec()]), Err(StateError::Damaged), "{cut}");
         }
-        for _ in 0..50 {
+        for _ in 0..400 {
             let mut parts = parts.clone();
             let part = random(parts.len() as u64) as usize;
             let at = random(parts[part].len() as u64) as usize;
