@@ -344,6 +344,32 @@ impl Correlator {
         }
     }
 
+    /// Works by other rules from now on, and keeps the state of every correlation that means the same
+    /// in both. What is stored stays as it is, except for groups that are gone. What members that are
+    /// here already mean to correlations that are new is not known.
+    pub fn reload(&mut self, plans: Arc<Plans>) -> Vec<Record> {
+        let old = std::mem::replace(&mut self.plans, plans);
+        let same = |plan: &Plan| self.plans.find(&plan.fingerprint);
+        let places: Vec<Option<usize>> = old.all().iter().map(same).collect();
+        self.shelves = vec![Shelf::default(); self.plans.len()];
+        let mut gone = Vec::new();
+        for (id, mut kept) in std::mem::take(&mut self.groups) {
+            let Some(place) = places.get(kept.group.correlation).copied().flatten() else {
+                gone.push(Record { group: id, stored: Stored::Gone });
+                continue;
+            };
+            kept.group.correlation = place;
+            kept.group.carried.values_mut().for_each(|hits| moved(hits, &places));
+            kept.group.carried.retain(|_, hits| !hits.is_empty());
+            kept.bytes = kept.group.bytes();
+            self.shelves[place].bytes += kept.bytes;
+            self.shelves[place].order.insert((kept.touched, id));
+            self.groups.insert(id, kept);
+        }
+        gone.sort_unstable_by_key(|record| record.group);
+        gone
+    }
+
     /// All state, as it is to be stored.
     pub fn snapshot(&self) -> Vec<Record> {
         let mut ids: Vec<u128> = self.groups.keys().copied().collect();
@@ -386,6 +412,16 @@ impl Correlator {
         self.groups.insert(id, kept);
         Ok(true)
     }
+}
+
+/// Gives hits the new indices of their correlations; those without one go.
+fn moved(hits: &mut Vec<Hit>, places: &[Option<usize>]) {
+    hits.retain_mut(|hit| {
+        let place = places.get(hit.correlation).copied().flatten();
+        hit.correlation = place.unwrap_or_default();
+        moved(&mut hit.above, places);
+        place.is_some()
+    });
 }
 
 /// A batch on its way.
