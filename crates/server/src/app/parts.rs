@@ -9,6 +9,7 @@ use pipeline::Live;
 use pipeline::accept::QUEUE_WRITES;
 use pipeline::deliver::CATALOG_WRITES;
 use pipeline::metrics::{Metrics, Owner};
+use pipeline::notify::Planner;
 use pipeline::outbox::Outbox;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
@@ -33,6 +34,7 @@ pub struct Parts {
     pub coordination: Arc<dyn Coordination>,
     pub channels: Vec<Arc<dyn Channel>>,
     pub rulebook: Rulebook,
+    pub planner: Planner,
     pub outbox: Outbox,
     pub live: Live,
     pub rejects: Arc<RejectLog>,
@@ -93,6 +95,11 @@ impl Parts {
             Arc::clone(clock),
             Arc::clone(&metrics),
         );
+        let planner = Planner::new(Arc::clone(&config.router), Arc::clone(&catalog));
+        // Nobody must be told at the start of what a silence holds back.
+        patiently("catalog", &health, stop, || planner.refresh(clock.now()))
+            .await
+            .context("failed to read silences")?;
         Ok(Self {
             queues,
             catalog,
@@ -100,6 +107,7 @@ impl Parts {
             coordination,
             channels: opened,
             rulebook,
+            planner,
             outbox,
             live,
             rejects: Arc::new(RejectLog::new(REJECT_SAMPLES)),
