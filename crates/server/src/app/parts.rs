@@ -10,6 +10,7 @@ use pipeline::accept::QUEUE_WRITES;
 use pipeline::deliver::CATALOG_WRITES;
 use pipeline::detections::Detections;
 use pipeline::metrics::{Metrics, Owner};
+use pipeline::notify::Planner;
 use pipeline::outbox::Outbox;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
@@ -35,6 +36,7 @@ pub struct Parts {
     pub channels: Vec<Arc<dyn Channel>>,
     pub rulebook: Rulebook,
     pub detections: Detections,
+    pub planner: Planner,
     pub outbox: Outbox,
     pub live: Live,
     pub rejects: Arc<RejectLog>,
@@ -100,6 +102,11 @@ impl Parts {
             Arc::clone(clock),
             Arc::clone(&metrics),
         );
+        let planner = Planner::new(Arc::clone(&config.router), Arc::clone(&catalog));
+        // Nobody must be told at the start of what a silence holds back.
+        patiently("catalog", &health, stop, || planner.refresh(clock.now()))
+            .await
+            .context("failed to read silences")?;
         Ok(Self {
             queues,
             catalog,
@@ -108,6 +115,7 @@ impl Parts {
             channels: opened,
             rulebook,
             detections,
+            planner,
             outbox,
             live,
             rejects: Arc::new(RejectLog::new(REJECT_SAMPLES)),
