@@ -6,13 +6,17 @@
 //! published: what a crash keeps from the queue, the outbox publishes at the next start.
 
 use crate::codec;
-use crate::detections::{Detected, DetectionSet, Detections, Looker};
+use crate::detections::{About, Detected, DetectionSet, Detections, Looker, Turn};
 use crate::live::{Live, ShedMode};
 use crate::metrics::{Metrics, labels};
 use crate::notify::Planner;
 use crate::outbox::Outbox;
 use crate::rulebook::{Match, Rulebook, Snapshot};
-use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, Event, EventId, Handling, OrgId, Outcome};
+use bytes::Bytes;
+use model::{
+    Alert, AlertId, AlertKind, AlertSeverity, AlertState, Event, EventId, Handling, InputKind, OrgId, Outcome,
+};
+use rules::correlate::Firing;
 use runtime::backoff::Backoff;
 use runtime::{Clock, Health, Stop};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,6 +78,8 @@ impl Item {
 
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
+/// How often time passes for correlations.
+const PASS: Duration = Duration::from_secs(5);
 const META_ALERT_HOST: &str = "MUTT_Alerter";
 const SAMPLE_CHARS_MAX: usize = 200;
 
@@ -215,6 +221,19 @@ impl Detector {
                 by_org.entry(item.event.org.clone()).or_default().1.extend(found);
             }
         }
+        // Kept to the end: what fails on the way makes the batch come back, and it has to fire again.
+        let turn = match set {
+            Some(set) if items.iter().any(|item| !item.detected.correlated.is_empty()) => {
+                let turn = self.detections.turn(set).await;
+                self.report("correlations", &turn);
+                let mut turn = turn?;
+                for alert in self.correlated(items, set, &mut turn) {
+                    by_org.entry(alert.org.clone()).or_default().1.push(alert);
+                }
+                Some(turn)
+            }
+            Some(_) | None => None,
+        };
         for alert in self.unhandled(items).await? {
             by_org.entry(alert.org.clone()).or_default().1.push(alert);
         }
@@ -241,7 +260,74 @@ impl Detector {
         let count = alerts.len() as u64;
         self.outbox.publish(alerts).await;
         self.metrics.alerter_alerts_forwarded.inc_by(count);
+        if let Some(turn) = turn {
+            let kept = turn.keep().await;
+            self.report("correlations", &kept);
+            kept?;
+        }
         Ok(())
+    }
+
+    /// The alerts of correlations that begin to fire with these events.
+    fn correlated(&self, items: &[Item], set: &DetectionSet, turn: &mut Turn) -> Vec<Alert> {
+        let mut by_org: BTreeMap<&OrgId, Vec<&Item>> = BTreeMap::new();
+        for item in items.iter().filter(|item| !item.detected.correlated.is_empty()) {
+            by_org.entry(&item.event.org).or_default().push(item);
+        }
+        let now = self.clock.now();
+        let mut alerts = Vec::new();
+        for (org, items) in by_org {
+            let hits = items.iter().flat_map(|item| item.detected.correlated.iter().cloned()).collect();
+            for firing in turn.apply(org, now, hits) {
+                // The newest event of the firing that is here, else one that belongs to its group.
+                let newest = items
+                    .iter()
+                    .filter(|item| firing.events.contains(&item.event.id.to_u128()))
+                    .max_by_key(|item| item.event.id);
+                let belongs = |item: &&&Item| item.detected.correlated.iter().any(|hit| hit.key == firing.key);
+                let Some(item) = newest.or_else(|| items.iter().rev().find(belongs)).or(items.last()) else { continue };
+                let team = self.rulebook.snapshot().team(org, &item.event.host);
+                let about = About { event: &item.event, team: team.as_deref(), now };
+                alerts.extend(self.detections.fired(set, &firing, &about));
+            }
+        }
+        alerts
+    }
+
+    /// Lets time pass for correlations until stopped: what fires because nothing more came fires, and
+    /// what nobody needs any more is forgotten. One of these runs in a process.
+    pub async fn pass_time(self, stop: Stop) {
+        while stop.sleep(PASS).await {
+            let passed = self.pass().await;
+            self.report("correlations", &passed);
+            if let Err(error) = passed {
+                tracing::warn!(%error, "time could not pass for the correlations; it is tried again");
+            }
+        }
+    }
+
+    async fn pass(&self) -> StorageResult<()> {
+        let set = self.detections.current();
+        if set.correlations().next().is_none() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let mut turn = self.detections.turn(&set).await?;
+        let mut told = Vec::new();
+        for (org, firings) in turn.pass(now) {
+            let alert = |firing: &Firing| {
+                let event = nobodys(&org, firing, now);
+                self.detections.fired(&set, firing, &About { event: &event, team: None, now })
+            };
+            let planned: Vec<NewAlert> =
+                firings.iter().filter_map(alert).map(|alert| self.planner.plan(alert)).collect();
+            if !planned.is_empty() {
+                let states = self.catalog.record_planned(&org, Vec::new(), planned.clone()).await?;
+                told.extend(self.to_tell(planned, &states));
+            }
+        }
+        self.outbox.publish(told).await;
+        turn.keep().await
     }
 
     /// The alerts of which somebody is told; the others are counted.
@@ -370,6 +456,25 @@ impl Detector {
     }
 }
 
+/// Stands for the events of a firing that none of them brought about.
+fn nobodys(org: &OrgId, firing: &Firing, now: model::Timestamp) -> Event {
+    let id =
+        firing.events.iter().max().map_or_else(|| EventId::new(now, 0, firing.id as u64), |id| EventId::from_u128(*id));
+    Event {
+        id,
+        org: org.clone(),
+        input: InputKind::Internal,
+        correlation_id: id.to_string(),
+        host: META_ALERT_HOST.to_owned(),
+        message: String::new(),
+        timestamp_text: String::new(),
+        timestamp: now,
+        severity: None,
+        trap_oid: None,
+        raw: Bytes::from_static(b"{}"),
+    }
+}
+
 /// Joins repeats of one fault of one host, and separates different faults.
 fn signature(event: &Event, rule: model::RuleId) -> String {
     let fault = rules::template::fault_key(&event.message);
@@ -427,7 +532,9 @@ fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot, mut looker: Option<&mut Lo
                 let detected = match &mut looker {
                     Some(looker) => {
                         let object = codec::public_object(&event.raw);
-                        std::str::from_utf8(&object).map(|object| looker.look(object)).unwrap_or_default()
+                        std::str::from_utf8(&object)
+                            .map(|object| looker.look(object, event.id, event.timestamp))
+                            .unwrap_or_default()
                     }
                     None => Detected::default(),
                 };
@@ -446,7 +553,6 @@ fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot, mut looker: Option<&mut Lo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
 
     fn event(host: &str, message: &str, oid: Option<&str>) -> Event {
         let oid = oid.map_or(String::new(), |o| format!(",\"trap_oid\":\"{o}\""));

@@ -3,7 +3,7 @@
 use crate::config::DetectionSettings;
 use crate::sigma_files;
 use pipeline::detections::{DetectionSet, Detections, Mode};
-use rules::sigma::{Collection, Gravity, Options, Reader, SigmaRule};
+use rules::sigma::{Collection, Gravity, Header, Options, Reader};
 
 /// Reads the rules that the settings ask for. What cannot be used is among the problems.
 pub fn read(settings: &DetectionSettings) -> Collection {
@@ -20,8 +20,8 @@ pub fn read(settings: &DetectionSettings) -> Collection {
 
 /// Whether a rule is in force where nobody says otherwise: not if its author calls it unfinished or
 /// given up.
-fn on_by_default(rule: &SigmaRule) -> bool {
-    !matches!(&*rule.header.status, "experimental" | "deprecated" | "unsupported")
+fn on_by_default(header: &Header) -> bool {
+    !matches!(&*header.status, "experimental" | "deprecated" | "unsupported")
 }
 
 /// Puts the rules that the settings ask for in force; what is wrong is logged and left out.
@@ -30,7 +30,7 @@ pub async fn load(detections: &Detections, settings: &DetectionSettings) {
     let compiled = tokio::task::spawn_blocking(move || {
         let collection = read(&of_files);
         let mode = if of_files.dry_run { Mode::DryRun } else { Mode::Alert };
-        let set = DetectionSet::compile(&collection, |rule| on_by_default(rule).then_some(mode));
+        let set = DetectionSet::compile(&collection, |header| on_by_default(header).then_some(mode));
         (collection, set)
     });
     let Ok((collection, set)) = compiled.await else { return };
@@ -40,8 +40,12 @@ pub async fn load(detections: &Detections, settings: &DetectionSettings) {
             Gravity::Warning => tracing::warn!(%problem, "a detection rule is odd"),
         }
     }
-    let read = collection.rules.len();
-    tracing::info!(rules = read, in_force = set.rules().len(), "detection rules read");
+    tracing::info!(
+        rules = collection.rules.len(),
+        correlations = collection.correlations.len(),
+        in_force = set.rules().len() + set.correlations().count(),
+        "detection rules read"
+    );
     detections.replace(set);
 }
 

@@ -7,6 +7,7 @@
 pub mod backup;
 pub mod catalog;
 pub mod coordination;
+pub mod correlations;
 mod error;
 pub mod events;
 pub mod hunt;

@@ -1,9 +1,11 @@
 //! A match becomes an alert.
 
+use super::About;
 use super::guard::Paused;
 use super::set::DetectionRule;
 use crate::codec;
-use model::{Alert, AlertId, AlertKind, Detection, Event, Handling, Level, Timestamp};
+use model::{Alert, AlertId, AlertKind, Detection, EventId, Handling, Level, Timestamp};
+use rules::correlate::Firing;
 
 /// What matches lead to, by level.
 #[derive(Debug, Clone)]
@@ -33,62 +35,73 @@ impl Policy {
     }
 
     /// The alert of a match; `None` where its level asks for none.
-    pub(super) fn alert(
-        &self,
-        rule: &DetectionRule,
-        event: &Event,
-        fields: &[(String, String)],
-        team: Option<&str>,
-        now: Timestamp,
-    ) -> Option<Alert> {
+    pub(super) fn alert(&self, rule: &DetectionRule, about: &About<'_>, fields: &[(String, String)]) -> Option<Alert> {
         let handling = self.handling(rule.header.level)?;
-        let uid = &rule.header.uid;
-        let mut signature = format!("{uid}:");
-        if rule.group_by.is_empty() {
-            signature.push_str(&event.host);
-        }
-        for name in &rule.group_by {
-            let value = fields.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value);
-            signature.push_str(&format!("{name}={value};"));
-        }
+        let value = |name: &String| fields.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value);
         Some(Alert {
-            message: format!("{}: {}", rule.header.title, event.message),
+            message: format!("{}: {}", rule.header.title, about.event.message),
             severity: rule.header.level.severity(),
             handling,
-            signature,
+            signature: signature(rule, &about.event.host, rule.group_by.iter().map(value)),
             detection: Some(Box::new(Detection { fields: fields.to_vec(), events: 1, ..said(rule) })),
-            ..self.about(event, uid, team, now)
+            ..self.base(about, &rule.header.uid)
+        })
+    }
+
+    /// The alert of a correlation that begins to fire; `None` where its level asks for none.
+    pub(super) fn fired(&self, rule: &DetectionRule, firing: &Firing, about: &About<'_>) -> Option<Alert> {
+        let handling = self.handling(rule.header.level)?;
+        let fields: Vec<(String, String)> =
+            rule.group_by.iter().cloned().zip(firing.key.iter().map(|text| text.to_string())).collect();
+        let shown: Vec<String> = fields.iter().map(|(name, value)| format!("{name} {value}")).collect();
+        let shown = shown.join(", ");
+        let condition = rule.condition.as_deref().unwrap_or_default();
+        let parts = [&*shown, condition].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
+        // The same firing has the same id, whichever batch it comes with.
+        let cause = EventId::new(Timestamp::from_micros(firing.anchor), (firing.id >> 64) as u32, firing.id as u64);
+        Some(Alert {
+            id: AlertId::derive(cause, &format!("correlation:{:032x}", firing.id)),
+            message: format!("{}: {}", rule.header.title, parts.join("; ")),
+            severity: rule.header.level.severity(),
+            handling,
+            signature: signature(rule, "", firing.key.iter().map(|text| &**text)),
+            detection: Some(Box::new(Detection {
+                fields,
+                events: firing.metric.map_or(1, |metric| metric.max(firing.events.len() as f64) as u64),
+                ..said(rule)
+            })),
+            ..self.base(about, &rule.header.uid)
         })
     }
 
     /// The alert that says that a rule is paused.
-    pub(super) fn paused(&self, rule: &DetectionRule, event: &Event, why: &Paused, now: Timestamp) -> Alert {
+    pub(super) fn paused(&self, rule: &DetectionRule, about: &About<'_>, why: &Paused) -> Alert {
         let uid = &rule.header.uid;
         Alert {
             message: format!("[MUTT] The detection rule \"{}\" is paused: {why}", rule.header.title),
-            severity: Level::Medium.severity(),
-            handling: Handling::new("Ticket_only"),
             signature: format!("paused:{uid}"),
+            team: self.team.clone(),
             detection: Some(Box::new(Detection {
                 title: format!("Detection rule paused: {}", rule.header.title),
                 level: Level::Medium,
                 events: 1,
                 ..said(rule)
             })),
-            ..self.about(event, &format!("paused:{uid}"), None, now)
+            ..self.base(about, &format!("paused:{uid}"))
         }
     }
 
-    fn about(&self, event: &Event, cause: &str, team: Option<&str>, now: Timestamp) -> Alert {
+    fn base(&self, about: &About<'_>, cause: &str) -> Alert {
+        let event = about.event;
         Alert {
             id: AlertId::derive(event.id, &format!("detection:{cause}")),
             org: event.org.clone(),
             kind: AlertKind::Detection,
             event_id: event.id,
             correlation_id: event.correlation_id.clone(),
-            created_at: now,
+            created_at: about.now,
             host: event.host.clone(),
-            team: team.unwrap_or(&self.team).to_owned(),
+            team: about.team.unwrap_or(&self.team).to_owned(),
             severity: Level::Medium.severity(),
             handling: Handling::new("Ticket_only"),
             rule_id: None,
@@ -98,6 +111,18 @@ impl Policy {
             detection: None,
         }
     }
+}
+
+/// What the alerts of one incident share: the values that the rule groups by, else the host.
+fn signature<'v>(rule: &DetectionRule, host: &str, values: impl Iterator<Item = &'v str>) -> String {
+    let mut signature = format!("{}:", rule.header.uid);
+    if rule.group_by.is_empty() {
+        signature.push_str(host);
+    }
+    for (name, value) in rule.group_by.iter().zip(values) {
+        signature.push_str(&format!("{name}={value};"));
+    }
+    signature
 }
 
 /// What the rule says about itself.

@@ -1,8 +1,12 @@
 //! Detection rules, compiled together.
 
 use model::Fields;
-use rules::sigma::{Collection, Header, LogSource, SigmaRule};
+use rules::correlate::{Limits, Plans};
+use rules::sigma::correlation::Target;
+use rules::sigma::{Collection, Header, SigmaRule};
 use rules::stream::Engine;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// Values of one field that an alert shows, at most, and characters of a value.
 const VALUES_SHOWN_MAX: usize = 4;
@@ -15,21 +19,31 @@ pub enum Mode {
     Alert,
     /// It is counted.
     DryRun,
+    /// It is counted, and correlations see it; it does not alert by itself.
+    Feeds,
 }
 
 /// A rule in force.
 #[derive(Debug, Clone)]
 pub struct DetectionRule {
     pub header: Header,
-    pub source: LogSource,
+    /// Its place in the collection, by which correlations know it.
+    place: usize,
     /// Fields that its alerts show.
     pub fields: Vec<String>,
     /// Fields whose values tell its incidents apart; none = the host does.
     pub group_by: Vec<String>,
     pub mode: Mode,
+    /// Of a correlation: what it says of itself in words.
+    pub condition: Option<String>,
 }
 
 impl DetectionRule {
+    /// Its place in the collection.
+    pub(super) fn place(&self) -> usize {
+        self.place
+    }
+
     /// What its alerts show of an event.
     pub(super) fn shown(&self, event: &Fields<'_>) -> Vec<(String, String)> {
         let mut shown: Vec<(String, String)> = Vec::new();
@@ -44,31 +58,88 @@ impl DetectionRule {
 }
 
 /// The rules in force, and the engine that asks them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DetectionSet {
     rules: Vec<DetectionRule>,
     engine: Engine,
+    /// By place in the collection; `None` for those that are not in force.
+    correlations: Vec<Option<DetectionRule>>,
+    plans: Arc<Plans>,
+}
+
+impl Default for DetectionSet {
+    /// Without rules.
+    fn default() -> Self {
+        Self::compile(&Collection::default(), |_| None)
+    }
 }
 
 impl DetectionSet {
-    /// Compiles the rules of a collection; `choose` says in which mode each is in force, or that it is
-    /// not.
-    pub fn compile(collection: &Collection, choose: impl Fn(&SigmaRule) -> Option<Mode>) -> Self {
-        let chosen: Vec<(&SigmaRule, Mode)> =
-            collection.rules.iter().filter_map(|rule| Some((rule, choose(rule)?))).collect();
-        let engine = Engine::compile(chosen.iter().map(|(rule, _)| (&rule.source, &rule.predicate)));
-        let rules = chosen.into_iter().map(|(rule, mode)| DetectionRule {
+    /// Compiles the rules of a collection; `choose` says in which mode a rule or correlation is in
+    /// force, or that it is not. A rule that correlations in force look at does not alert by itself,
+    /// unless one of them says so (`generate`).
+    pub fn compile(collection: &Collection, choose: impl Fn(&Header) -> Option<Mode>) -> Self {
+        let mut fed = BTreeSet::new();
+        let mut generating = BTreeSet::new();
+        let correlations: Vec<Option<DetectionRule>> = (0..)
+            .zip(&collection.correlations)
+            .map(|(place, correlation)| {
+                let mode = choose(&correlation.header)?;
+                for input in &correlation.inputs {
+                    if let Target::Rule(rule) = input.target {
+                        fed.insert(rule);
+                        if correlation.generate {
+                            generating.insert(rule);
+                        }
+                    }
+                }
+                Some(DetectionRule {
+                    header: correlation.header.clone(),
+                    place,
+                    fields: Vec::new(),
+                    group_by: correlation.group_by.clone(),
+                    mode,
+                    condition: Some(correlation.describe()),
+                })
+            })
+            .collect();
+        let silent = |place: usize| fed.contains(&place) && !generating.contains(&place);
+        let chosen: Vec<(usize, &SigmaRule, Mode)> = (0..)
+            .zip(&collection.rules)
+            .filter_map(|(place, rule)| {
+                let mode = choose(&rule.header)?;
+                Some((place, rule, if silent(place) { Mode::Feeds } else { mode }))
+            })
+            .collect();
+        let engine = Engine::compile(chosen.iter().map(|(_, rule, _)| (&rule.source, &rule.predicate)));
+        let rules = chosen.into_iter().map(|(place, rule, mode)| DetectionRule {
             header: rule.header.clone(),
-            source: rule.source.clone(),
+            place,
             fields: rule.fields.clone(),
             group_by: rule.group_by.clone(),
             mode,
+            condition: None,
         });
-        Self { rules: rules.collect(), engine }
+        let plans = Arc::new(Plans::compile(collection, Limits::default()));
+        Self { rules: rules.collect(), engine, correlations, plans }
     }
 
     pub fn rules(&self) -> &[DetectionRule] {
         &self.rules
+    }
+
+    /// The correlation at this place of the collection, if it is in force.
+    pub fn correlation(&self, place: usize) -> Option<&DetectionRule> {
+        self.correlations.get(place).and_then(Option::as_ref)
+    }
+
+    /// Correlations that are in force.
+    pub fn correlations(&self) -> impl Iterator<Item = &DetectionRule> {
+        self.correlations.iter().flatten()
+    }
+
+    pub(super) fn plans(&self) -> &Arc<Plans> {
+        &self.plans
     }
 
     pub fn is_empty(&self) -> bool {

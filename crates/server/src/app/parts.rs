@@ -23,6 +23,7 @@ use std::time::Duration;
 use storage::StorageResult;
 use storage::catalog::{Catalog, CatalogConfig};
 use storage::coordination::Coordination;
+use storage::correlations::CorrelationStore;
 use storage::events::EventStore;
 use storage::queue::Queues;
 
@@ -90,7 +91,9 @@ impl Parts {
         load_rule_files(&rulebook, &config.rule_paths).await;
         patiently("catalog", &health, stop, || rulebook.reload()).await.context("failed to load the rules")?;
         let detection = &config.detection;
-        let detections = Detections::new(detection.policy.clone(), detection.limits, Arc::clone(&metrics));
+        let correlations = CorrelationStore::open(&dir.join("correlations.db"))?;
+        let detections =
+            Detections::new(detection.policy.clone(), detection.limits, correlations, Arc::clone(&metrics));
         if config.has(Role::Alerter) {
             detection_rules::load(&detections, detection).await;
         }

@@ -18,7 +18,7 @@ pub async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Pa
     if let Err(error) = parts.outbox.catch_up().await {
         tracing::error!(%error, "the outbox could not be published; it will be tried again");
     }
-    for _ in 0..config.alerter_workers {
+    for number in 0..config.alerter_workers {
         let detector = Detector {
             queues: parts.queues.clone(),
             catalog: Arc::clone(&parts.catalog),
@@ -35,6 +35,13 @@ pub async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Pa
             batch_max: config.batch_max,
             retries_max: config.event_retries_max,
         };
+        if number == 0 {
+            let (passing, stop) = (detector.clone(), stop.clone());
+            workers.spawn("correlations", async move {
+                passing.pass_time(stop).await;
+                Ok(())
+            });
+        }
         let stop = stop.clone();
         workers.spawn("alerter", async move {
             detector.run(stop).await;
