@@ -210,7 +210,7 @@ impl Correlator {
             if plan.closing {
                 group.members.first_time().map(|first| first.saturating_add(plan.span))
             } else {
-                group.carried.first_key_value().map(|((first, _), _)| *first)
+                group.carried.first_time()
             }
         };
         let ids = self.shelves[correlation].order.iter().map(|(_, id)| *id);
@@ -359,8 +359,7 @@ impl Correlator {
                 continue;
             };
             kept.group.correlation = place;
-            kept.group.carried.values_mut().for_each(|hits| moved(hits, &places));
-            kept.group.carried.retain(|_, hits| !hits.is_empty());
+            kept.group.carried.change(|hits| moved(hits, &places));
             kept.bytes = kept.group.bytes();
             self.shelves[place].bytes += kept.bytes;
             self.shelves[place].order.insert((kept.touched, id));

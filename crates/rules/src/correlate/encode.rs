@@ -86,8 +86,8 @@ pub(super) fn write_whole(plans: &Plans, group: &Group, touched: i64) -> Vec<u8>
         }
     }
     unsigned(&mut out, group.carried.len() as u64);
-    for ((time, event), hits) in &group.carried {
-        signed(&mut out, *time);
+    for (time, event, hits) in group.carried.iter() {
+        signed(&mut out, time);
         out.extend(event.to_be_bytes());
         write_uppers(&mut out, plans, hits);
     }
@@ -173,7 +173,10 @@ fn read_group(plans: &Plans, correlation: usize, reader: &mut Reader<'_>) -> Res
     }
     for _ in 0..reader.unsigned()? {
         let (time, event) = (reader.time()?, u128::from_be_bytes(reader.array()?));
-        group.carried.insert((time, event), reader.uppers(plans, event, time, 0)?);
+        let hits = reader.uppers(plans, event, time, 0)?;
+        if !hits.is_empty() {
+            group.carried.add(time, event, hits);
+        }
     }
     if reader.rest.is_empty() { Ok(group) } else { Err(StateError::Damaged) }
 }

@@ -1,6 +1,7 @@
 //! One group of one correlation. What it is depends only on the hits it was given and where they were
 //! cut into steps; how a hit too late is treated is the only thing that the cuts decide.
 
+use super::carried::Carried;
 use super::hit::{Hit, Value, firing_id, halves, whole};
 use super::members::{Entry, Members};
 use super::number::Metric;
@@ -8,7 +9,7 @@ use super::plan::{Plan, Test};
 use super::runs::{self, Judged, Run, Turn};
 use super::window::{Chains, Window};
 use crate::sigma::correlation::Kind;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 /// The state.
 #[derive(Debug, Clone)]
@@ -23,7 +24,7 @@ pub(super) struct Group {
     /// Those that can still change, and the last before.
     pub runs: Vec<Run>,
     /// What members mean to higher correlations if this one holds at them; by time, then event.
-    pub carried: BTreeMap<(i64, u128), Vec<Hit>>,
+    pub carried: Carried,
     /// How many thinned members there were after the last thinning.
     pub thinned: usize,
     sight: Sight,
@@ -61,7 +62,7 @@ impl Group {
             floor: i64::MIN,
             settled: None,
             runs: Vec::new(),
-            carried: BTreeMap::new(),
+            carried: Carried::default(),
             thinned: 0,
             sight: Sight::None,
         }
@@ -75,8 +76,13 @@ impl Group {
             Sight::Chains(chains, _) => chains.bytes(),
         };
         let key: usize = self.key.iter().map(|text| text.len() + size_of::<Box<str>>()).sum();
-        let carried: usize = self.carried.values().flatten().map(|hit| hit.bytes() + 48).sum();
-        size_of::<Self>() + 96 + key + self.members.bytes() + self.runs.capacity() * size_of::<Run>() + carried + sight
+        size_of::<Self>()
+            + 96
+            + key
+            + self.members.bytes()
+            + self.runs.capacity() * size_of::<Run>()
+            + self.carried.bytes()
+            + sight
     }
 
     /// Whether nothing is known that could matter to events at or after the floor.
@@ -139,13 +145,7 @@ impl Group {
             }
             touched = Some(touched.map_or((hit.time, hit.time), |(a, b)| (a.min(hit.time), b.max(hit.time))));
             if !hit.above.is_empty() {
-                // The same event can come through several inputs.
-                let carried = self.carried.entry((hit.time, hit.event)).or_default();
-                for above in hit.above {
-                    if !carried.contains(&above) {
-                        carried.push(above);
-                    }
-                }
+                self.carried.add(hit.time, hit.event, hit.above);
             }
         }
         touched
@@ -236,14 +236,8 @@ impl Group {
 
     /// Hands what is carried at anchors of `first..=last` up where it holds.
     fn tell(&mut self, first: i64, last: i64, step: &mut Step) {
-        if self.carried.is_empty() {
-            return;
-        }
-        let all = self.carried.range((first, 0)..=(last, u128::MAX)).map(|(key, _)| *key);
-        let told: Vec<_> = all.filter(|(time, _)| runs::holds_at(&self.runs, *time)).collect();
-        for key in told {
-            step.above.extend(self.carried.remove(&key).into_iter().flatten());
-        }
+        let runs = &self.runs;
+        self.carried.take(first, last, |time| runs::holds_at(runs, time), &mut step.above);
     }
 
     /// Judges the anchors before `end` by the windows that begin at them: those are over.
@@ -292,7 +286,7 @@ impl Group {
         self.turn(id, plan, &anchors, self.settled, None, step);
         if plan.heard {
             self.tell(i64::MIN, end.saturating_sub(1), step);
-            self.carried = self.carried.split_off(&(end, 0));
+            self.carried.forget(end);
         }
         self.settled = anchors.last().map(|(anchor, _)| *anchor).or(self.settled);
         self.members.drop_oldest(count);
@@ -305,7 +299,7 @@ impl Group {
         self.settled = self.members.before(self.floor).max(self.settled);
         let oldest = self.settled.unwrap_or(i64::MIN);
         self.runs.drain(..self.runs.partition_point(|run| run.last < oldest));
-        self.carried = self.carried.split_off(&(self.floor, 0));
+        self.carried.forget(self.floor);
         let mut gone = self.members.lower(self.floor.saturating_sub(plan.span));
         let settled = self.members.lower(self.floor);
         if let (Kind::EventCount, Some(enough)) = (plan.kind, plan.enough) {
@@ -385,12 +379,9 @@ impl Group {
                 self.sight = Sight::None;
             }
             self.runs.retain(|run| run.last >= last);
-            self.carried = self.carried.split_off(&(self.floor, 0));
+            self.carried.forget(self.floor);
         }
-        while self.carried.len() > plan.members_max {
-            self.carried.pop_first();
-            step.dropped += 1;
-        }
+        step.dropped += self.carried.shorten(plan.members_max);
     }
 
     /// The events of the window that ends with an anchor, the newest first; of kinds that know them,

@@ -33,6 +33,7 @@
 //! tells higher ones at once; one that calculates, or is closing, tells when it is settled, and the
 //! higher one waits that much longer for late events.
 
+mod carried;
 mod correlator;
 mod encode;
 mod group;

@@ -4,6 +4,7 @@ use super::condition::Names;
 use super::read::{DraftCondition, Reference, hint};
 use super::{Bound, CHAIN_MAX, Condition, Correlation, Draft, Expr, Input, Kind, Op, TERMS_MAX, Target, WAYS_MAX};
 use crate::sigma::{Fault, Header};
+use std::cell::Cell;
 use std::collections::HashMap;
 
 /// What is known about a document that was refused.
@@ -100,7 +101,12 @@ struct Directory {
     /// Ids and names.
     exact: HashMap<String, Found>,
     titles: HashMap<String, Found>,
+    /// Names that were not found.
+    misses: Cell<usize>,
 }
+
+/// So many names that are not found are compared with all others for a suggestion.
+const HINTS_MAX: usize = 64;
 
 impl Directory {
     fn names(header: &Header) -> impl Iterator<Item = &str> {
@@ -127,9 +133,14 @@ impl Directory {
                 Err(fault(format!("`{name}` is what several rules are called")).suggest("refer to the rule by its id"))
             }
             None => {
+                let fault = fault(format!("there is no rule `{name}`"));
+                self.misses.set(self.misses.get() + 1);
+                if self.misses.get() > HINTS_MAX {
+                    return Err(fault);
+                }
                 let mut known: Vec<&str> = self.exact.keys().chain(self.titles.keys()).map(String::as_str).collect();
                 known.sort_unstable();
-                Err(hint(fault(format!("there is no rule `{name}`")), name, &known))
+                Err(hint(fault, name, &known))
             }
         }
     }
