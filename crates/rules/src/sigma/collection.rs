@@ -214,9 +214,11 @@ impl Reader {
         let problems = &mut collection.problems;
         collection.rules.retain(|rule| names.take(&rule.header, problems));
         let (mut drafts, mut gone) = (self.drafts, self.gone);
-        drafts.retain(|draft| names.take(&draft.header, problems) || {
-            gone.push(Gone { header: draft.header.clone() });
-            false
+        drafts.retain(|draft| {
+            names.take(&draft.header, problems) || {
+                gone.push(Gone { header: draft.header.clone() });
+                false
+            }
         });
         collection.filters.retain(|filter| names.take(&filter.header, problems));
         let filters = std::mem::take(&mut collection.filters);
