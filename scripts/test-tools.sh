@@ -31,6 +31,7 @@ if [ ! -s "$axe" ]; then
   mv "$axe.new" "$axe"
   rm -rf "$wheel"
 fi
+need aiosmtpd "the test of e-mail with a mail server that others wrote" python3-aiosmtpd
 need snmptrap "the tests of the SNMP listener" snmp
 need snmptrapd "the tests of the snmptrapd route" snmptrapd
 need rsyslogd "the tests of the rsyslog samples" rsyslog

@@ -187,6 +187,14 @@ fn lines(name: &str) -> Vec<(&'static str, String)> {
         "login",
         format!("pam_unix(rlogin:auth): authentication failure; logname= uid=0 euid=0 tty= ruser={one_line} rhost={REAL}  user=root"),
     ));
+    lines.push((
+        "apache2",
+        format!("[Wed Nov 26 01:00:00.1 2026] [auth_basic:error] [pid 7:tid 9] [client {REAL}:5] AH01617: user {web}: authentication failure for \"/{web}\": Password Mismatch"),
+    ));
+    lines.push((
+        "haproxy",
+        format!("{REAL}:5 [26/Nov/2026:01:00:00.655] a b 1/1/1/1/1 404 5 - - ---- 1/1/1/1/0 0/0 {{{web}}} \"GET /{web} HTTP/1.1\""),
+    ));
     // Of a program that nobody knows, nothing is believed.
     lines.push(("myapp", one_line.clone()));
     lines.push(("myapp", format!("request by {one_line}")));
@@ -233,7 +241,7 @@ proptest! {
             prop_assert_ne!(fields.first("event_outcome"), Some("success"), "{}: {}", program, line);
             let allowed: &[&str] = match program {
                 "sshd" => &["ssh_fail", "pam_fail"],
-                "nginx" | "myapp" | "systemd" | "dnsmasq-dhcp" | "" => &[],
+                "haproxy" | "nginx" | "myapp" | "systemd" | "dnsmasq-dhcp" | "" => &[],
                 _ => &["login_fail", "pam_fail"],
             };
             prop_assert!(

@@ -9,14 +9,16 @@ use crate::codec;
 use crate::detections::{Detected, DetectionSet, Detections, Looker};
 use crate::live::{Live, ShedMode};
 use crate::metrics::{Metrics, labels};
+use crate::notify::Planner;
 use crate::outbox::Outbox;
 use crate::rulebook::{Match, Rulebook, Snapshot};
-use model::{Alert, AlertId, AlertKind, AlertSeverity, Event, EventId, Handling, OrgId, Outcome};
+use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, Event, EventId, Handling, OrgId, Outcome};
 use runtime::backoff::Backoff;
 use runtime::{Clock, Health, Stop};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use storage::catalog::incidents::NewAlert;
 use storage::catalog::{AuditEntry, Catalog};
 use storage::coordination::{Coordination, UnhandledEvent};
 use storage::events::{EventStore, StoredEvent};
@@ -32,6 +34,7 @@ pub struct Detector {
     pub coordination: Arc<dyn Coordination>,
     pub rulebook: Rulebook,
     pub detections: Detections,
+    pub planner: Planner,
     pub outbox: Outbox,
     pub live: Live,
     pub clock: Arc<dyn Clock>,
@@ -218,10 +221,10 @@ impl Detector {
         let mut alerts = Vec::new();
         let writing = tokio::time::Instant::now();
         for (org, (audits, new_alerts)) in by_org {
-            let recorded = self.catalog.record(&org, audits, new_alerts.clone()).await;
+            let planned: Vec<NewAlert> = new_alerts.into_iter().map(|alert| self.planner.plan(alert)).collect();
+            let recorded = self.catalog.record_planned(&org, audits, planned.clone()).await;
             self.report("catalog", &recorded);
-            recorded?;
-            alerts.extend(new_alerts);
+            alerts.extend(self.to_tell(planned, &recorded?));
         }
         self.metrics.db_write_latency_ms.observe(writing.elapsed().as_secs_f64() * 1_000.0);
         let stored = self.events.append(items.iter().map(stored).collect()).await;
@@ -239,6 +242,22 @@ impl Detector {
         self.outbox.publish(alerts).await;
         self.metrics.alerter_alerts_forwarded.inc_by(count);
         Ok(())
+    }
+
+    /// The alerts of which somebody is told; the others are counted.
+    fn to_tell(&self, planned: Vec<NewAlert>, states: &[AlertState]) -> Vec<Alert> {
+        let mut told = Vec::with_capacity(planned.len());
+        for (new, state) in planned.into_iter().zip(states) {
+            match state {
+                AlertState::Grouped => _ = self.metrics.incidents_grouped.inc(),
+                AlertState::Silenced => _ = self.metrics.incidents_silenced.inc(),
+                // Of a repeated batch; delivery knows what was delivered.
+                AlertState::Pending | AlertState::Delivered | AlertState::Dead | AlertState::Recorded => {
+                    told.push(new.alert);
+                }
+            }
+        }
+        told
     }
 
     fn report<T>(&self, part: &'static str, result: &StorageResult<T>) {

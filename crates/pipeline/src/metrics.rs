@@ -44,13 +44,14 @@ impl Owner {
 
     /// By the names of the contract; `None`: of the process, or of a queue, whoever runs here.
     fn of(name: &str) -> Option<Self> {
-        const NAMES: [(&str, Owner); 11] = [
+        const NAMES: [(&str, Owner); 12] = [
             ("mutt_detection_", Owner::Alerter),
             ("mutt_ingest_", Owner::Ingestor),
             ("mutt_events_settled", Owner::Alerter),
             ("mutt_events_", Owner::Ingestor),
             ("mutt_alerter_", Owner::Alerter),
             ("mutt_db_write_", Owner::Alerter),
+            ("mutt_incidents_", Owner::Alerter),
             ("mutt_moog_", Owner::Forwarder),
             ("mutt_alert_delivery_", Owner::Forwarder),
             ("mutt_circuit_breaker_", Owner::Forwarder),
@@ -120,6 +121,11 @@ metrics! {
 
     alerter_events_processed: Family<Labels, Counter> = Family::default(), "mutt_alerter_events_processed", "Events worked by status";
     alerter_alerts_forwarded: Counter = Counter::default(), "mutt_alerter_alerts_forwarded", "Alerts handed to delivery";
+    incidents_open: Gauge = Gauge::default(), "mutt_incidents_open", "Incidents that are open; every alerter says the same number";
+    incidents_grouped: Counter = Counter::default(), "mutt_incidents_grouped", "Alerts that joined an incident and of which nobody was told";
+    incidents_silenced: Counter = Counter::default(), "mutt_incidents_silenced", "Alerts of which nobody was told because of a silence";
+    incidents_escalations: Counter = Counter::default(), "mutt_incidents_escalations", "Incidents escalated because nobody acknowledged them";
+    incidents_auto_resolved: Counter = Counter::default(), "mutt_incidents_auto_resolved", "Incidents resolved because they were quiet";
     alerter_unhandled_meta_alerts: Counter = Counter::default(), "mutt_alerter_unhandled_meta_alerts", "Meta-alerts about unhandled events";
     alerter_cache_reload_failures: Counter = Counter::default(), "mutt_alerter_cache_reload_failures", "Rule reloads that failed; the old rules stay";
     alerter_cache_reload: Family<Labels, Counter> = Family::default(), "mutt_alerter_cache_reload", "Rule reloads by status";

@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         Command::Queue(args) => commands::queue::run(&cli.global, args),
         Command::Trace(args) => commands::trace::run(&cli.global, &args),
         Command::Rules(args) => commands::rules::run(&cli.global, args),
+        Command::Incident(args) => commands::incident::run(&cli.global, args),
+        Command::Silence(args) => commands::silence::run(&cli.global, args),
         Command::Route(args) => commands::route::run(&cli.global, args),
         Command::Admin(args) => commands::admin::run(&cli.global, args),
         Command::Openapi => commands::openapi::run(),

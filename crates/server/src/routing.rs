@@ -1,6 +1,8 @@
 //! The routing tree as the API and the command line show it, and alerts made up to be routed.
 
-use model::{Alert, AlertId, AlertKind, AlertSeverity, Detection, EventId, Handling, Level, OrgId, Timestamp};
+use model::{
+    Alert, AlertId, AlertKind, AlertSeverity, Detection, EventId, Handling, Level, OrgId, Rule, Severity, Timestamp,
+};
 use pipeline::notify::{Hit, Policy, RouteView, Router, severity_of, span_text};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -100,6 +102,38 @@ impl SampleAlert {
             ..Detection::default()
         })
     }
+}
+
+/// Who would be told of an event that this rule takes; nobody where its handling forwards nothing.
+pub fn receivers(
+    router: &Router,
+    rule: &Rule,
+    handling: &Handling,
+    host: &str,
+    severity: Option<Severity>,
+) -> Vec<String> {
+    if !handling.forwards() {
+        return Vec::new();
+    }
+    let event_id = EventId::new(Timestamp::default(), 0, 0);
+    let alert = Alert {
+        id: AlertId::derive(event_id, "rule"),
+        org: OrgId::default(),
+        kind: AlertKind::Rule,
+        event_id,
+        correlation_id: String::new(),
+        created_at: Timestamp::default(),
+        host: host.to_owned(),
+        team: rule.draft.team_assignment.clone(),
+        severity: AlertSeverity::from_event(severity),
+        handling: handling.clone(),
+        rule_id: Some(rule.id),
+        signature: String::new(),
+        message: String::new(),
+        raw_json: bytes::Bytes::new(),
+        detection: None,
+    };
+    router.receivers_named(&alert)
 }
 
 /// The whole tree.

@@ -123,6 +123,11 @@ fn a_route_is_tried_without_a_server() {
     let (_, told) = run(&["test", "--alert", "a.json", "--json"]);
     let verdict: serde_json::Value = serde_json::from_str(&told).unwrap();
     assert_eq!(verdict["receivers"], serde_json::json!(["pager"]));
+    let rules = "rules:\n  - name: disk\n    match_string: disk\n    prod_handling: Page_only\n    dev_handling: Ignore\n    team_assignment: NetOps\n    tests:\n      match: [\"disk failing\"]\n";
+    std::fs::write(dir.path().join("rules.yml"), rules).unwrap();
+    let output = muttd(dir.path(), &["rules", "test", "rules.yml", "--who", "--config", "r.toml"], &[]);
+    let who = text(&output.stdout) + &text(&output.stderr);
+    assert!(who.contains("\"disk failing\" for NetOps: moog, pager\n"), "{who}");
     let (code, said) = run(&["test", "--severity", "loud"]);
     assert_eq!(code, Some(1));
     assert!(said.contains("severity: `loud` is not"), "{said}");

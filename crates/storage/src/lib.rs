@@ -9,9 +9,11 @@ pub mod catalog;
 pub mod coordination;
 mod error;
 pub mod events;
+pub mod hunt;
 pub mod queue;
 mod redis;
 mod sqlite;
+mod sqlite_functions;
 
 pub use error::{StorageError, StorageResult};
 pub use redis::{RedisAddress, RedisConfig, RedisPlace, RedisTls, redis_advice};

@@ -9,9 +9,11 @@ pub mod builders;
 mod http;
 mod receiver;
 pub mod servers;
+pub mod smtp;
 pub mod webhooks;
 
 pub use receiver::{Behaviour, Receiver, Request};
+pub use smtp::{Mail, SmtpBehaviour, SmtpReceiver, SmtpSecurity, SmtpStep};
 
 use std::time::Duration;
 

@@ -7,8 +7,8 @@
 //!   URL it shows scheme, host and port only: path and query of a webhook are often its password.
 
 use super::{DeliveryError, HttpTarget, Receipt};
-use http::HeaderMap;
 use http::header::{CONTENT_TYPE, DATE, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Method};
 use jiff::fmt::rfc2822::DateTimeParser;
 use model::{ErrorKind, Timestamp};
 use reqwest::{Client, Response, StatusCode, Url};
@@ -80,14 +80,25 @@ impl HttpClient {
     }
 
     /// Posts `body` once. `now` is for receivers that say when to come back but not what time it is.
-    pub async fn post_json(&self, headers: HeaderMap, body: Vec<u8>, now: Timestamp) -> Result<Receipt, DeliveryError> {
-        let request = self
-            .client
-            .post(self.url.clone())
-            .timeout(self.timeout)
-            .headers(headers)
-            .header(CONTENT_TYPE, "application/json")
-            .body(body);
+    pub async fn post_json(
+        &self,
+        mut headers: HeaderMap,
+        body: Vec<u8>,
+        now: Timestamp,
+    ) -> Result<Receipt, DeliveryError> {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.send(Method::POST, headers, body, now).await
+    }
+
+    /// Makes one request, whose content type is among the `headers`.
+    pub async fn send(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        now: Timestamp,
+    ) -> Result<Receipt, DeliveryError> {
+        let request = self.client.request(method, self.url.clone()).timeout(self.timeout).headers(headers).body(body);
         let mut response = request.send().await.map_err(|e| self.no_answer(e))?;
         let status = response.status();
         let answer = read_start(&mut response).await;

@@ -8,7 +8,7 @@
 //! not hold. A bug found in one channel becomes a case for all.
 
 use super::{Channel, DeliveryError, HttpTarget, Receipt};
-use model::{Alert, ErrorKind, Timestamp};
+use model::{Alert, AlertKind, Detection, ErrorKind, Timestamp};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use testkit::builders::{EPOCH, alert};
@@ -25,6 +25,7 @@ const QUERY_SECRET: &str = "t0ken-in-the-query";
 /// Runs every case. `secrets` are the texts the channel was opened with.
 pub async fn http_channel(open: Open<'_>, secrets: &[&str]) {
     takes_every_2xx_as_a_success(open).await;
+    tells_of_every_alert(open).await;
     says_when_trying_again_can_help(open).await;
     says_when_trying_again_cannot_help(open).await;
     follows_no_redirect(open).await;
@@ -92,6 +93,32 @@ async fn takes_every_2xx_as_a_success(open: Open<'_>) {
     assert_eq!(sent.header("content-type"), Some("application/json"));
     assert_eq!(sent.header("user-agent"), Some(concat!("mutt-security-manager/", env!("CARGO_PKG_VERSION"))));
     assert!(sent.json().is_object());
+}
+
+async fn tells_of_every_alert(open: Open<'_>) {
+    let pair = Pair::new("tells_of_every_alert", open, TIMEOUT).await;
+    let hostile: String = (0..0x300).filter_map(char::from_u32).chain(r#"\"{{ 7 }}<!here>"#.chars()).collect();
+    for text in [String::new(), hostile, "long ".repeat(100_000)] {
+        let few = || vec![text.clone(); 3];
+        let detection = Detection {
+            rule_uid: text.clone(),
+            title: text.clone(),
+            description: text.clone(),
+            tags: few(),
+            references: few(),
+            false_positives: few(),
+            fields: vec![(text.clone(), text.clone()), ("a".into(), text.clone())],
+            ..Detection::default()
+        };
+        let of_a_rule = alert().host(&text).team(&text).message(&text).signature(&text).correlation_id(&text);
+        let of_a_detection = of_a_rule.clone().detection(detection);
+        let unhandled = of_a_rule.clone().kind(AlertKind::Unhandled).raw_json(&text);
+        for told in [of_a_rule, of_a_detection, unhandled] {
+            let delivered = pair.deliver(Behaviour::accept(), &told.build()).await;
+            assert!(delivered.is_ok(), "{}: {delivered:?}", pair.case);
+        }
+    }
+    assert!(pair.receiver.requests().iter().all(|r| r.json().is_object()), "{}", pair.case);
 }
 
 async fn says_when_trying_again_can_help(open: Open<'_>) {

@@ -10,15 +10,30 @@
 //!
 //! To add one: a file beside these, a variant in [`ChannelConfig`] and an arm in [`open`]. The
 //! smallest to imitate is `webhook.rs`; a channel over HTTP posts through `client.rs` and passes
-//! `contract::http_channel` (a test of a few lines in `tests/channels_contract.rs`).
+//! `contract::http_channel` (a test of a few lines in `tests/channels_contract.rs`). What people word
+//! themselves is a template of `template.rs`, which may say what `facts.rs` lists.
 
 mod client;
 #[cfg(feature = "contract")]
 pub mod contract;
+mod email;
+mod facts;
+mod http_template;
 mod moogsoft;
+mod pagerduty;
+mod slack;
+mod smtp;
+mod template;
 mod webhook;
 
+pub use email::EmailConfig;
+pub use http_template::{BodyFormat, HttpConfig, HttpMethod};
+pub use pagerduty::{PAGERDUTY_URL, PagerDutyConfig};
+pub use slack::{SlackConfig, SlackFormat};
+pub use smtp::SmtpTls;
+
 use async_trait::async_trait;
+use http::header::{HeaderName, HeaderValue};
 use model::{Alert, ErrorKind, Timestamp};
 use runtime::{KeyRing, Secret};
 use std::fmt;
@@ -92,6 +107,14 @@ pub enum ChannelConfig {
     Moogsoft { target: HttpTarget, api_keys: KeyRing },
     /// A signed webhook (Standard Webhooks 1.0).
     Webhook { target: HttpTarget, secret: Secret },
+    /// E-mail over SMTP.
+    Email(Box<EmailConfig>),
+    /// Slack's incoming webhook, or one that is like it.
+    Slack(Box<SlackConfig>),
+    /// PagerDuty's Events API v2.
+    PagerDuty(Box<PagerDutyConfig>),
+    /// A webhook whose request is configured.
+    Http(Box<HttpConfig>),
 }
 
 impl ChannelConfig {
@@ -99,6 +122,10 @@ impl ChannelConfig {
     pub fn name(&self) -> &str {
         match self {
             Self::Moogsoft { target, .. } | Self::Webhook { target, .. } => &target.name,
+            Self::Email(config) => &config.name,
+            Self::Slack(config) => &config.target.name,
+            Self::PagerDuty(config) => &config.target.name,
+            Self::Http(config) => &config.target.name,
         }
     }
 }
@@ -108,6 +135,33 @@ pub fn open(config: ChannelConfig) -> Result<Arc<dyn Channel>, DeliveryError> {
     let channel: Arc<dyn Channel> = match config {
         ChannelConfig::Moogsoft { target, api_keys } => Arc::new(moogsoft::Moogsoft::open(target, api_keys)?),
         ChannelConfig::Webhook { target, secret } => Arc::new(webhook::Webhook::open(target, secret)?),
+        ChannelConfig::Email(config) => Arc::new(email::Email::open(*config)?),
+        ChannelConfig::Slack(config) => Arc::new(slack::Slack::open(*config)?),
+        ChannelConfig::PagerDuty(config) => Arc::new(pagerduty::PagerDuty::open(*config)?),
+        ChannelConfig::Http(config) => Arc::new(http_template::HttpTemplate::open(*config)?),
     };
     Ok(channel)
+}
+
+/// The key that repeats of one alert share.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+fn key_header(alert: &Alert) -> Result<HeaderValue, DeliveryError> {
+    alert.id.to_string().parse().map_err(|e: http::header::InvalidHeaderValue| client::internal(&e))
+}
+
+/// Where people can see an alert: the configured URL with its `{id}` filled in, or nothing.
+fn alert_url(configured: &str, alert: &Alert) -> String {
+    configured.replace("{id}", &alert.id.to_string())
+}
+
+fn check_alert_url(configured: &str) -> Result<(), DeliveryError> {
+    let is_url = |text: &str| {
+        (text.starts_with("https://") || text.starts_with("http://"))
+            && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+    };
+    if configured.is_empty() || (is_url(configured) && configured.contains("{id}")) {
+        return Ok(());
+    }
+    Err(client::invalid("alert_url must start with https:// or http:// and say with `{id}` where the alert's id goes"))
 }

@@ -2,18 +2,17 @@
 //! with a signature per fault instead of per host, the decision, and an idempotency key.
 
 use super::client::{HttpClient, internal, invalid, sensitive};
-use super::{Channel, DeliveryError, HttpTarget, Receipt};
+use super::facts::DetectionFacts;
+use super::{Channel, DeliveryError, HttpTarget, IDEMPOTENCY_KEY, Receipt};
 use async_trait::async_trait;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::AUTHORIZATION;
 use model::{Alert, ErrorKind, Timestamp};
 use runtime::{KeyRing, Secret};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) struct Moogsoft {
     name: String,
@@ -111,6 +110,8 @@ struct Decision<'a> {
     handling: &'a str,
     page: bool,
     ticket: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detection: Option<DetectionFacts<'a>>,
 }
 
 fn render(alert: &Alert, now: Timestamp) -> Result<Vec<u8>, serde_json::Error> {
@@ -150,6 +151,7 @@ fn custom_info(alert: &Alert) -> Result<BTreeMap<Cow<'_, str>, Cow<'_, RawValue>
         handling: alert.handling.as_str(),
         page: alert.handling.pages(),
         ticket: alert.handling.tickets(),
+        detection: DetectionFacts::of(alert),
     })?;
     info.insert(Cow::Borrowed("mutt"), Cow::Owned(decision));
     Ok(info)
@@ -239,6 +241,10 @@ mod tests {
         let body = rendered(&meta);
         assert_eq!((&body["class"], &body["custom_info"]["mutt"]["kind"]), (&json!("Unknown"), &json!("unhandled")));
         assert_eq!(body["custom_info"]["mutt"]["rule_id"], Value::Null);
+
+        let detection = model::Detection { title: "Scan".into(), ..Default::default() };
+        let body = rendered(&alert().detection(detection).build());
+        assert_eq!(body["custom_info"]["mutt"]["detection"]["title"], json!("Scan"));
 
         let sly = alert().raw_json(r#"{"mutt":{"page":"no"},"a\"b":[1, 2]}"#).build();
         let body = rendered(&sly);

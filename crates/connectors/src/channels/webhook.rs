@@ -5,6 +5,7 @@
 //! `<id>.<timestamp>.<body>`. The body is the same on every try.
 
 use super::client::{HttpClient, internal, invalid};
+use super::facts::DetectionFacts;
 use super::{Channel, DeliveryError, HttpTarget, Receipt};
 use async_trait::async_trait;
 use base64::Engine;
@@ -125,6 +126,9 @@ struct Data<'a> {
     signature: &'a str,
     message: &'a str,
     correlation_id: &'a str,
+    /// Of a detection rule's alert only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detection: Option<DetectionFacts<'a>>,
     /// As it came, or `null` where it is not JSON.
     event: Option<&'a RawValue>,
 }
@@ -150,6 +154,7 @@ fn render(alert: &Alert) -> Result<Vec<u8>, serde_json::Error> {
             signature: &alert.signature,
             message: &alert.message,
             correlation_id: &alert.correlation_id,
+            detection: DetectionFacts::of(alert),
             event: serde_json::from_slice(&alert.raw_json).ok(),
         },
     })
@@ -227,5 +232,15 @@ mod tests {
                 },
             })
         );
+    }
+
+    #[test]
+    fn a_detection_is_told_with_its_alert() {
+        let fields = ["1", "2"].map(|value| ("port".to_owned(), value.to_owned())).to_vec();
+        let detection = model::Detection { title: "Scan".into(), fields, events: 3, ..Default::default() };
+        let body: Value = serde_json::from_slice(&render(&alert().detection(detection).build()).unwrap()).unwrap();
+        let told = &body["data"]["detection"];
+        assert_eq!((&told["title"], &told["level"], &told["events"]), (&json!("Scan"), &json!("medium"), &json!(3)));
+        assert_eq!(told["fields"], json!({"port": "1, 2"}));
     }
 }

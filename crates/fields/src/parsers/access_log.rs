@@ -3,7 +3,7 @@
 //! Everything behind the status is the client's choice, and so are the request and the user name
 //! in front of it; servers write quotes in them as `\"` or `\x22`, so a quote ends the field.
 
-use super::text::{ip, number, word};
+use super::text::{bracketed_ip, ip, number, word};
 use super::{Line, Parser, Reading};
 
 pub(super) const NGINX: Parser = parser(
@@ -41,7 +41,7 @@ fn sniff(text: &str) -> bool {
 
 fn read<'m>(line: Line<'m>, out: &mut Reading<'m>) -> bool {
     let text = line.text.trim();
-    access(text, out).is_some() || error(text, out).is_some()
+    access(text, out).is_some() || error(text, out).is_some() || apache_error(text, out).is_some()
 }
 
 /// What stands around the request: client and names, request, what is behind it.
@@ -149,9 +149,69 @@ fn error<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     out.push("level", level);
     // Paths and requests may hold the same words; then nobody knows which is the server's.
     let mut clients = rest.split(", client: ");
-    out.some("reason", clients.next());
+    let reason = clients.next();
+    out.some("reason", reason);
+    // `*1 user "bob": password mismatch`, `*1 user "bob" was not found in "…"`
+    if let Some((_, who)) = reason.and_then(|reason| reason.split_once(" user \""))
+        && reason.is_some_and(|reason| reason.starts_with('*'))
+        && let Some((user, what)) =
+            who.rsplit_once("\": password mismatch").or_else(|| who.rsplit_once("\" was not found in "))
+        && !what.contains(" user ")
+    {
+        out.action("web_login", Some(false));
+        out.event_type("login_fail");
+        out.push("User", user);
+    }
     if let (Some(client), None) = (clients.next(), clients.next()) {
         out.some("SourceIp", ip(client.split(',').next().unwrap_or_default()));
+    }
+    Some(())
+}
+
+/// `[Wed Nov 26 01:00:00.123456 2026] [auth_basic:error] [pid 7:tid 9] [client 192.0.2.7:5000] AH01617:
+/// user bob: authentication failure for "/admin": Password Mismatch`: the server's words in brackets
+/// come first.
+fn apache_error<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
+    let mut rest = text;
+    let mut groups = 0;
+    // Since version 2.4 the module is named, and a port follows the address, of IPv6 as well.
+    let mut with_port = false;
+    while let Some((group, behind)) = rest.strip_prefix('[').and_then(|inner| inner.split_once("] ")) {
+        match (groups, group.split_once(':')) {
+            (0, _) => {}
+            (1, Some((module, level))) => {
+                with_port = true;
+                out.push("module", module);
+                out.push("level", level);
+            }
+            (1, None) => out.push("level", group),
+            _ => {
+                if let Some(client) = group.strip_prefix("client ") {
+                    let (address, port) = match client.rsplit_once(':').filter(|_| with_port) {
+                        Some((address, port)) => (address, Some(port)),
+                        None => (client, None),
+                    };
+                    out.push("SourceIp", bracketed_ip(address)?);
+                    out.some("SourcePort", port.and_then(number));
+                    rest = behind;
+                    groups += 1;
+                    break;
+                }
+            }
+        }
+        rest = behind;
+        groups += 1;
+    }
+    if groups < 3 {
+        return None;
+    }
+    out.some("reason", Some(rest));
+    let user = rest.strip_prefix("AH01617: user ").and_then(|rest| rest.split_once(": authentication failure for "));
+    let user = user.or_else(|| rest.strip_prefix("AH01618: user ")?.split_once(" not found: "));
+    if let Some((user, _)) = user {
+        out.action("web_login", Some(false));
+        out.event_type("login_fail");
+        out.push("User", user);
     }
     Some(())
 }

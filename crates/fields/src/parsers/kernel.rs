@@ -25,7 +25,8 @@ fn read<'m>(line: Line<'m>, out: &mut Reading<'m>) -> bool {
         out.service("auditd");
         return auditd::record(record, out);
     }
-    const FORMS: &[for<'m> fn(&'m str, &mut Reading<'m>) -> Option<()>] = &[packet, memory, crash, device, module];
+    const FORMS: &[for<'m> fn(&'m str, &mut Reading<'m>) -> Option<()>] =
+        &[packet, network, memory, crash, device, module];
     FORMS.iter().any(|form| form(text, out).is_some())
 }
 
@@ -90,6 +91,47 @@ fn packet<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         (true, true) | (false, false) => out.action("packet", None),
     }
     Some(())
+}
+
+/// Links that go down, tables that overflow, floods.
+fn network<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
+    let down =
+        text.ends_with("Link is Down") || text.ends_with(": link down") || text.contains(": link becomes not ready");
+    if down || text.starts_with("NETDEV WATCHDOG: ") {
+        out.action("link_down", None);
+        out.event_type("network_drop");
+        out.some("Interface", text.split(": ").find(|word| is_interface(word)));
+        return Some(());
+    }
+    if text.starts_with("nf_conntrack") && text.contains("table full, dropping packet") {
+        out.action("conntrack_full", None);
+        out.event_type("network_drop");
+        return Some(());
+    }
+    // `TCP: request_sock_TCP: Possible SYN flooding on port 0.0.0.0:80. Sending cookies.`
+    if let Some((_, rest)) = text.split_once("ossible SYN flooding on port ") {
+        out.action("syn_flood", None);
+        let port = word(rest).0.trim_end_matches('.');
+        out.some("dst_port", number(port.rsplit_once(':').map_or(port, |(_, port)| port)));
+        return Some(());
+    }
+    // `martian source A from B, on dev eth0`
+    let (target, rest) = text.split_once("martian source ")?.1.split_once(" from ")?;
+    let (source, device) = rest.split_once(", on dev ")?;
+    out.action("martian", None);
+    out.some("dst_ip", ip(target));
+    out.some("src_ip", ip(source));
+    out.push("Interface", device);
+    Some(())
+}
+
+/// A word such as `eth0` or `enp3s0`.
+fn is_interface(word: &str) -> bool {
+    !word.is_empty()
+        && word.len() <= 15
+        && word.starts_with(|c: char| c.is_ascii_lowercase())
+        && word.ends_with(|c: char| c.is_ascii_digit())
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'@'))
 }
 
 /// `Out of memory: Killed process 7 (name) …`, `Memory cgroup out of memory: …`, `oom-kill:…`.
@@ -181,11 +223,6 @@ fn device<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
 
 /// `evil: loading out-of-tree module taints kernel.`, `evil: module verification failed: …`.
 fn module<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
-    if text.contains("link is not ready") || text.ends_with("Link is Down") || text.ends_with("NIC Link is Down") {
-        out.action("link_down", None);
-        out.event_type("network_drop");
-        return Some(());
-    }
     let (name, rest) = text.split_once(": ")?;
     if name.is_empty()
         || name.contains(' ')

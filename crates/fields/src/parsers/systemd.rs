@@ -43,6 +43,16 @@ fn parse<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         }
         return Some(());
     }
+    // Before version 230: `Unit nginx.service entered failed state.`, `nginx.service failed.`
+    let failed = text
+        .strip_prefix("Unit ")
+        .and_then(|rest| rest.strip_suffix(" entered failed state."))
+        .or_else(|| text.strip_suffix(" failed."));
+    if let Some(unit) = failed.filter(|unit| looks_like_unit(unit)) {
+        out.action("unit_failed", Some(false));
+        out.push("unit", unit);
+        return Some(());
+    }
     let (unit, rest) = text.split_once(": ")?;
     if !looks_like_unit(unit) {
         return None;
@@ -55,7 +65,9 @@ fn parse<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
             out.event_type("memory_oom");
         }
         out.push("reason", result);
-    } else if let Some(rest) = rest.strip_prefix("Main process exited, code=") {
+    } else if let Some(rest) =
+        rest.strip_prefix("Main process exited, code=").or_else(|| rest.strip_prefix("main process exited, code="))
+    {
         out.action("unit_process_exited", None);
         let (code, status) = rest.split_once(", status=").unwrap_or((rest, ""));
         out.push("exit_code", code);

@@ -8,12 +8,16 @@
 //! * Nothing vanishes: an alert that nobody is told of is kept, with a state that says why.
 
 mod glob;
+mod keeper;
 mod matcher;
+mod plan;
 mod route;
 mod span;
 mod tree;
 
+pub use keeper::Keeper;
 pub use matcher::{Matcher, MatcherSpec, SpecProblem, severity_of};
+pub use plan::{Planner, read_matcher};
 pub use route::{Escalation, GroupBy, Policy, PolicySpec, RouteSpec};
 pub use span::{parse_span, span_text};
 pub use tree::{Hit, RouteView, Router};

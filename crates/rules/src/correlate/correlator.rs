@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 /// Most events that a firing names.
 const EVENTS_MAX: usize = 16;
-/// State of a group that is smaller than this is written whole each time.
-const WHOLE_BYTES_MIN: usize = 512;
+/// So many bytes may stand behind the whole of a small group before it is written anew; of a large
+/// one, as many as it has.
+const MORE_BYTES_MIN: usize = 1_024;
 
 /// A correlation that fires.
 #[derive(Debug, Clone, PartialEq)]
@@ -278,7 +279,7 @@ impl Correlator {
             return step.above;
         }
         let again = work.records.contains_key(&id);
-        let whole = !stored || again || kept.more + more.len() > WHOLE_BYTES_MIN.max(kept.whole / 2);
+        let whole = !stored || again || kept.more + more.len() > MORE_BYTES_MIN.max(kept.whole);
         let record = if whole {
             let whole = encode::write_whole(&plans, &kept.group, kept.touched);
             (kept.whole, kept.more) = (whole.len(), 0);
@@ -343,6 +344,32 @@ impl Correlator {
         }
     }
 
+    /// Works by other rules from now on, and keeps the state of every correlation that means the same
+    /// in both. What is stored stays as it is, except for groups that are gone. What members that are
+    /// here already mean to correlations that are new is not known.
+    pub fn reload(&mut self, plans: Arc<Plans>) -> Vec<Record> {
+        let old = std::mem::replace(&mut self.plans, plans);
+        let same = |plan: &Plan| self.plans.find(&plan.fingerprint);
+        let places: Vec<Option<usize>> = old.all().iter().map(same).collect();
+        self.shelves = vec![Shelf::default(); self.plans.len()];
+        let mut gone = Vec::new();
+        for (id, mut kept) in std::mem::take(&mut self.groups) {
+            let Some(place) = places.get(kept.group.correlation).copied().flatten() else {
+                gone.push(Record { group: id, stored: Stored::Gone });
+                continue;
+            };
+            kept.group.correlation = place;
+            kept.group.carried.values_mut().for_each(|hits| moved(hits, &places));
+            kept.group.carried.retain(|_, hits| !hits.is_empty());
+            kept.bytes = kept.group.bytes();
+            self.shelves[place].bytes += kept.bytes;
+            self.shelves[place].order.insert((kept.touched, id));
+            self.groups.insert(id, kept);
+        }
+        gone.sort_unstable_by_key(|record| record.group);
+        gone
+    }
+
     /// All state, as it is to be stored.
     pub fn snapshot(&self) -> Vec<Record> {
         let mut ids: Vec<u128> = self.groups.keys().copied().collect();
@@ -385,6 +412,16 @@ impl Correlator {
         self.groups.insert(id, kept);
         Ok(true)
     }
+}
+
+/// Gives hits the new indices of their correlations; those without one go.
+fn moved(hits: &mut Vec<Hit>, places: &[Option<usize>]) {
+    hits.retain_mut(|hit| {
+        let place = places.get(hit.correlation).copied().flatten();
+        hit.correlation = place.unwrap_or_default();
+        moved(&mut hit.above, places);
+        place.is_some()
+    });
 }
 
 /// A batch on its way.

@@ -11,16 +11,17 @@
 //! | whole: thinned | count |
 //! | whole: runs | count; first, last signed, id 16 each |
 //! | whole: members | count; time after the one before, key 16, and of kinds that calculate the number 8 |
-//! | whole: carried | count; time signed, event 16, hits each |
+//! | whole: carried | count; time signed, event 16, uppers |
 //! | more: floor | `0` or `1` and signed |
-//! | more: hits | hits |
+//! | more: hits | count; time signed, event 16, meaning |
 //!
-//! Numbers are LEB128, signed ones in zigzag; texts have their length before them. A hit is the
-//! correlation's fingerprint 16, input, event 16, time signed, group 16, key, `0` or `1` and a digest
-//! 16 or `2` and a number 8, and the hits above it. Reading never trusts a length.
+//! A meaning is an input, `0` or `1` and a digest 16 or `2` and a number 8, and uppers: what the same
+//! event means to higher correlations. Those are a count and each a fingerprint 16, group 16, key and
+//! meaning. Numbers are LEB128, signed ones in zigzag; texts have their length before them. Reading
+//! never trusts a length.
 
 use super::group::Group;
-use super::hit::{Hit, Value, halves, whole};
+use super::hit::{Hit, TIME_MAX, Value, halves, whole};
 use super::members::Entry;
 use super::number::NUMBER_MAX;
 use super::plan::Plans;
@@ -88,7 +89,7 @@ pub(super) fn write_whole(plans: &Plans, group: &Group, touched: i64) -> Vec<u8>
     for ((time, event), hits) in &group.carried {
         signed(&mut out, *time);
         out.extend(event.to_be_bytes());
-        write_hits(&mut out, plans, hits);
+        write_uppers(&mut out, plans, hits);
     }
     out
 }
@@ -98,7 +99,12 @@ pub(super) fn write_more(plans: &Plans, correlation: usize, hits: &[Hit], floor:
     write_fingerprint(&mut out, plans, correlation);
     signed(&mut out, touched);
     maybe(&mut out, floor);
-    write_hits(&mut out, plans, hits);
+    unsigned(&mut out, hits.len() as u64);
+    for hit in hits {
+        signed(&mut out, hit.time);
+        out.extend(hit.event.to_be_bytes());
+        write_meaning(&mut out, plans, hit);
+    }
     out
 }
 
@@ -121,38 +127,53 @@ pub(super) fn read(plans: &Plans, bytes: &[u8]) -> Result<Part, StateError> {
         }
         MORE => {
             let floor = reader.maybe()?;
-            Ok(Part::More { hits: reader.hits(plans, 0)?, floor, touched })
+            let mut hits = Vec::new();
+            for _ in 0..reader.unsigned()? {
+                let (time, event) = (reader.time()?, u128::from_be_bytes(reader.array()?));
+                let bare = Hit {
+                    correlation,
+                    input: 0,
+                    event,
+                    time,
+                    group: 0,
+                    key: Box::default(),
+                    value: Value::None,
+                    above: Vec::new(),
+                };
+                hits.push(reader.meaning(plans, bare, 0)?);
+            }
+            if reader.rest.is_empty() { Ok(Part::More { hits, floor, touched }) } else { Err(StateError::Damaged) }
         }
         _ => Err(StateError::Damaged),
     }
 }
 
 fn read_group(plans: &Plans, correlation: usize, reader: &mut Reader<'_>) -> Result<Group, StateError> {
-    let numeric = plans.plan(correlation).is_some_and(|plan| plan.kind.numeric());
+    let plan = plans.plan(correlation).ok_or(StateError::Damaged)?;
     let mut group = Group::new(correlation, reader.key()?);
     group.floor = reader.signed()?;
-    group.settled = reader.maybe()?;
+    group.settled = reader.maybe()?.map(in_range).transpose()?;
     group.thinned = reader.length()?;
     for _ in 0..reader.unsigned()? {
-        let (first, last) = (reader.signed()?, reader.signed()?);
+        let (first, last) = (reader.time()?, reader.time()?);
         group.runs.push(Run { first, last, id: u128::from_be_bytes(reader.array()?) });
     }
     let mut last: Option<(Entry, Option<f64>)> = None;
     for _ in 0..reader.unsigned()? {
         let before = last.map_or(0, |(entry, _)| entry.time);
-        let time = before.wrapping_add(reader.signed()?);
+        let time = in_range(before.wrapping_add(reader.signed()?))?;
         let entry = Entry { time, key: halves(u128::from_be_bytes(reader.array()?)) };
-        let value = if numeric { Some(reader.number()?) } else { None };
+        let value = if plan.kind.numeric() { Some(reader.number()?) } else { None };
         let sorted = last.is_none_or(|(before, other)| before < entry || (before == entry && other < value));
-        if !sorted {
+        if !sorted || (plan.kind.temporal() && entry.key[0] >= plan.inputs as u64) {
             return Err(StateError::Damaged);
         }
         group.members.push(entry, value);
         last = Some((entry, value));
     }
     for _ in 0..reader.unsigned()? {
-        let (time, event) = (reader.signed()?, u128::from_be_bytes(reader.array()?));
-        group.carried.insert((time, event), reader.hits(plans, 0)?);
+        let (time, event) = (reader.time()?, u128::from_be_bytes(reader.array()?));
+        group.carried.insert((time, event), reader.uppers(plans, event, time, 0)?);
     }
     if reader.rest.is_empty() { Ok(group) } else { Err(StateError::Damaged) }
 }
@@ -188,28 +209,34 @@ fn write_key(out: &mut Vec<u8>, key: &[Box<str>]) {
     }
 }
 
-fn write_hits(out: &mut Vec<u8>, plans: &Plans, hits: &[Hit]) {
+fn write_meaning(out: &mut Vec<u8>, plans: &Plans, hit: &Hit) {
+    unsigned(out, hit.input as u64);
+    match hit.value {
+        Value::None => out.push(0),
+        Value::Digest(digest) => {
+            out.push(1);
+            out.extend(whole(digest).to_be_bytes());
+        }
+        Value::Number(number) => {
+            out.push(2);
+            out.extend(number.to_be_bytes());
+        }
+    }
+    write_uppers(out, plans, &hit.above);
+}
+
+fn write_uppers(out: &mut Vec<u8>, plans: &Plans, hits: &[Hit]) {
     unsigned(out, hits.len() as u64);
     for hit in hits {
         write_fingerprint(out, plans, hit.correlation);
-        unsigned(out, hit.input as u64);
-        out.extend(hit.event.to_be_bytes());
-        signed(out, hit.time);
         out.extend(hit.group.to_be_bytes());
         write_key(out, &hit.key);
-        match hit.value {
-            Value::None => out.push(0),
-            Value::Digest(digest) => {
-                out.push(1);
-                out.extend(whole(digest).to_be_bytes());
-            }
-            Value::Number(number) => {
-                out.push(2);
-                out.extend(number.to_be_bytes());
-            }
-        }
-        write_hits(out, plans, &hit.above);
+        write_meaning(out, plans, hit);
     }
+}
+
+fn in_range(time: i64) -> Result<i64, StateError> {
+    if time.abs_diff(0) <= TIME_MAX as u64 { Ok(time) } else { Err(StateError::Damaged) }
 }
 
 struct Reader<'b> {
@@ -248,6 +275,10 @@ impl Reader<'_> {
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
+    fn time(&mut self) -> Result<i64, StateError> {
+        in_range(self.signed()?)
+    }
+
     fn maybe(&mut self) -> Result<Option<i64>, StateError> {
         match self.byte()? {
             0 => Ok(None),
@@ -275,28 +306,38 @@ impl Reader<'_> {
         Ok(key.into())
     }
 
+    /// The rest of a hit.
+    fn meaning(&mut self, plans: &Plans, bare: Hit, depth: usize) -> Result<Hit, StateError> {
+        let input = self.length()?;
+        if plans.plan(bare.correlation).is_some_and(|plan| input >= plan.inputs) {
+            return Err(StateError::Damaged);
+        }
+        let value = match self.byte()? {
+            0 => Value::None,
+            1 => Value::Digest(halves(u128::from_be_bytes(self.array()?))),
+            2 => Value::Number(self.number()?),
+            _ => return Err(StateError::Damaged),
+        };
+        let above = self.uppers(plans, bare.event, bare.time, depth + 1)?;
+        Ok(Hit { input, value, above, ..bare })
+    }
+
     /// Hits for correlations that are not there any more are left out.
-    fn hits(&mut self, plans: &Plans, depth: usize) -> Result<Vec<Hit>, StateError> {
+    fn uppers(&mut self, plans: &Plans, event: u128, time: i64, depth: usize) -> Result<Vec<Hit>, StateError> {
         if depth > DEPTH_MAX {
             return Err(StateError::Damaged);
         }
         let mut hits = Vec::new();
         for _ in 0..self.unsigned()? {
             let correlation = plans.find(&self.array()?);
-            let input = self.length()?;
-            let event = u128::from_be_bytes(self.array()?);
-            let time = self.signed()?;
             let group = u128::from_be_bytes(self.array()?);
             let key = self.key()?;
-            let value = match self.byte()? {
-                0 => Value::None,
-                1 => Value::Digest(halves(u128::from_be_bytes(self.array()?))),
-                2 => Value::Number(self.number()?),
-                _ => return Err(StateError::Damaged),
-            };
-            let above = self.hits(plans, depth + 1)?;
-            if let Some(correlation) = correlation {
-                hits.push(Hit { correlation, input, event, time, group, key, value, above });
+            let (value, above) = (Value::None, Vec::new());
+            let bare =
+                Hit { correlation: correlation.unwrap_or(usize::MAX), input: 0, event, time, group, key, value, above };
+            let hit = self.meaning(plans, bare, depth)?;
+            if correlation.is_some() {
+                hits.push(hit);
             }
         }
         Ok(hits)

@@ -3,6 +3,9 @@
 use super::plan::first_half;
 use sha2::{Digest, Sha256};
 
+/// No sum of a time and a timespan overflows.
+pub(super) const TIME_MAX: i64 = i64::MAX / 4;
+
 /// A member to be, for one group of one correlation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Hit {

@@ -25,8 +25,7 @@
 //!   is counted ([`Counters`]). Settled members are thinned where that changes no answer: a count
 //!   needs its newest few, distinct values need each value's newest, an order needs the newest of
 //!   those in line. Work for a batch is linear in the members of the groups it touches, apart from
-//!   sorting; for events in order it is about that of the batch. (The order statistics of
-//!   `value_percentile` and `value_median` move up to 8 bytes a member for each event.)
+//!   sorting; for events in order it is about that of the batch.
 //! * **Workers.** Groups are independent; [`shard`] says whose a group is. A correlation of
 //!   correlations can need a group of another worker: [`Outcome::elsewhere`].
 //!
@@ -41,6 +40,7 @@ mod hit;
 mod members;
 mod number;
 mod plan;
+mod ranks;
 mod runs;
 mod window;
 

@@ -1,6 +1,6 @@
 //! Correlations, ready to be worked: what an event that a rule matched means to each of them.
 
-use super::hit::{Hit, Value, group_id, short, value_digest};
+use super::hit::{Hit, TIME_MAX, Value, group_id, short, value_digest};
 use super::number::{Limit, number};
 use crate::sigma::Collection;
 use crate::sigma::correlation::{Condition, Correlation, Expr, Kind, Target, Term};
@@ -39,7 +39,7 @@ impl Default for Limits {
             ahead_micros_max: 5 * MINUTE,
             groups_max: 100_000,
             members_max: 200_000,
-            kept_min: 256,
+            kept_min: 128,
             bytes_max: 256 << 20,
             idle_micros_max: 60 * MINUTE,
         }
@@ -207,8 +207,6 @@ impl Plans {
     }
 
     fn hit(&self, route: &Route, event: Event, fields: &Fields<'_>, lacking: &mut Lacking) -> Option<Hit> {
-        // No sum of a time and a timespan may overflow.
-        const TIME_MAX: i64 = i64::MAX / 4;
         let plan = &self.plans[route.correlation];
         let key: Option<Vec<&str>> = route.group_fields.iter().map(|field| fields.first(field)).collect();
         let Some(key) = key else {

@@ -3,6 +3,7 @@
 use super::members::Members;
 use super::number::{Metric, millionths};
 use super::plan::{Plan, Test};
+use super::ranks::Ranks;
 use crate::sigma::correlation::Kind;
 use std::collections::HashMap;
 
@@ -21,8 +22,7 @@ enum State {
     /// How often each value is in it.
     Distinct(HashMap<[u64; 2], u32>),
     Sum(i128),
-    /// In order.
-    Sorted(Vec<f64>),
+    Sorted(Ranks),
 }
 
 impl Window {
@@ -32,7 +32,7 @@ impl Window {
             Kind::EventCount | Kind::Temporal | Kind::TemporalOrdered => State::Count,
             Kind::ValueCount => State::Distinct(HashMap::new()),
             Kind::ValueSum | Kind::ValueAvg => State::Sum(0),
-            Kind::ValuePercentile | Kind::ValueMedian => State::Sorted(Vec::new()),
+            Kind::ValuePercentile | Kind::ValueMedian => State::Sorted(Ranks::default()),
         };
         Self { state, from: at, to: at }
     }
@@ -41,7 +41,7 @@ impl Window {
         match &self.state {
             State::Count | State::Sum(_) => 0,
             State::Distinct(values) => values.capacity() * 25,
-            State::Sorted(values) => values.capacity() * size_of::<f64>(),
+            State::Sorted(values) => values.bytes(),
         }
     }
 
@@ -82,10 +82,7 @@ impl Window {
             State::Count => {}
             State::Distinct(values) => *values.entry(members.entry(index).key).or_default() += 1,
             State::Sum(sum) => *sum += millionths(members.value(index)),
-            State::Sorted(values) => {
-                let value = members.value(index);
-                values.insert(values.partition_point(|other| other.total_cmp(&value).is_lt()), value);
-            }
+            State::Sorted(values) => values.add(members.value(index)),
         }
     }
 
@@ -102,13 +99,7 @@ impl Window {
                 }
             }
             State::Sum(sum) => *sum -= millionths(members.value(index)),
-            State::Sorted(values) => {
-                let value = members.value(index);
-                let at = values.partition_point(|other| other.total_cmp(&value).is_lt());
-                if values.get(at).is_some_and(|found| found.total_cmp(&value).is_eq()) {
-                    values.remove(at);
-                }
-            }
+            State::Sorted(values) => values.remove(members.value(index)),
         }
     }
 
@@ -126,9 +117,9 @@ impl Window {
 }
 
 /// Between the two values around the rank, in proportion.
-fn percentile(values: &[f64], percentile: u8) -> Metric {
+fn percentile(values: &Ranks, percentile: u8) -> Metric {
     let rank = usize::from(percentile) * values.len().saturating_sub(1);
-    let value = |index: usize| values.get(index).copied().map_or(0, millionths);
+    let value = |index: usize| values.at(index).map_or(0, millionths);
     let (low, share) = (value(rank / 100), (rank % 100) as i128);
     let step = if share == 0 { 0 } else { value(rank / 100 + 1) - low };
     Metric { millionths: low * 100 + share * step, parts: 100 }

@@ -9,7 +9,7 @@ use crate::{Login, Secret};
 use std::collections::BTreeMap;
 
 /// The secrets that the environment and files are searched for.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 30] = [
     "INGEST_API_KEY",
     "INGEST_API_KEY_CURRENT",
     "INGEST_API_KEY_NEXT",
@@ -31,6 +31,15 @@ pub const NAMES: [&str; 21] = [
     "REDIS_PASS_CURRENT",
     "REDIS_PASS_NEXT",
     "REDIS_PASSWORD",
+    "SMTP_PASS",
+    "SMTP_PASS_CURRENT",
+    "SMTP_PASS_NEXT",
+    "SLACK_WEBHOOK_URL",
+    "SLACK_WEBHOOK_URL_CURRENT",
+    "SLACK_WEBHOOK_URL_NEXT",
+    "PAGERDUTY_ROUTING_KEY",
+    "PAGERDUTY_ROUTING_KEY_CURRENT",
+    "PAGERDUTY_ROUTING_KEY_NEXT",
 ];
 
 /// Other names of a secret, in the order in which they are looked at.

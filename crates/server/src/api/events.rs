@@ -67,10 +67,14 @@ pub fn event_shown(event: &StoredEvent) -> Value {
 
 pub async fn alerts(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let filter = AlertFilter {
-        incident: None,
         event_id: params.read("event_id", "an event id, evt_…", |text| text.parse().ok())?,
         hostname: params.bounded("host")?,
-        state: params.read("state", "one of pending, delivered, dead, recorded", AlertState::parse)?,
+        state: params.read(
+            "state",
+            "one of pending, delivered, dead, recorded, grouped, silenced",
+            AlertState::parse,
+        )?,
+        incident: params.id("incident_id")?,
         from: params.from("from")?,
         to: params.to("to")?,
     };
@@ -112,6 +116,7 @@ pub fn alert_shown(record: &AlertRecord) -> Value {
         "state_at": record.state_at.rfc3339(),
         "attempts": record.attempts,
         "detail": record.detail,
+        "incident_id": record.incident,
     })
 }
 

@@ -22,10 +22,11 @@
 //! | `/queues`, `/rejects` | `queues.rs`, replay and removal in `letters.rs` |
 //! | `/events`, `/alerts` | `events.rs` |
 //! | `/routes` | `routing.rs` |
+//! | `/incidents`, `/silences` | `incidents.rs`, `silences.rs` |
 //! | `/trace` | `trace.rs` |
 //! | `/users` | `users.rs` |
 //! | `/openapi.json` | `openapi/` |
-//! | `/`, `/audit`, `/login`, `/logout`, `/assets` | `pages/` |
+//! | `/`, `/audit`, `/incidents`, `/login`, `/logout`, `/assets` | `pages/` |
 //!
 //! To add an endpoint: a handler in the file of its noun, a line in [`contract`] or [`own`] with the
 //! schemas of what it takes and gives (`openapi/schemas.rs`), a test in `tests/it/api/` under the same
@@ -38,6 +39,7 @@ mod error;
 mod events;
 mod failures;
 mod hosts;
+mod incidents;
 mod keyring;
 mod letters;
 mod metrics;
@@ -50,6 +52,7 @@ mod routing;
 mod rules;
 mod sessions;
 mod settings;
+mod silences;
 mod slo;
 mod trace;
 mod users;
@@ -66,11 +69,12 @@ use keyring::Keyring;
 use model::OrgId;
 use pipeline::Live;
 use pipeline::metrics::{Metrics, labels};
-use pipeline::notify::Router;
+use pipeline::notify::Planner;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
 use route::{
-    ALERTS, AUDIT_PAGE, CHANGES, CURSOR, EVENT_AUDIT, EVENTS, Endpoint, LOGIN, PAGED, PEEK, PERIOD, TO_1000, VERSIONED,
+    ALERTS, AUDIT_PAGE, CHANGES, CURSOR, EVENT_AUDIT, EVENTS, Endpoint, INCIDENTS, INCIDENTS_PAGE, LOGIN, PAGED, PEEK,
+    PERIOD, SILENCES, TO_1000, VERSIONED,
 };
 use route::{delete, get, post, put};
 use runtime::{Clock, Health, KeyRing};
@@ -105,8 +109,8 @@ pub struct ApiState {
     pub prometheus: Option<Prometheus>,
     /// Names of the alert channels, whose breakers the dashboard shows.
     pub channels: Vec<String>,
-    /// Which of them are told of which alerts.
-    pub router: Arc<Router>,
+    /// Which of them are told of which alerts, and when not.
+    pub planner: Planner,
     /// Whether `events` is where events are kept, or sees where: not in a process without an alerter
     /// that was not told of any.
     pub sees_events: bool,
@@ -189,6 +193,12 @@ fn pages() -> Vec<Endpoint> {
         get("/metrics", metrics::exposition).about("All metrics").gives_other("text/plain"),
         get("/", pages::dashboard).about("The dashboard").gives_other(HTML),
         get("/audit", pages::audit).about("Changes of the configuration").query(&[AUDIT_PAGE]).gives_other(HTML),
+        get("/incidents", pages::incidents).about("Incidents").query(&[INCIDENTS_PAGE]).gives_other(HTML),
+        get("/incidents/{id}", pages::incident).about("An incident").gives_other(HTML),
+        post("/incidents/{id}", pages::incident_act)
+            .about("Does what a button of that page says")
+            .takes("IncidentForm")
+            .redirects(),
         get("/login", pages::login_form).about("The form to log in").query(&[LOGIN]).gives_other(HTML),
         post("/login", pages::login).about("Logs in by key").takes("LoginForm").redirects(),
         post("/logout", pages::logout).about("Ends the session").redirects(),
@@ -273,6 +283,24 @@ fn own() -> Vec<Endpoint> {
         get("/events/{id}", events::one).about("A stored event").gives("StoredEvent"),
         get("/alerts", events::alerts).about("Alerts, newest first").query(&[ALERTS, PAGED]).gives("AlertList"),
         get("/alerts/{id}", events::alert).about("An alert").gives("Alert"),
+        get("/incidents", incidents::list)
+            .about("Incidents by their last alert, newest first")
+            .query(&[INCIDENTS, PAGED])
+            .gives("IncidentList"),
+        get("/incidents/{id}", incidents::one)
+            .about("An incident with its last alerts and changes")
+            .gives("IncidentWhole"),
+        post("/incidents/{id}", incidents::act)
+            .about("Acknowledges, assigns, resolves, dismisses, reopens or comments an incident")
+            .takes("IncidentAction")
+            .gives("Incident"),
+        get("/silences", silences::list).about("Silences, newest first").query(&[SILENCES, PAGED]).gives("SilenceList"),
+        post("/silences", silences::create)
+            .about("Silences alerts for a time; they are kept and not told")
+            .takes("SilenceDraft")
+            .created()
+            .gives("Silence"),
+        delete("/silences/{id}", silences::end).about("Ends a silence now").may_take("Reason").gives("Silence"),
         get("/routes", routing::tree).about("The routing tree of alerts").gives("RouteTree"),
         post("/routes/test", routing::test)
             .about("Who would be told of an alert")

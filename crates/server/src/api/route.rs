@@ -95,10 +95,26 @@ pub const EVENTS: &[Query] = &[
 pub const ALERTS: &[Query] = &[
     query("event_id", Kind::EventId, "the event"),
     query("host", Kind::Text, "host, whole"),
-    query("state", Kind::OneOf(&["pending", "delivered", "dead", "recorded"]), "how far it came"),
+    query(
+        "state",
+        Kind::OneOf(&["pending", "delivered", "dead", "recorded", "grouped", "silenced"]),
+        "how far it came",
+    ),
+    query("incident_id", Kind::Whole(1, i64::MAX), "the incident that it joined"),
     query("from", Kind::Time, "not before this"),
     query("to", Kind::Time, "not after this; a date means its whole day"),
 ];
+pub const INCIDENTS: &[Query] = &[
+    query("status", Kind::OneOf(super::incidents::STATUSES), "where they stand; open is ACTIVE or ACKNOWLEDGED"),
+    query("rule", Kind::Text, "id of the rule, whole"),
+    query("host", Kind::Text, "host of the last alert, whole"),
+    query("team", Kind::Text, "team, whole"),
+    query("assignee", Kind::Text, "whose they are, whole"),
+    query("from", Kind::Time, "last alert not before this"),
+    query("to", Kind::Time, "last alert not after this; a date means its whole day"),
+];
+pub const SILENCES: &[Query] =
+    &[query("all", Kind::OneOf(&["true", "false"]), "those that are over, too; false if not given")];
 pub const TO_1000: &[Query] = &[query("limit", Kind::Whole(1, 1_000), "at most so many; 100 if not given")];
 pub const PEEK: &[Query] = &[
     query("after", Kind::Whole(0, i64::MAX), "only records after this position"),
@@ -113,6 +129,10 @@ pub const AUDIT_PAGE: &[Query] = &[
     query("from", Kind::Time, "not before this"),
     query("to", Kind::Time, "not after this"),
     query("page", Kind::Whole(1, 1_000_000_000), "page of 20, from 1"),
+];
+pub const INCIDENTS_PAGE: &[Query] = &[
+    query("status", Kind::OneOf(&["open", "closed", "any"]), "where they stand; open if not given"),
+    query("page", Kind::Whole(1, 1_000_000_000), "page of 50, from 1"),
 ];
 pub const LOGIN: &[Query] = &[query("next", Kind::Text, "page to show then")];
 
@@ -183,7 +203,7 @@ impl Endpoint {
     }
     /// Whether it takes what a form of a page sends.
     pub fn is_form(&self) -> bool {
-        self.takes.is_some_and(|(schema, _)| schema == "LoginForm")
+        self.takes.is_some_and(|(schema, _)| matches!(schema, "LoginForm" | "IncidentForm"))
     }
     /// The same below a prefix.
     pub fn below(self, prefix: &str) -> Self {

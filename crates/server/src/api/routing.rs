@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::sync::Arc;
 
 pub async fn tree(_: Viewer, State(api): State<Arc<Api>>) -> ApiResult {
-    Ok(Json(tree_shown(&api.deps.router)))
+    Ok(Json(tree_shown(api.deps.planner.router())))
 }
 
 /// Who would be told of an alert.
@@ -26,5 +26,10 @@ pub async fn test(_: Viewer, State(api): State<Arc<Api>>, body: Object) -> ApiRe
     if alert.org != api.deps.org {
         return Err(ApiError::not_found("no such organisation"));
     }
-    Ok(Json(verdict_shown(&api.deps.router, &alert)))
+    let (planner, now) = (&api.deps.planner, api.deps.clock.now());
+    // What was silenced a moment ago by another process counts, too.
+    api.ask("silences_load", planner.refresh(now)).await?;
+    let mut verdict = verdict_shown(planner.router(), &alert);
+    verdict["silenced_by"] = planner.silenced(&alert, now).into();
+    Ok(Json(verdict))
 }

@@ -4,6 +4,7 @@ use super::Api;
 use super::auth::{Operator, Viewer};
 use super::error::{ApiError, ApiResult};
 use super::params::{Fields, MaybeObject, Object, Segment};
+use crate::routing::receivers;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -158,15 +159,15 @@ pub async fn test(_: Viewer, State(api): State<Arc<Api>>, body: Object) -> ApiRe
         let (set, _) = RuleSet::compile(vec![Rule { id: 0, draft }]);
         let explanation = set.explain(&Subject::from(&event)).to_string();
         let rule = set.first_match(&Subject::from(&event)).cloned();
-        return Ok(Json(verdict(rule.map(|rule| (rule, environment)), explanation)));
+        return Ok(Json(verdict(&api, &event, rule.map(|rule| (rule, environment)), explanation)));
     }
     api.freshen_rules().await?;
     let snapshot = api.deps.rulebook.snapshot();
     let found = snapshot.first_match(&event).map(|found| (found.rule, found.environment));
-    Ok(Json(verdict(found, snapshot.explain(&event))))
+    Ok(Json(verdict(&api, &event, found, snapshot.explain(&event))))
 }
 
-fn verdict(found: Option<(Rule, Environment)>, explanation: String) -> Value {
+fn verdict(api: &Api, event: &Event, found: Option<(Rule, Environment)>, explanation: String) -> Value {
     let Some((rule, environment)) = found else {
         return json!({ "matched": false, "rule": null, "explanation": explanation });
     };
@@ -181,6 +182,7 @@ fn verdict(found: Option<(Rule, Environment)>, explanation: String) -> Value {
         "handling": handling.as_str(),
         "forwards": handling.forwards(),
         "team": rule.draft.team_assignment,
+        "receivers": receivers(api.deps.planner.router(), &rule, handling, &event.host, event.severity),
         "explanation": explanation,
     })
 }

@@ -581,7 +581,7 @@ fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> 
         keys,
         prometheus,
         channels: config.channels.iter().map(|channel| channel.0.name().to_owned()).collect(),
-        router: Arc::clone(&config.router),
+        planner: parts.planner.clone(),
         sees_events: config.sees_events(),
         org: OrgId::default(),
         options: ApiOptions {

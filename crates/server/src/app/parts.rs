@@ -1,21 +1,22 @@
 //! What the roles share, opened as configured.
 
-use crate::config::{Config, MOOGSOFT, Role};
+use crate::config::{ChannelSettings, Config, Role};
 use crate::{detection_rules, rule_files};
 use anyhow::{Context, Result};
-use connectors::channels::{self, Channel, ChannelConfig};
+use connectors::channels::{self, Channel, ChannelConfig, EmailConfig, PagerDutyConfig, SlackConfig};
 use model::ErrorKind;
 use pipeline::Live;
 use pipeline::accept::QUEUE_WRITES;
 use pipeline::deliver::CATALOG_WRITES;
 use pipeline::detections::Detections;
 use pipeline::metrics::{Metrics, Owner};
+use pipeline::notify::Planner;
 use pipeline::outbox::Outbox;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
 use runtime::backoff::Backoff;
 use runtime::secrets::Secrets;
-use runtime::{Clock, Health, Stop};
+use runtime::{Clock, Health, KeyRing, Stop};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub struct Parts {
     pub channels: Vec<Arc<dyn Channel>>,
     pub rulebook: Rulebook,
     pub detections: Detections,
+    pub planner: Planner,
     pub outbox: Outbox,
     pub live: Live,
     pub rejects: Arc<RejectLog>,
@@ -75,7 +77,7 @@ impl Parts {
         for channel in &config.channels {
             let name = channel.0.name().to_owned();
             opened.push(
-                channels::open(following(&channel.0, secrets))
+                channels::open(following(channel, secrets))
                     .with_context(|| format!("failed to open the channel `{name}`"))?,
             );
         }
@@ -100,6 +102,11 @@ impl Parts {
             Arc::clone(clock),
             Arc::clone(&metrics),
         );
+        let planner = Planner::new(Arc::clone(&config.router), Arc::clone(&catalog));
+        // Nobody must be told at the start of what a silence holds back.
+        patiently("catalog", &health, stop, || planner.refresh(clock.now()))
+            .await
+            .context("failed to read silences")?;
         Ok(Self {
             queues,
             catalog,
@@ -108,6 +115,7 @@ impl Parts {
             channels: opened,
             rulebook,
             detections,
+            planner,
             outbox,
             live,
             rejects: Arc::new(RejectLog::new(REJECT_SAMPLES)),
@@ -164,13 +172,18 @@ async fn patiently<T, F: Future<Output = StorageResult<T>>>(
     }
 }
 
-/// The channel with keys that follow their source, where it is the environment's Moogsoft.
-fn following(channel: &ChannelConfig, secrets: &Secrets) -> ChannelConfig {
-    match channel {
-        ChannelConfig::Moogsoft { target, .. } if target.name == MOOGSOFT => {
-            ChannelConfig::Moogsoft { target: target.clone(), api_keys: secrets.watch("MOOG_API_KEY").into() }
+/// The channel with the secret that follows its source, where it has none of its own.
+fn following(channel: &ChannelSettings, secrets: &Secrets) -> ChannelConfig {
+    let ChannelSettings(config, follows) = channel;
+    let Some(keys) = follows.map(|name| KeyRing::from(secrets.watch(name))) else { return config.clone() };
+    match config.clone() {
+        ChannelConfig::Moogsoft { target, .. } => ChannelConfig::Moogsoft { target, api_keys: keys },
+        ChannelConfig::Email(config) => ChannelConfig::Email(Box::new(EmailConfig { passwords: keys, ..*config })),
+        ChannelConfig::Slack(config) => ChannelConfig::Slack(Box::new(SlackConfig { urls: keys, ..*config })),
+        ChannelConfig::PagerDuty(config) => {
+            ChannelConfig::PagerDuty(Box::new(PagerDutyConfig { routing_keys: keys, ..*config }))
         }
-        other => other.clone(),
+        other @ (ChannelConfig::Webhook { .. } | ChannelConfig::Http(_)) => other,
     }
 }
 

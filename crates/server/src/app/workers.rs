@@ -7,6 +7,7 @@ use crate::retention::Retention;
 use pipeline::accept::Acceptor;
 use pipeline::deliver::Deliverer;
 use pipeline::detect::Detector;
+use pipeline::notify::Keeper;
 use pipeline::remediate::Remediator;
 use runtime::backoff::Backoff;
 use runtime::{Stop, Supervisor};
@@ -25,6 +26,7 @@ pub async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Pa
             coordination: Arc::clone(&parts.coordination),
             rulebook: parts.rulebook.clone(),
             detections: parts.detections.clone(),
+            planner: parts.planner.clone(),
             outbox: parts.outbox.clone(),
             live: parts.live.clone(),
             clock: Arc::clone(&parts.clock),
@@ -39,6 +41,18 @@ pub async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Pa
             Ok(())
         });
     }
+    let keeper = Keeper {
+        planner: parts.planner.clone(),
+        catalog: Arc::clone(&parts.catalog),
+        outbox: parts.outbox.clone(),
+        clock: Arc::clone(&parts.clock),
+        metrics: Arc::clone(&parts.metrics),
+    };
+    let keeper_stop = stop.clone();
+    workers.spawn("incidents", async move {
+        keeper.run(keeper_stop).await;
+        Ok(())
+    });
     let (rulebook, rules_stop) = (parts.rulebook.clone(), stop.clone());
     workers.spawn("rules", async move {
         rulebook.run(rules_stop).await;

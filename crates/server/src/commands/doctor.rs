@@ -221,6 +221,11 @@ fn channels(config: &Config, findings: &mut Vec<Finding>) {
         let mut findings = Vec::new();
         for channel in &config.channels {
             let name = channel.0.name();
+            if let Some(secret) = config.awaits_vault(channel) {
+                findings
+                    .push(Finding::Note(format!("the channel `{name}` needs {secret} of Vault, so it is not asked")));
+                continue;
+            }
             let answer = match connectors::channels::open(channel.0.clone()) {
                 Ok(channel) => channel.probe().await,
                 Err(error) => Err(error),

@@ -7,6 +7,7 @@ pub mod check_config;
 mod client;
 pub mod demo;
 pub mod doctor;
+pub mod incident;
 pub mod migrate;
 pub mod openapi;
 pub mod queue;
@@ -14,6 +15,7 @@ pub mod retention;
 pub mod route;
 pub mod rules;
 pub mod serve;
+pub mod silence;
 pub mod trace;
 
 pub use client::http_client;
@@ -66,6 +68,10 @@ pub enum Command {
     Trace(trace::TraceArgs),
     /// Check, test and import rules
     Rules(rules::RulesArgs),
+    /// Incidents: alerts of one cause; acknowledge, assign and resolve them
+    Incident(incident::IncidentArgs),
+    /// Times in which nobody is told of some alerts
+    Silence(silence::SilenceArgs),
     /// Who is told of which alerts: show and try the routing tree
     Route(route::RouteArgs),
     /// Users of the Web API, their roles and keys

@@ -1,5 +1,6 @@
 //! Configuration of `muttd`: layers → raw → validated. The rest of the program sees only [`Config`].
 
+mod channels;
 mod detection;
 mod env;
 mod raw;

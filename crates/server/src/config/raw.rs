@@ -1,6 +1,7 @@
 //! The settings as they are written. The overlay has checked keys and types already; this turns the
 //! merged table into structs.
 
+use super::channels;
 use pipeline::notify::RouteSpec;
 use runtime::config::Problem;
 use serde::Deserialize;
@@ -277,6 +278,8 @@ pub struct Forwarder {
     pub breaker_threshold: i64,
     pub breaker_open_ms: i64,
     pub moog: Moog,
+    pub email: channels::Email,
+    pub slack: channels::Slack,
 }
 
 #[derive(Debug, Deserialize)]
@@ -310,9 +313,13 @@ pub enum Channel {
         #[serde(default)]
         ca_file: String,
     },
+    Email(channels::Email),
+    Slack(channels::Slack),
+    PagerDuty(channels::PagerDuty),
+    Http(channels::Http),
 }
 
-fn ten_seconds() -> i64 {
+pub fn ten_seconds() -> i64 {
     10_000
 }
 

@@ -58,32 +58,52 @@ const SHOWN: [&str; 47] = [
 ];
 /// The same, for which the list above was too long.
 const SHOWN_OF_REDIS: [&str; 5] = ["metrics", "moog_heartbeat", "moog_processing", "moog_rate_limit", "unhandled"];
+/// The same of channels. What is said in bodies may hold a secret, and so is not among them.
+const SHOWN_OF_CHANNELS: [&str; 8] =
+    ["channel", "content_type", "format", "html", "method", "subject", "text", "title"];
+/// Keys of e-mail addresses, which are shown as they are.
+const ADDRESSES: [&str; 3] = ["from", "reply_to", "to"];
 /// Keys of URLs, of which scheme, host and port are shown: user, path and query may hold a secret.
-const URLS: [&str; 3] = ["address", "prometheus_url", "url"];
+const URLS: [&str; 4] = ["address", "alert_url", "prometheus_url", "url"];
 /// Tables whose keys are free and whose values are no secrets.
 const FREE_TABLES: [&str; 5] = ["hostnames", "incidents", "match", "placeholders", "routes"];
+/// Tables whose keys are free and whose values may be secrets.
+const SECRET_TABLES: [&str; 1] = ["headers"];
 
 /// The settings as TOML, without secrets.
 pub fn shown(table: &Table) -> String {
     let mut table = table.clone();
-    hide_in(&mut table, false);
+    hide_in(&mut table, Values::ByKey);
     table.to_string()
 }
 
-fn hide_in(table: &mut Table, free: bool) {
+/// What the values of a table are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Values {
+    ByKey,
+    Harmless,
+    Secret,
+}
+
+fn hide_in(table: &mut Table, values: Values) {
     for (key, value) in table.iter_mut() {
-        hide(key, value, free);
+        hide(key, value, values);
     }
 }
 
-fn hide(key: &str, value: &mut Value, free: bool) {
+fn hide(key: &str, value: &mut Value, values: Values) {
     match value {
-        Value::Table(inner) => hide_in(inner, FREE_TABLES.contains(&key)),
-        Value::Array(items) => items.iter_mut().for_each(|item| hide(key, item, free)),
+        Value::Table(inner) if FREE_TABLES.contains(&key) => hide_in(inner, Values::Harmless),
+        Value::Table(inner) if SECRET_TABLES.contains(&key) => hide_in(inner, Values::Secret),
+        Value::Table(inner) => hide_in(inner, Values::ByKey),
+        Value::Array(items) => items.iter_mut().for_each(|item| hide(key, item, values)),
         Value::String(text) if text.is_empty() || text.starts_with("file:") => {}
+        Value::String(text) if values == Values::Secret => *text = HIDDEN.to_owned(),
         Value::String(text) if URLS.contains(&key) => *text = origin(text),
+        Value::String(_) if ADDRESSES.contains(&key) => {}
         Value::String(text) => {
-            let harmless = free || SHOWN.contains(&key) || SHOWN_OF_REDIS.contains(&key);
+            let known = [&SHOWN[..], &SHOWN_OF_REDIS, &SHOWN_OF_CHANNELS].iter().any(|keys| keys.contains(&key));
+            let harmless = values == Values::Harmless || known;
             // `user:password@host`, by mistake.
             if !harmless || text.contains('@') {
                 *text = HIDDEN.to_owned();
@@ -142,6 +162,9 @@ mod tests {
             .flat_map(|line| [line, "\n"])
             .collect();
         let lists = "[[channel]]\ntype = ''\nname = ''\nurl = ''\napi_key = ''\nsecret = ''\nca_file = ''\n\
+            host = ''\nuser = ''\npassword = ''\nfrom = ''\nto = ['']\nreply_to = ''\nsubject = ''\ntext = ''\nhtml = ''\n\
+            alert_url = ''\nchannel = ''\ntitle = ''\nrouting_key = ''\nmethod = ''\nformat = ''\ncontent_type = ''\n\
+            body = ''\nheaders = { Authorization = '', name = '' }\n\
             [[ingest.snmp.users]]\nname = ''\nauth = ''\nauth_passphrase = ''\nprivacy = ''\n\
             privacy_passphrase = ''\nengine_id = ''\n[[routes]]\nname = ''\nmatch = { host = '', team = [''] }\n\
             channels = ['']\nescalate_after = ''\n[[routes.routes]]\nescalate_to = ['']\n";
@@ -155,11 +178,19 @@ mod tests {
         assert_eq!(
             hidden,
             [
+                "channel.alert_url",
                 "channel.api_key",
+                "channel.body",
+                "channel.headers.Authorization",
+                "channel.headers.name",
+                "channel.password",
+                "channel.routing_key",
                 "channel.secret",
                 "channel.url",
+                "forwarder.email.password",
                 "forwarder.moog.api_key",
                 "forwarder.moog.url",
+                "forwarder.slack.url",
                 "ingest.snmp.communities",
                 "ingest.snmp.users.auth_passphrase",
                 "ingest.snmp.users.privacy_passphrase",
@@ -190,6 +221,9 @@ mod tests {
             ("a_new_key = \"x\"", "***"),
             ("password = \"file:/etc/x\"", "file:/etc/x"),
             ("hostnames = { \"10.0.0.1\" = \"router1\" }", "router1"),
+            ("to = [\"soc@example.com\"]", "soc@example.com"),
+            ("headers = { name = \"token\" }", "***"),
+            ("headers = { a = \"file:/etc/x\" }", "file:/etc/x"),
         ] {
             let shown = shown(&text.parse().unwrap());
             assert!(shown.contains(&format!("\"{expected}\"")), "{text}: {shown}");

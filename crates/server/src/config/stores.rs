@@ -146,6 +146,8 @@ fn given(check: &mut Check<'_>, raw: &Raw, environment: &BTreeMap<String, String
         ("DB_PASS_CURRENT", "postgres.password", &raw.postgres.password),
         ("DB_PASS_NEXT", "postgres.password_next", &raw.postgres.password_next),
         ("REDIS_USER", "redis.user", &raw.redis.user),
+        ("SMTP_PASS", "forwarder.email.password", &raw.forwarder.email.password),
+        ("SLACK_WEBHOOK_URL", "forwarder.slack.url", &raw.forwarder.slack.url),
     ] {
         if text.is_empty() {
             continue;

@@ -1,5 +1,6 @@
 //! From what is written to what can be used; every problem with its path.
 
+use super::channels::{self, ChannelSecrets};
 use super::detection::{self, DetectionSettings};
 use super::raw::{self, Raw};
 use super::snmp;
@@ -107,9 +108,9 @@ pub struct SyslogSettings {
 /// Name of the channel that the original's environment configures.
 pub const MOOGSOFT: &str = "moogsoft";
 
-/// A channel, its secret still to be read (it may be in a file).
+/// A channel, and the name of the secret that it follows where its own settings give none.
 #[derive(Debug, Clone)]
-pub struct ChannelSettings(pub ChannelConfig);
+pub struct ChannelSettings(pub ChannelConfig, pub Option<&'static str>);
 
 /// The configuration in force.
 #[derive(Debug, Clone)]
@@ -168,14 +169,24 @@ impl Config {
         if self.has(Role::Webui) {
             names.push("WEBUI_API_KEY");
         }
-        if self.has(Role::Forwarder) && self.channels.iter().any(|channel| channel.0.name() == MOOGSOFT) {
-            names.push("MOOG_API_KEY");
+        if self.has(Role::Forwarder) {
+            let mut followed: Vec<&'static str> = self.channels.iter().filter_map(|channel| channel.1).collect();
+            followed.sort_unstable();
+            followed.dedup();
+            names.extend(followed);
         }
         let catalog = self.roles.iter().any(|role| *role != Role::Ingestor);
         if catalog && matches!(self.stores.catalog, storage::catalog::CatalogConfig::Postgres(_)) {
             names.push("DB_PASS");
         }
         names
+    }
+
+    /// The secret without which the channel cannot be opened, where only Vault has it.
+    pub fn awaits_vault(&self, channel: &ChannelSettings) -> Option<&'static str> {
+        let name = channel.1.filter(|name| *name != "MOOG_API_KEY")?;
+        let secrets = ChannelSecrets { given: &self.stores.given, from_vault: self.stores.vault.is_some() };
+        (secrets.from_vault && !secrets.gives(name)).then_some(name)
     }
 
     pub fn has(&self, role: Role) -> bool {
@@ -252,7 +263,7 @@ impl Config {
     }
 }
 
-pub(super) struct Check<'a>(&'a mut Vec<Problem>);
+pub(super) struct Check<'a>(pub(super) &'a mut Vec<Problem>);
 
 impl Check<'_> {
     pub fn problem(&mut self, path: impl Into<String>, message: impl Into<String>) {
@@ -337,7 +348,7 @@ impl Check<'_> {
         })
     }
 
-    fn target(&mut self, path: &str, name: String, url: &str, timeout_ms: i64, ca_file: &str) -> HttpTarget {
+    pub fn target(&mut self, path: &str, name: String, url: &str, timeout_ms: i64, ca_file: &str) -> HttpTarget {
         if !(url.starts_with("http://") || url.starts_with("https://")) {
             self.problem(format!("{path}.url"), "is not a URL that begins with https:// or http://");
         }
@@ -354,7 +365,7 @@ impl Check<'_> {
     }
 
     /// What only opening a channel finds, unless there is a problem of it since `found`.
-    fn opens(&mut self, path: &str, channel: &ChannelConfig, found: usize) {
+    pub fn opens(&mut self, path: &str, channel: &ChannelConfig, found: usize) {
         if self.0.len() == found
             && let Err(error) = connectors::channels::open(channel.clone())
         {
@@ -384,7 +395,7 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
     let pod_name = if raw.log.pod_name.is_empty() { host() } else { raw.log.pod_name.clone() };
     let mut stores = stores::stores(&mut check, &raw, limits, &pod_name, environment);
     let live = live(&mut check, &raw);
-    let channels = channels(&mut check, &raw);
+    let channels = channels(&mut check, &raw, &stores);
     stores.name_moogsoft(&channels);
     let names = channels.iter().map(|channel| channel.0.name().to_owned()).collect();
     let router = super::routes::router(&mut check, &raw.routes, &raw.incidents, names);
@@ -593,8 +604,9 @@ fn retention(check: &mut Check<'_>, raw: &raw::Retention) -> RetentionPolicy {
     }
 }
 
-fn channels(check: &mut Check<'_>, raw: &Raw) -> Vec<ChannelSettings> {
-    let mut channels = Vec::new();
+fn channels(check: &mut Check<'_>, raw: &Raw, stores: &StoreSettings) -> Vec<ChannelSettings> {
+    let mut channels: Vec<ChannelSettings> = Vec::new();
+    let secrets = ChannelSecrets { given: &stores.given, from_vault: stores.vault.is_some() };
     let moog = &raw.forwarder.moog;
     if !moog.url.is_empty() {
         let found = check.0.len();
@@ -602,33 +614,53 @@ fn channels(check: &mut Check<'_>, raw: &Raw) -> Vec<ChannelSettings> {
         let api_keys = KeyRing::fixed(check.secret("forwarder.moog.api_key", &moog.api_key));
         let config = ChannelConfig::Moogsoft { target, api_keys };
         check.opens("forwarder.moog", &config, found);
-        channels.push(config);
+        channels.push(ChannelSettings(config, Some("MOOG_API_KEY")));
+    }
+    let (email, slack) = (&raw.forwarder.email, &raw.forwarder.slack);
+    if !email.host.is_empty() || !email.to.is_empty() {
+        channels.push(email.channel(check, "forwarder.email", channels::EMAIL, &secrets));
+    }
+    if secrets.gives(channels::SLACK_SECRET) || !slack.channel.is_empty() {
+        channels.push(slack.channel(check, "forwarder.slack", channels::SLACK, &secrets));
     }
     for (index, channel) in &raw.channel {
         let path = format!("channel[{index}]");
         let found = check.0.len();
-        let config = match channel {
-            raw::Channel::Moogsoft { name, url, api_key, timeout_ms, ca_file } => ChannelConfig::Moogsoft {
-                target: check.target(&path, name.clone(), url, *timeout_ms, ca_file),
-                api_keys: KeyRing::fixed(check.secret(&format!("{path}.api_key"), api_key)),
-            },
-            raw::Channel::Webhook { name, url, secret, timeout_ms, ca_file } => ChannelConfig::Webhook {
-                target: check.target(&path, name.clone(), url, *timeout_ms, ca_file),
-                secret: check.secret(&format!("{path}.secret"), secret),
-            },
+        let settings = match channel {
+            raw::Channel::Moogsoft { name, url, api_key, timeout_ms, ca_file } => {
+                let config = ChannelConfig::Moogsoft {
+                    target: check.target(&path, name.clone(), url, *timeout_ms, ca_file),
+                    api_keys: KeyRing::fixed(check.secret(&format!("{path}.api_key"), api_key)),
+                };
+                // Whoever takes the environment's name over takes its keys too.
+                let follows = (name == MOOGSOFT && api_key.is_empty()).then_some("MOOG_API_KEY");
+                check.opens(&path, &config, found);
+                ChannelSettings(config, follows)
+            }
+            raw::Channel::Webhook { name, url, secret, timeout_ms, ca_file } => {
+                let config = ChannelConfig::Webhook {
+                    target: check.target(&path, name.clone(), url, *timeout_ms, ca_file),
+                    secret: check.secret(&format!("{path}.secret"), secret),
+                };
+                check.opens(&path, &config, found);
+                ChannelSettings(config, None)
+            }
+            raw::Channel::Email(email) => email.channel(check, &path, &email.name, &secrets),
+            raw::Channel::Slack(slack) => slack.channel(check, &path, &slack.name, &secrets),
+            raw::Channel::PagerDuty(pagerduty) => pagerduty.channel(check, &path, &secrets),
+            raw::Channel::Http(http) => http.channel(check, &path),
         };
-        let name = config.name();
+        let name = settings.0.name();
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
             check.problem(format!("{path}.name"), "must be letters, digits, - and _");
         } else if name == "ingestor" {
             check.problem(format!("{path}.name"), "`ingestor` is the name of the limit of ingest");
-        } else if channels.iter().any(|c: &ChannelConfig| c.name() == name) {
+        } else if channels.iter().any(|c| c.0.name() == name) {
             check.problem(format!("{path}.name"), format!("`{name}` is the name of another channel"));
         }
-        check.opens(&path, &config, found);
-        channels.push(config);
+        channels.push(settings);
     }
-    channels.into_iter().map(ChannelSettings).collect()
+    channels
 }
 
 fn same_address_twice(check: &mut Check<'_>, config: &Config) {

@@ -28,6 +28,18 @@ pub struct Block {
     pub text: Vec<u8>,
 }
 
+impl Block {
+    /// Its lines that are not blank, with their numbers in the file.
+    pub fn events(&self) -> impl Iterator<Item = (u64, &[u8])> {
+        let lines = (self.first_line..).zip(self.text.split(|byte| *byte == b'\n'));
+        let trimmed = lines.map(|(line, text)| {
+            let text = text.trim_ascii();
+            (line, text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text))
+        });
+        trimmed.filter(|(_, text)| !text.is_empty())
+    }
+}
+
 /// Files to hunt in: those named, and `*.json`, `*.jsonl`, `*.ndjson`, `*.log` (also packed) below
 /// folders, in the order of their names. `-` is the standard input.
 pub fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {

@@ -4,7 +4,9 @@
 //! so that numbers are those of the (non-blank) lines. The order of what is found is the order of
 //! the events, whatever the number of threads.
 
+pub mod clickhouse;
 pub mod input;
+pub mod sql;
 pub mod stream;
 
 use rules::sigma::{Collection, SigmaRule};
@@ -76,6 +78,37 @@ pub struct Summary {
     pub matches: u64,
     /// By rule: how often it matched; rules that never did are left out.
     pub matches_by_rule: BTreeMap<String, u64>,
+}
+
+/// Reasons of invalid lines that a summary shows.
+const INVALID_SHOWN_MAX: usize = 10;
+
+impl Summary {
+    /// Counts a match.
+    fn count(&mut self, rule: &SigmaRule) {
+        self.matches += 1;
+        *self.matches_by_rule.entry(rule.header.uid.clone()).or_default() += 1;
+    }
+
+    /// Counts a line that is no event.
+    fn invalid(&mut self, file: &str, line: u64, why: &impl std::fmt::Display) {
+        self.events_invalid += 1;
+        if self.invalid.len() < INVALID_SHOWN_MAX {
+            self.invalid.push(format!("{file}:{line}: {why}"));
+        }
+    }
+
+    /// A rule that was loaded and cannot be asked this way.
+    fn without_sql(&mut self, rule: &SigmaRule, why: &impl std::fmt::Display) {
+        self.rules_loaded -= 1;
+        self.rules_refused += 1;
+        self.refused.push(Refused {
+            file: rule.header.place.file.to_string(),
+            line: rule.header.place.line,
+            rule_id: Some(rule.header.uid.clone()),
+            reason: why.to_string(),
+        });
+    }
 }
 
 /// Why rules were left out.

@@ -1,7 +1,7 @@
 //! The hunt with the streaming engine: blocks go to threads, what they find is written in order.
 
 use super::input::{self, Block};
-use super::{Found, Summary};
+use super::{Found, INVALID_SHOWN_MAX, Summary};
 use anyhow::Result;
 use model::Fields;
 use rules::sigma::{Collection, SigmaRule};
@@ -11,9 +11,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-
-/// Reasons of invalid lines that a summary shows.
-const INVALID_SHOWN_MAX: usize = 10;
 
 /// What became of a block.
 struct Searched {
@@ -78,8 +75,7 @@ fn write(
         found.fields = fields.iter().map(|(name, value)| (&**name, value.clone())).collect();
         serde_json::to_writer(&mut *out, &found)?;
         out.write_all(b"\n")?;
-        summary.matches += 1;
-        *summary.matches_by_rule.entry(rule.header.uid.clone()).or_default() += 1;
+        summary.count(rule);
     }
     summary.events += block.events;
     summary.bytes += block.bytes;
@@ -115,12 +111,7 @@ fn search(collection: &Collection, engine: &Engine, block: &Block, scratch: &mut
     };
     let mut fields = Fields::default();
     let mut hits = Vec::new();
-    for (line, text) in (block.first_line..).zip(block.text.split(|byte| *byte == b'\n')) {
-        let text = text.trim_ascii();
-        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-        if text.is_empty() {
-            continue;
-        }
+    for (line, text) in block.events() {
         fields.clear();
         match fields::from_json_bytes(text, &mut fields) {
             Ok(()) => {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use storage::catalog::{AlertFilter, PageRequest};
 use storage::queue::QueueName;
-use testkit::{Behaviour, Receiver};
+use testkit::{Behaviour, Receiver, SmtpReceiver, SmtpSecurity};
 
 fn many(host: &str, n: usize) -> String {
     (0..n).map(|i| format!("{}\n", event(host, &format!("CRITICAL part{i}x")))).collect()
@@ -144,6 +144,36 @@ async fn probing_creates_no_event_at_the_receiver() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(receiver.deliveries().is_empty(), "no POST");
     assert!(receiver.requests().iter().any(|r| r.method == "HEAD"), "it was asked");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_environment_names_gets_every_alert_by_mail_and_in_chat() {
+    let (mail, chat) = (SmtpReceiver::with_login(SmtpSecurity::StartTls, "PLAIN").await, Receiver::start().await);
+    let (port, ca, url) = (mail.port().to_string(), mail.ca_file().display().to_string(), chat.url());
+    let server = TestServer::start(&[
+        ("SMTP_HOST", "localhost"),
+        ("SMTP_PORT", &port),
+        ("SMTP_CA_CERT_PATH", &ca),
+        ("SMTP_USER", "mutt@example.com"),
+        ("SMTP_PASS", "smtp-secret-1"),
+        ("ALERT_EMAIL", "soc@example.com,noc@example.com"),
+        ("SLACK_WEBHOOK_URL", &url),
+        ("SLACK_CHANNEL", "#soc"),
+    ])
+    .await;
+    server.rule("CRITICAL").await;
+    assert_eq!(server.post(many("sw1", 3)).await.status(), 200);
+    server.deliveries(&chat, 3).await;
+    server.until(async || mail.mails().len() == 3 && server.depth(QueueName::Alerts).await == 0).await;
+    let mails = mail.mails();
+    let ids: BTreeSet<String> = mails.iter().filter_map(|mail| mail.header("X-MUTT-Alert-Id")).collect();
+    assert_eq!(ids, chat.distinct_ids(), "the same alerts, each once");
+    assert!(mails.iter().all(|mail| mail.encrypted && mail.user.as_deref() == Some("mutt@example.com")));
+    assert_eq!(mails[0].to, ["soc@example.com", "noc@example.com"]);
+    assert!(mails[0].header("Subject").unwrap().contains("on sw1"), "{:?}", mails[0]);
+    assert_eq!(mail.logins()[0], ("mutt@example.com".to_owned(), "smtp-secret-1".to_owned()));
+    assert_eq!(chat.bodies_json()[0]["channel"], "#soc");
     server.stop().await;
 }
 

@@ -1,5 +1,5 @@
-//! The catalog: rules, hosts, teams, the audit of events and of changes, alerts and their state, users
-//! of the Web API and their keys.
+//! The catalog: rules, hosts, teams, the audit of events and of changes, alerts and their state, incidents
+//! and silences, users of the Web API and their keys.
 //!
 //! One small trait per aggregate, business operations instead of rows, no transaction object: what
 //! must happen together is one call. [`Catalog`] is all of them.
@@ -7,7 +7,8 @@
 //! Promises of every driver (`contract.rs` checks them):
 //! * Every change of rules, hosts and teams writes its audit row in the same transaction, and moves
 //!   [`RuleStore::revision`], so that workers notice within a second. Users and keys are audited too.
-//! * [`AlertStore::record`] is atomic and idempotent: audit rows by event id, alerts by alert id.
+//! * [`AlertStore::record_planned`] is atomic and idempotent: audit rows by event id, alerts by alert id; an
+//!   alert counts once in its incident, and of a key at most one incident is open.
 //! * Deleting a rule never touches history.
 //! * [`AlertStore::mark_alerts`] takes steps in any order: an alert that was delivered stays so.
 //! * Age, for [`AuditStore::purge`], is the time of acceptance in the id: a device with a wrong clock

@@ -1,6 +1,7 @@
 //! Real servers, started privately: a free port of 127.0.0.1, a temporary folder, ended with the
 //! test. `make test` installs their programs; a missing one is a panic that names it.
 
+mod aiosmtpd;
 mod certs;
 mod chromium;
 mod clickhouse;
@@ -13,6 +14,7 @@ mod rsyslog;
 mod sentinel;
 mod snmptrapd;
 
+pub use aiosmtpd::Aiosmtpd;
 pub use certs::TestCerts;
 pub use chromium::{Chromium, axe};
 pub use clickhouse::ClickHouse;

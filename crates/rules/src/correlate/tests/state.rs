@@ -171,7 +171,7 @@ fn damaged_state_is_refused_and_never_trusted() {
         for cut in 0..parts[0].len() {
             assert_eq!(read(&[parts[0][..cut].to_vec()]), Err(StateError::Damaged), "{cut}");
         }
-        for _ in 0..50 {
+        for _ in 0..400 {
             let mut parts = parts.clone();
             let part = random(parts.len() as u64) as usize;
             let at = random(parts[part].len() as u64) as usize;
@@ -200,6 +200,54 @@ fn state_of_a_correlation_that_means_something_else_now_is_not_used() {
     }
     // Three users each in `count`, `few`, `sum`, `ordered`; those above `count` mean something else with it.
     assert!(used >= 7 && left >= 3, "{used} {left}");
+}
+
+#[test]
+fn new_rules_keep_the_state_of_those_that_mean_the_same() {
+    let old = Arc::new(Plans::compile(&collection(&CORRELATIONS), limits(5)));
+    let mut others: Vec<(&str, &str)> = CORRELATIONS.to_vec();
+    others.reverse();
+    // One means something else, one is gone, one is new.
+    let changed = others.iter().position(|(name, _)| *name == "values").unwrap();
+    others[changed].1 = "type: value_count\nrules: [a, b]\ntimespan: 21s\ncondition: {field: v, gte: 3}";
+    others.retain(|(name, _)| *name != "few");
+    others.push(("new", "type: event_count\nrules: [c]\ntimespan: 9s\ncondition: {gte: 2}"));
+    let others = collection(&others);
+    let new = Arc::new(Plans::compile(&others, limits(5)));
+    let title = |collection: &Collection, index: usize| collection.correlations[index].header.title.clone();
+
+    let events = samples(2, 200);
+    let mut kept = Correlator::new(old.clone(), Share::ALL);
+    let mut before = Correlator::new(old.clone(), Share::ALL);
+    let first: Vec<Hit> = events[..100].iter().flat_map(|one| hits(&old, one)).collect();
+    kept.apply(100 * SECOND, first.clone());
+    before.apply(100 * SECOND, first);
+    let gone = kept.reload(new.clone());
+    // Three users in `few`, one group in `values`.
+    assert_eq!(gone.len(), 4, "{gone:?}");
+    assert!(kept.bytes() < before.bytes() && kept.groups() + 4 == before.groups());
+
+    let same = ["count", "sum", "ordered", "then", "often"];
+    let heard = |changes: Vec<Change>, collection: &Collection| {
+        let opened = changes.into_iter().filter_map(|change| match change {
+            Change::Opened(firing) | Change::GoesOn(firing) => {
+                Some((title(collection, firing.correlation), firing.id, firing.anchor, firing.metric.map(f64::to_bits)))
+            }
+            Change::Moved(_) | Change::Merged { .. } | Change::Withdrawn { .. } => None,
+        });
+        opened.filter(|(title, ..)| same.contains(&title.as_str())).collect::<BTreeSet<_>>()
+    };
+    let reference = collection(&CORRELATIONS);
+    let mut found = 0;
+    for batch in events[100..].chunks(5) {
+        let apply = |correlator: &mut Correlator, plans: &Plans| {
+            correlator.apply(200 * SECOND, batch.iter().flat_map(|one| hits(plans, one)).collect()).changes
+        };
+        let (kept, before) = (apply(&mut kept, &new), apply(&mut before, &old));
+        assert_eq!(heard(kept, &others), heard(before.clone(), &reference));
+        found += before.len();
+    }
+    assert!(found > 50, "{found}");
 }
 
 #[test]

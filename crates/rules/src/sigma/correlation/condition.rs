@@ -52,7 +52,7 @@ impl Names {
     }
 }
 
-pub(super) fn map(node: &Node, kind: Kind) -> Result<Map, Fault> {
+pub(super) fn map(node: &Node, kind: Kind, warnings: &mut Vec<Fault>) -> Result<Map, Fault> {
     let entries = Entries::of(node)?;
     let mut read = Map::default();
     let mut known: Vec<&str> = Op::ALL.iter().map(|op| op.as_str()).collect();
@@ -81,32 +81,31 @@ pub(super) fn map(node: &Node, kind: Kind) -> Result<Map, Fault> {
         let ops = Op::ALL.map(Op::as_str).join(", ");
         return Err(fault("nothing is compared".to_owned()).suggest(format!("say one of {ops}, or two for a range")));
     }
-    match kind {
-        Kind::EventCount | Kind::Temporal | Kind::TemporalOrdered => {
-            if !read.fields.is_empty() {
-                return Err(fault(format!("`{kind}` looks at no field"))
-                    .at("correlation.condition.field")
-                    .suggest("use `value_count` to count the distinct values of a field"));
-            }
-        }
-        Kind::ValueCount | Kind::ValueSum | Kind::ValueAvg | Kind::ValuePercentile | Kind::ValueMedian => {
-            if read.fields.is_empty() {
-                return Err(fault(format!("`{kind}` needs the field whose values count"))
-                    .suggest("add `field: …` to the condition"));
-            }
-        }
+    let counts = matches!(kind, Kind::ValueCount) || kind.numeric();
+    if counts && read.fields.is_empty() {
+        return Err(
+            fault(format!("`{kind}` needs the field whose values count")).suggest("add `field: …` to the condition")
+        );
     }
-    match (kind, read.percentile) {
-        (Kind::ValuePercentile, None) => {
-            Err(fault("`value_percentile` needs a percentile".to_owned())
-                .suggest("add `percentile: 95` to the condition"))
-        }
-        (Kind::ValuePercentile, Some(_)) | (_, None) => Ok(read),
-        (_, Some(_)) => {
-            Err(fault(format!("`{kind}` has no percentile"))
-                .suggest("use `value_percentile`, or leave `percentile` out"))
-        }
+    if kind == Kind::ValuePercentile && read.percentile.is_none() {
+        return Err(
+            fault("`value_percentile` needs a percentile".to_owned()).suggest("add `percentile: 95` to the condition")
+        );
     }
+    // The reference implementation takes these, and does without them too.
+    if !counts && !read.fields.is_empty() {
+        read.fields.clear();
+        warnings.push(
+            Fault::new(node.line, format!("`{kind}` looks at no field; this one is ignored"))
+                .at("correlation.condition.field")
+                .suggest("use `value_count` to count the distinct values of a field"),
+        );
+    }
+    if kind != Kind::ValuePercentile && read.percentile.take().is_some() {
+        let message = format!("`{kind}` has no percentile; this one is ignored");
+        warnings.push(Fault::new(node.line, message).at("correlation.condition.percentile"));
+    }
+    Ok(read)
 }
 
 fn number(entries: &Entries<'_>, key: &str, line: u64) -> Result<f64, Fault> {
@@ -124,7 +123,7 @@ fn fields(entries: &Entries<'_>, line: u64, kind: Kind) -> Result<Vec<String>, F
     if fields.is_empty() || fields.iter().any(|field| field.trim().is_empty()) {
         return Err(Fault::new(line, "the name of a field is expected"));
     }
-    if fields.len() > 1 && kind != Kind::ValueCount {
+    if fields.len() > 1 && kind.numeric() {
         return Err(Fault::new(line, format!("`{kind}` calculates with one field, these are {}", fields.len())));
     }
     if fields.len() > FIELDS_MAX {

@@ -90,7 +90,7 @@ impl Draft {
                         let message = format!("a mapping or a text is expected, this is {}", node.value.kind());
                         return Err(Fault::new(node.line, message).at("correlation.condition"));
                     };
-                    let map = condition::map(node, kind)?;
+                    let map = condition::map(node, kind, warnings)?;
                     value_fields = map.fields;
                     percentile = map.percentile.unwrap_or(percentile);
                     DraftCondition::Compare(map.bounds)

@@ -192,18 +192,10 @@ fn what_is_wrong_is_refused_with_line_and_suggestion() {
             "6 correlation.condition.gte: `five` is no number",
         ),
         ("type: event_count\nrules: a\ntimespan: 5m\ncondition: {gte: 1e16}".to_owned(), "is larger than"),
-        (
-            "type: event_count\nrules: a\ntimespan: 5m\ncondition: {gte: 5, field: x}".to_owned(),
-            "`event_count` looks at no field; use `value_count`",
-        ),
         ("type: value_count\nrules: a\ntimespan: 5m\ncondition: {gte: 5}".to_owned(), "`value_count` needs the field"),
         (
             "type: value_sum\nrules: a\ntimespan: 5m\ncondition: {gte: 5, field: [x, y]}".to_owned(),
             "calculates with one field",
-        ),
-        (
-            "type: value_sum\nrules: a\ntimespan: 5m\ncondition: {gte: 5, field: x, percentile: 1}".to_owned(),
-            "`value_sum` has no percentile",
         ),
         (
             "type: value_percentile\nrules: a\ntimespan: 5m\ncondition: {gte: 5, field: x}".to_owned(),
@@ -278,6 +270,14 @@ fn what_is_odd_is_used_with_a_warning() {
         (
             format!("type: event_count\nrules: [a, b]\ngroup-by: [x]\naliases: {{x: {{a: u}}}}\n{rest}"),
             "no field is named for `b`",
+        ),
+        (
+            "type: event_count\nrules: a\ntimespan: 5m\ncondition: {gte: 5, field: x}".to_owned(),
+            "`event_count` looks at no field; this one is ignored; use `value_count`",
+        ),
+        (
+            "type: value_sum\nrules: a\ntimespan: 5m\ncondition: {gte: 5, field: x, percentile: 1}".to_owned(),
+            "`value_sum` has no percentile",
         ),
         ("type: event_count\nrules: a\ntimespan: 5m\ncondition: {lt: 1}".to_owned(), "can never hold"),
         ("type: event_count\nrules: a\ntimespan: 5m\ncondition: {gt: 5, lt: 6}".to_owned(), "can never hold"),

@@ -160,7 +160,7 @@ fn responses(endpoint: &Endpoint) -> Value {
         refusals.push(("403", "the form was sent from another site"));
         refusals.push(("413", "the body is too large"));
         refusals.push(("429", "too many wrong keys from this address; see Retry-After"));
-    } else if endpoint.takes.is_some_and(|(_, required)| required) {
+    } else if endpoint.takes.is_some() {
         refusals.push(("409", "it exists already, or somebody else changed it"));
         refusals.push(("413", "the body is too large"));
     }

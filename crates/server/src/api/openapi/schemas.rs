@@ -79,7 +79,7 @@ pub(super) fn paged(name: &'static str, row: &str) -> Value {
 pub fn all() -> Value {
     let mut all = Map::new();
     let own = [general(), settings(), rules(), hosts(), audit(), events(), queues(), users(), ingest()];
-    for (name, schema) in own.into_iter().chain([super::alerting::routing()]).flatten() {
+    for (name, schema) in own.into_iter().chain([super::alerting::routing(), super::alerting::incidents()]).flatten() {
         all.insert(name.to_owned(), schema);
     }
     Value::Object(all)
@@ -257,6 +257,7 @@ fn rules() -> Schemas {
                 ("handling?", text()),
                 ("forwards?", truth()),
                 ("team?", text()),
+                ("receivers?", list(text())),
                 ("explanation", text()),
             ]),
         ),
@@ -363,10 +364,11 @@ fn events() -> Schemas {
                 ("correlation_id", text()),
                 ("event", anything()),
                 ("detection", or_null(to("Detection"))),
-                ("state", one_of(&["pending", "delivered", "dead", "recorded"])),
+                ("state", one_of(&["pending", "delivered", "dead", "recorded", "grouped", "silenced"])),
                 ("state_at", text()),
                 ("attempts", whole()),
                 ("detail", or_null(text())),
+                ("incident_id", or_null(whole())),
             ]),
         ),
         ("AlertList", paged("alerts", "Alert")),

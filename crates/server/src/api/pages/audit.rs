@@ -118,7 +118,7 @@ fn row(html: &mut Html, change: &ConfigChange) {
     html.raw("</span></td></tr>\n");
 }
 
-fn moment(at: Timestamp) -> String {
+pub(super) fn moment(at: Timestamp) -> String {
     at.rfc3339().chars().take(19).map(|c| if c == 'T' { ' ' } else { c }).collect()
 }
 

@@ -121,6 +121,8 @@ async fn alerts(api: &Api) -> Html {
         (AlertState::Delivered, "Delivered", false),
         (AlertState::Pending, "On their way", false),
         (AlertState::Recorded, "Kept only: no channel", false),
+        (AlertState::Grouped, "Joined an incident", false),
+        (AlertState::Silenced, "Silenced", false),
         (AlertState::Dead, "Dead", true),
     ] {
         let filter =

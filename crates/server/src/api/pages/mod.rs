@@ -1,15 +1,18 @@
 //! The pages for browsers, rendered here: no foreign asset, no inline script or style, readable
-//! without JavaScript. Logging in is done by key; after that a cookie stands for it. Pages only read, so
-//! a forged request changes nothing; the two that are posted check where they come from.
+//! without JavaScript. Logging in is done by key; after that a cookie stands for it. Whatever is posted
+//! checks where it comes from, so that a request that another site forged changes nothing; the cookie is
+//! not sent from there either.
 
 mod audit;
 mod chart;
 mod dashboard;
 mod html;
+mod incidents;
 
 pub use audit::audit;
 pub use dashboard::dashboard;
 pub use html::in_url as in_path;
+pub use incidents::{incident, incident_act, incidents};
 
 use super::Api;
 use super::auth::{Anyone, Caller, peer};
@@ -26,7 +29,7 @@ use storage::catalog::users::Fingerprint;
 use tokio::time::Instant;
 
 /// Pages that need a session or a key.
-const GUARDED: [&str; 2] = ["/", "/audit"];
+const GUARDED: [&str; 3] = ["/", "/audit", "/incidents"];
 /// Everything from here and nothing else; no inline script, style or handler works.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -36,6 +39,7 @@ const FORM_BYTES_MAX: usize = 8 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Dashboard,
+    Incidents,
     Audit,
     Login,
     /// Nowhere in it.
@@ -60,7 +64,12 @@ fn page(status: StatusCode, title: &'static str, place: Place, caller: Option<&C
         .raw("<p class=\"brand\"><img src=\"/assets/icon.svg\" alt=\"\" width=\"24\" height=\"24\"> MUTT Security Manager</p>\n");
     if let Some(caller) = caller {
         html.raw("<nav aria-label=\"Pages\">");
-        for (path, name, at) in [("/", "Dashboard", Place::Dashboard), ("/audit", "Audit", Place::Audit)] {
+        let places = [
+            ("/", "Dashboard", Place::Dashboard),
+            ("/incidents", "Incidents", Place::Incidents),
+            ("/audit", "Audit", Place::Audit),
+        ];
+        for (path, name, at) in places {
             html.raw("<a").attribute("href", path);
             if at == place {
                 html.raw(" aria-current=\"page\"");
@@ -100,7 +109,7 @@ fn carry_over(error: ApiError, correlation_id: &str, response: &mut Response) {
 /// Whether whoever asks would rather see a form than a 401.
 pub fn wants_page(request: &Request) -> bool {
     let accepts = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    is_guarded(request) && accepts.contains("text/html")
+    (is_guarded(request) || is_change(request)) && accepts.contains("text/html")
 }
 
 /// The key behind the session of a browser that asks for a page which is not there. Nobody else is told
@@ -122,7 +131,18 @@ pub fn not_there(caller: &Caller) -> Response {
 }
 
 fn is_guarded(request: &Request) -> bool {
-    matches!(*request.method(), Method::GET | Method::HEAD) && GUARDED.contains(&request.uri().path())
+    let path = request.uri().path();
+    matches!(*request.method(), Method::GET | Method::HEAD) && (GUARDED.contains(&path) || is_incident(path))
+}
+
+/// A form of a page that changes something.
+fn is_change(request: &Request) -> bool {
+    *request.method() == Method::POST && is_incident(request.uri().path())
+}
+
+fn is_incident(path: &str) -> bool {
+    let number = path.strip_prefix("/incidents/");
+    number.is_some_and(|number| (1..=18).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// To the form, and back afterwards.
@@ -143,13 +163,17 @@ fn see_other(target: &str) -> Response {
 /// A page of ours, whatever was asked for: never another site.
 fn local(wanted: &str) -> &str {
     let printable = wanted.len() <= 2_000 && wanted.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
-    let ours = wanted == "/audit" || wanted.starts_with("/audit?");
+    let path = wanted.split_once('?').map_or(wanted, |(path, _)| path);
+    let ours = GUARDED.contains(&path) || is_incident(wanted);
     if printable && ours { wanted } else { "/" }
 }
 
 /// The key behind the session of a request for a page.
 pub fn session_of(api: &Api, request: &Request) -> Option<Fingerprint> {
-    if is_guarded(request) { api.sessions.key(cookie(request.headers())?, Instant::now()) } else { None }
+    // What changes something needs a word of the browser that it was sent from here.
+    let sent_from_here = || is_change(request) && says_where(request.headers()) && from_here(request.headers());
+    let stands = is_guarded(request) || sent_from_here();
+    if stands { api.sessions.key(cookie(request.headers())?, Instant::now()) } else { None }
 }
 
 fn cookie(headers: &HeaderMap) -> Option<&str> {
@@ -242,6 +266,11 @@ fn with_cookie(mut response: Response, cookie: &str, secure: bool) -> Response {
     response
 }
 
+/// Whether it is said at all where a request was made.
+fn says_where(headers: &HeaderMap) -> bool {
+    headers.contains_key("sec-fetch-site") || headers.contains_key("origin")
+}
+
 /// Whether a browser says that a form of this site was sent. Programs that are none say nothing.
 fn from_here(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or_default());
@@ -297,6 +326,11 @@ mod tests {
         for (wanted, expected) in [
             ("/audit?user=a%20b", "/audit?user=a%20b"),
             ("/audit", "/audit"),
+            ("/incidents?status=any", "/incidents?status=any"),
+            ("/incidents/17", "/incidents/17"),
+            ("/incidents/17/..", "/"),
+            ("/incidents/x", "/"),
+            ("/incidents/9999999999999999999", "/"),
             ("/", "/"),
             ("//evil.example/audit", "/"),
             ("https://evil.example", "/"),

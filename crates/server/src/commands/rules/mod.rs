@@ -4,11 +4,14 @@ mod lint;
 mod run;
 
 use super::client::Client;
-use super::{Global, block_on, out, print_failure};
+use super::{Global, block_on, out, print_failure, print_problems};
+use crate::routing::receivers;
 use crate::rule_files;
 use anyhow::{Result, bail};
 use axum::http::Method;
 use clap::{Args, Subcommand};
+use model::Rule;
+use pipeline::notify::Router;
 use rules::file::FileRule;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -40,6 +43,9 @@ enum RulesCommand {
         /// Explain every test, not only failed ones
         #[arg(long)]
         explain: bool,
+        /// Say for each event that must match who would be told of it, by the routes of the configuration
+        #[arg(long)]
+        who: bool,
     },
     /// Put the rules of files into the catalog: all of them or none
     Import {
@@ -58,7 +64,11 @@ pub fn run(global: &Global, args: RulesArgs) -> ExitCode {
     match args.command {
         RulesCommand::Run(args) => run::run(&args),
         RulesCommand::Lint { paths, json } => lint::run(&paths, json),
-        RulesCommand::Test { paths, explain } => test(&paths, explain),
+        RulesCommand::Test { paths, explain, who: false } => test(&paths, explain, None),
+        RulesCommand::Test { paths, explain, who: true } => match global.load_installed() {
+            Ok(loaded) => test(&paths, explain, Some(&loaded.config.router)),
+            Err(problems) => print_problems(&problems),
+        },
         RulesCommand::Import { paths, dry_run, reason } => {
             match block_on(import(global, &paths, dry_run, reason.as_deref())) {
                 Ok(Ok(())) => ExitCode::SUCCESS,
@@ -73,7 +83,7 @@ fn place(rule: &FileRule) -> String {
     format!("\"{}\" (line {})", rule.name, rule.line)
 }
 
-fn test(paths: &[PathBuf], explain: bool) -> ExitCode {
+fn test(paths: &[PathBuf], explain: bool, router: Option<&Router>) -> ExitCode {
     let files = rule_files::read(paths);
     let mut text = String::new();
     for problem in files.unreadable.iter().cloned().chain(files.problems.iter().map(ToString::to_string)) {
@@ -86,6 +96,9 @@ fn test(paths: &[PathBuf], explain: bool) -> ExitCode {
             let _ = writeln!(text, "{result}\n{}", result.explanation);
         }
     }
+    for rule in router.iter().flat_map(|router| files.rules.iter().map(move |rule| (router, rule))) {
+        text.push_str(&told(rule.0, rule.1));
+    }
     let untested = files.rules.iter().filter(|r| r.tests.matching.is_empty() && r.tests.no_match.is_empty()).count();
     if untested > 0 {
         let _ = writeln!(text, "note: {untested} rule(s) have no tests");
@@ -94,6 +107,19 @@ fn test(paths: &[PathBuf], explain: bool) -> ExitCode {
     out(&text);
     let broken = files.problems.len() + files.unreadable.len();
     if failed == 0 && broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Who would be told of the events that the rule must match.
+fn told(router: &Router, rule: &FileRule) -> String {
+    let row = Rule { id: 0, draft: rule.draft.clone() };
+    let mut text = String::new();
+    for event in &rule.tests.matching {
+        let told = receivers(router, &row, &rule.draft.prod_handling, "any-host", event.severity);
+        let told = if told.is_empty() { "nobody".to_owned() } else { told.join(", ") };
+        let message: String = event.message.chars().take(60).filter(|c| !c.is_control()).collect();
+        let _ = writeln!(text, "{}: \"{message}\" for {}: {told}", place(rule), rule.draft.team_assignment);
+    }
+    text
 }
 
 async fn import(global: &Global, paths: &[PathBuf], dry_run: bool, reason: Option<&str>) -> Result<()> {

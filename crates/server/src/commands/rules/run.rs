@@ -12,6 +12,7 @@ use std::io::{BufWriter, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use storage::hunt::EventTable;
 use tokio::time::Instant;
 
 /// How often the progress is drawn.
@@ -33,7 +34,14 @@ pub struct RunArgs {
     /// standard input
     #[arg(long, required = true, num_args = 1.., value_name = "PATH")]
     events: Vec<PathBuf>,
-    /// Threads that match [default: one a core]
+    /// How: the streaming engine, or the rules' SQL
+    #[arg(long, value_enum, default_value_t)]
+    via: Via,
+    /// The server for `--via clickhouse`, by HTTP; a table is made there and dropped. The environment's
+    /// CLICKHOUSE_USER and CLICKHOUSE_PASSWORD are used
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8123")]
+    clickhouse_url: String,
+    /// Threads that match, for `--via stream` [default: one a core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     threads: Option<u16>,
     /// A value of a placeholder (`%name%`) in rules; again for more values
@@ -42,6 +50,32 @@ pub struct RunArgs {
     /// No progress, even on a terminal
     #[arg(long)]
     quiet: bool,
+}
+
+/// How events and rules come together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Via {
+    #[default]
+    Stream,
+    Sqlite,
+    #[value(name = "clickhouse")]
+    ClickHouse,
+}
+
+impl Via {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Sqlite => "sqlite",
+            Self::ClickHouse => "clickhouse",
+        }
+    }
+}
+
+/// What asks the rules.
+enum How {
+    Stream(Engine),
+    Sql(hunt::sql::Engine),
 }
 
 pub(super) fn placeholder(text: &str) -> Result<(String, String), String> {
@@ -65,7 +99,22 @@ fn hunt(args: &RunArgs) -> Result<()> {
         options.placeholders.entry(name.clone()).or_default().push(value.clone());
     }
     let collection = sigma_files::read(&args.rules, &options);
-    let engine = Engine::compile(collection.rules.iter().map(|rule| (&rule.source, &rule.predicate)));
+    let engine = match args.via {
+        Via::Stream => {
+            How::Stream(Engine::compile(collection.rules.iter().map(|rule| (&rule.source, &rule.predicate))))
+        }
+        Via::Sqlite => How::Sql(hunt::sql::Engine::Sqlite(EventTable::open()?)),
+        Via::ClickHouse => {
+            let environment = runtime::config::environment();
+            let value = |name: &str| environment.get(name).cloned();
+            let (user, password) = (value("CLICKHOUSE_USER"), value("CLICKHOUSE_PASSWORD"));
+            How::Sql(hunt::sql::Engine::ClickHouse(hunt::clickhouse::Table::open(
+                &args.clickhouse_url,
+                user,
+                password,
+            )?))
+        }
+    };
     let refused = hunt::refused(&collection);
     if collection.rules.is_empty() && refused.is_empty() {
         anyhow::bail!("there are no Sigma rules (*.yml, *.yaml) here");
@@ -77,8 +126,8 @@ fn hunt(args: &RunArgs) -> Result<()> {
         warnings: collection.problems.len() - refused.len(),
         refused,
         load_ms: started.elapsed().as_secs_f64() * 1e3,
-        via: "stream",
-        threads,
+        via: args.via.as_str(),
+        threads: if args.via == Via::Stream { threads } else { 1 },
         events: 0,
         events_invalid: 0,
         invalid: Vec::new(),
@@ -94,8 +143,13 @@ fn hunt(args: &RunArgs) -> Result<()> {
         Bar { on: !args.quiet && std::io::stderr().is_terminal(), total, started: Instant::now(), drawn: None };
     let began = Instant::now();
     let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
-    let hunted =
-        hunt::stream::hunt(&collection, &engine, &files, threads, &mut out, |so_far| bar.draw(so_far), &mut summary);
+    let progress = |so_far: &Summary| bar.draw(so_far);
+    let hunted = match engine {
+        How::Stream(engine) => {
+            hunt::stream::hunt(&collection, &engine, &files, threads, &mut out, progress, &mut summary)
+        }
+        How::Sql(engine) => hunt::sql::hunt(&collection, engine, &files, &mut out, progress, &mut summary),
+    };
     bar.end();
     summary.seconds = began.elapsed().as_secs_f64();
     summary.events_per_second = summary.events as f64 / summary.seconds.max(1e-9);

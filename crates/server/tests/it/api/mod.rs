@@ -10,6 +10,7 @@ mod config;
 mod events;
 mod health;
 mod hosts;
+mod incidents;
 pub mod metrics;
 mod openapi;
 mod pages;
@@ -18,6 +19,7 @@ mod rejects;
 mod routes;
 mod rules;
 mod schema;
+mod silences;
 mod slo;
 mod trace;
 mod users;
@@ -29,7 +31,7 @@ use bytes::Bytes;
 use connectors::inputs::NewEvent;
 use model::{DeadLetter, DeadLetterSide, Durability, EventId, InputKind, OrgId, Timestamp};
 use pipeline::metrics::Metrics;
-use pipeline::notify::Router;
+use pipeline::notify::{Planner, Router};
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
 use pipeline::{Live, LiveSettings, RetentionPolicy, ShedMode, codec};
@@ -67,6 +69,7 @@ async fn state_at(dir: &Path, clock: Arc<dyn Clock>) -> ApiState {
         .await
         .unwrap();
     let metrics = Metrics::new();
+    let planner = Planner::new(Arc::new(Router::everybody(vec!["moog".into()])), Arc::clone(&catalog));
     ApiState {
         rulebook: Rulebook::new(Arc::clone(&catalog), Arc::clone(&metrics)),
         catalog,
@@ -81,7 +84,7 @@ async fn state_at(dir: &Path, clock: Arc<dyn Clock>) -> ApiState {
         keys: vec![Secret::new("another-key"), Secret::new(KEY)].into(),
         prometheus: None,
         channels: vec!["moog".into()],
-        router: Arc::new(Router::everybody(vec!["moog".into()])),
+        planner,
         sees_events: true,
         org: OrgId::default(),
         options: ApiOptions { metrics_cache: Duration::ZERO, ..ApiOptions::default() },

@@ -2,7 +2,7 @@ use super::schema::problems;
 use super::{Answer, Api, NOON, api, event_id, event_record, with_key};
 use axum::body::Body;
 use axum::http::Request;
-use model::{DeadLetter, DeadLetterSide, Durability};
+use model::{DeadLetter, DeadLetterSide, Detection, Durability};
 use serde_json::{Value, json};
 use std::time::Duration;
 use storage::catalog::AuditEntry;
@@ -123,6 +123,8 @@ async fn populate(api: &Api) {
         raw_message: "{}".into(),
     };
     api.state.catalog.record(org, vec![entry], vec![alert().number(1).build()]).await.unwrap();
+    let detected = alert().number(3).detection(Detection::default()).build();
+    api.state.catalog.record_planned(org, Vec::new(), vec![api.state.planner.plan(detected)]).await.unwrap();
     let letter = DeadLetter {
         side: DeadLetterSide::Alerter,
         reason: "no rule set".into(),
@@ -200,6 +202,20 @@ async fn what_is_answered_fits_the_documented_schemas() {
         ("GET", "/openapi.json", "/openapi.json", None),
         ("GET", "/events", "/events", None),
         ("GET", "/alerts", "/alerts", None),
+        ("GET", "/incidents", "/incidents", None),
+        ("GET", "/incidents/{id}", "/incidents/1", None),
+        ("GET", "/incidents/{id}", "/incidents/2", None),
+        ("POST", "/incidents/{id}", "/incidents/1", Some(json!({ "action": "acknowledge", "comment": "I look" }))),
+        ("POST", "/incidents/{id}", "/incidents/1", Some(json!({ "action": "shout" }))),
+        (
+            "POST",
+            "/silences",
+            "/silences",
+            Some(json!({ "match": { "host": ["db-*"] }, "for": "2h", "reason": "new disks" })),
+        ),
+        ("GET", "/silences", "/silences", None),
+        ("DELETE", "/silences/{id}", "/silences/1", None),
+        ("DELETE", "/silences/{id}", "/silences/1", None),
         ("GET", "/routes", "/routes", None),
         ("POST", "/routes/test", "/routes/test", Some(json!({ "alert": { "severity": "high" } }))),
         ("GET", "/rejects", "/rejects", None),

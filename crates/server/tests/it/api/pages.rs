@@ -217,3 +217,53 @@ async fn many_wrong_keys_in_the_form_have_to_wait_too() {
     let request = with_key("GET", "/").body(Body::empty()).unwrap();
     assert_eq!(api.send(request).await.status, 200);
 }
+
+#[tokio::test]
+async fn an_incident_is_shown_and_moved_by_its_buttons_from_this_site_only() {
+    let api = api().await;
+    let detection = model::Detection { title: "<b>Login</b> guessed".into(), ..Default::default() };
+    let found = testkit::builders::alert().host("<i>web</i>").detection(detection).build();
+    let planned = vec![api.state.planner.plan(found)];
+    api.state.catalog.record_planned(&api.state.org, Vec::new(), planned).await.unwrap();
+    let key = api.user("bob", "operator").await;
+    let cookie = cookie_of(&api.log_in(&key, "").await);
+    let list = api.page(&cookie, "/incidents").await;
+    assert!(list.status == 200 && list.text.contains("href=\"/incidents/1\""), "{}", list.text);
+    assert!(list.text.contains("&lt;b&gt;Login&lt;/b&gt; guessed") && !list.text.contains("<i>web"), "{}", list.text);
+    let one = api.page(&cookie, "/incidents/1").await;
+    assert!(one.text.contains("value=\"acknowledge\"") && one.text.contains("value=\"take\""), "{}", one.text);
+    let push = async |cookie: &str, origin: Option<&str>, form: &str| {
+        let mut request = browser("POST", "/incidents/1").header("cookie", cookie);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        api.send(request.body(Body::from(form.to_owned())).unwrap()).await
+    };
+    let status = async || api.get("/api/v2/incidents/1").await.is(200)["status"].as_str().unwrap().to_owned();
+    let here = Some("http://mutt.example:8090");
+    for origin in [None, Some("https://evil.example"), Some("null")] {
+        let answer = push(&cookie, origin, "action=acknowledge").await;
+        assert!(matches!(answer.status, 303 | 401 | 403), "{origin:?}: {}", answer.status);
+        assert_eq!(status().await, "ACTIVE", "{origin:?}");
+    }
+    assert_eq!(push("", here, "action=acknowledge").await.header("location"), "/login?next=%2Fincidents%2F1");
+    let done = push(&cookie, here, "action=acknowledge&comment=I+look").await;
+    assert_eq!((done.status, done.header("location")), (303, "/incidents/1"));
+    assert_eq!(status().await, "ACKNOWLEDGED");
+    push(&cookie, here, "action=take").await;
+    push(&cookie, here, "action=resolve&comment=").await;
+    let one = api.page(&cookie, "/incidents/1").await;
+    assert!(one.text.contains("I look") && one.text.contains("value=\"reopen\""), "{}", one.text);
+    let refused = push(&cookie, here, "action=acknowledge").await;
+    assert!(refused.status == 409 && refused.text.contains("role=\"alert\""), "{}", refused.text);
+    assert_eq!(push(&cookie, here, "action=shout").await.status, 400);
+    let shown = api.get("/api/v2/incidents/1").await.is(200);
+    assert_eq!((&shown["assignee"], &shown["acknowledged_by"]), (&json!("bob"), &json!("bob")));
+
+    let key = api.user("vera", "viewer").await;
+    let cookie = cookie_of(&api.log_in(&key, "").await);
+    assert!(!api.page(&cookie, "/incidents/1").await.text.contains("name=\"action\""), "a viewer has no buttons");
+    assert_eq!(push(&cookie, here, "action=reopen").await.status, 403);
+    assert_eq!(status().await, "RESOLVED");
+    assert_eq!(api.page(&cookie, "/incidents/99").await.status, 404);
+}

@@ -1,5 +1,5 @@
 use super::{api, api_with};
-use pipeline::notify::{MatcherSpec, Policy, PolicySpec, RouteSpec, Router};
+use pipeline::notify::{MatcherSpec, Planner, Policy, PolicySpec, RouteSpec, Router};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn soc() -> Router {
 
 #[tokio::test]
 async fn the_tree_is_shown_with_what_its_routes_inherit() {
-    let api = api_with(|state| state.router = Arc::new(soc())).await;
+    let api = api_with(|state| state.planner = Planner::new(Arc::new(soc()), Arc::clone(&state.catalog))).await;
     let tree = api.get("/api/v2/routes").await.is(200);
     assert_eq!(tree["channels"], json!(["moog", "pager", "boss"]));
     let route = &tree["routes"][0];
@@ -32,7 +32,7 @@ async fn the_tree_is_shown_with_what_its_routes_inherit() {
 
 #[tokio::test]
 async fn a_test_says_who_would_be_told_and_of_which_incident() {
-    let api = api_with(|state| state.router = Arc::new(soc())).await;
+    let api = api_with(|state| state.planner = Planner::new(Arc::new(soc()), Arc::clone(&state.catalog))).await;
     let check = async |alert: Value, path: &str, told: &[&str], incident: Value| {
         let verdict = api.post("/api/v2/routes/test", json!({ "alert": alert })).await.is(200);
         assert_eq!(verdict["routes"][0]["path"], path, "{alert}");

@@ -15,6 +15,7 @@ use model::{Alert, AlertId, AlertKind, AlertState, ErrorKind, Handling, OrgId, T
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Row};
 use std::borrow::Cow;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -258,8 +259,8 @@ async fn insert_planned(
     };
     let mut new: Vec<&NewAlert> = Vec::with_capacity(alerts.len());
     for alert in alerts {
-        if !states.contains_key(&alert.alert.id) {
-            states.insert(alert.alert.id, planned(&alert.plan).0);
+        if let Entry::Vacant(place) = states.entry(alert.alert.id) {
+            place.insert(planned(&alert.plan).0);
             new.push(alert);
         }
     }

@@ -1,0 +1,106 @@
+//! The hunt by SQL: events go into a table, each rule is one question.
+
+use super::{Found, Summary, clickhouse, input};
+use anyhow::{Context, Result};
+use model::Fields;
+use rules::sigma::Collection;
+use rules::sql::{Dialect, fields_json, fields_map_json, rule_clause, source_json};
+use std::io::Write;
+use std::path::PathBuf;
+use storage::hunt::EventTable;
+
+/// Rows that are handed over at once.
+const ROWS: usize = 4_096;
+
+/// Where the questions are asked.
+pub enum Engine {
+    Sqlite(EventTable),
+    ClickHouse(clickhouse::Table),
+}
+
+impl Engine {
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Sqlite(_) => Dialect::Sqlite,
+            Self::ClickHouse(_) => Dialect::ClickHouse,
+        }
+    }
+
+    fn add(&mut self, rows: &[(u64, String, String)]) -> Result<()> {
+        match self {
+            Self::Sqlite(table) => table.add(rows).context("cannot fill the table of events"),
+            Self::ClickHouse(table) => table.add(rows),
+        }
+    }
+
+    fn numbers(&self, condition: &str) -> Result<Vec<u64>> {
+        match self {
+            Self::Sqlite(table) => Ok(table.numbers(condition)?),
+            Self::ClickHouse(table) => table.numbers(condition),
+        }
+    }
+}
+
+/// Hunts, and writes a line for each match to `out`, by event and then in the order of the rules.
+pub fn hunt(
+    collection: &Collection,
+    mut engine: Engine,
+    files: &[PathBuf],
+    out: &mut impl Write,
+    mut progress: impl FnMut(&Summary),
+    summary: &mut Summary,
+) -> Result<()> {
+    let dialect = engine.dialect();
+    let mut rows = Vec::with_capacity(ROWS);
+    let mut failed = None;
+    input::read(files, |block| {
+        for (line, text) in block.events() {
+            let mut fields = Fields::default();
+            match fields::from_json_bytes(text, &mut fields) {
+                Ok(()) => {
+                    let encoded = match dialect {
+                        Dialect::Sqlite => fields_json(&fields),
+                        Dialect::ClickHouse => fields_map_json(&fields),
+                    };
+                    rows.push((summary.events, source_json(&fields.source), encoded));
+                }
+                Err(error) => summary.invalid(&block.file, line, &error),
+            }
+            summary.events += 1;
+            if rows.len() == ROWS {
+                if let Err(error) = engine.add(&rows) {
+                    failed = Some(error);
+                    return false;
+                }
+                rows.clear();
+            }
+        }
+        summary.bytes += block.text.len() as u64;
+        progress(summary);
+        true
+    })?;
+    match failed {
+        Some(error) => return Err(error),
+        None => engine.add(&rows)?,
+    }
+    let mut hits: Vec<(u64, usize)> = Vec::new();
+    for (number, rule) in collection.rules.iter().enumerate() {
+        match rule_clause(&rule.source, &rule.predicate, dialect) {
+            Ok(condition) => {
+                let found = engine.numbers(&condition).with_context(|| format!("rule {:?}", rule.header.title))?;
+                hits.extend(found.into_iter().map(|event| (event, number)));
+            }
+            Err(error) => summary.without_sql(rule, &error),
+        }
+        progress(summary);
+    }
+    hits.sort_unstable();
+    for (event, rule) in hits {
+        let rule = &collection.rules[rule];
+        serde_json::to_writer(&mut *out, &Found::new(rule, event))?;
+        out.write_all(b"\n")?;
+        summary.count(rule);
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! A table of flattened events that the SQL of detection rules can be asked of, in SQLite. It lies on
+//! disk while it is open and is gone afterwards.
+
+use crate::StorageResult;
+use crate::sqlite_functions;
+use rusqlite::{Connection, params};
+
+/// The table; `rules::sql` says what its columns hold.
+pub struct EventTable(Connection);
+
+impl EventTable {
+    pub fn open() -> StorageResult<Self> {
+        // No name: SQLite makes a file of its own and removes it.
+        let db = Connection::open("")?;
+        db.execute_batch(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;
+             CREATE TABLE events (n INTEGER PRIMARY KEY, source TEXT NOT NULL, fields TEXT NOT NULL) STRICT;",
+        )?;
+        sqlite_functions::register(&db)?;
+        Ok(Self(db))
+    }
+
+    /// Adds rows: number, source, fields.
+    pub fn add(&mut self, rows: &[(u64, String, String)]) -> StorageResult<()> {
+        let transaction = self.0.transaction()?;
+        {
+            let mut insert =
+                transaction.prepare_cached("INSERT INTO events (n, source, fields) VALUES (?1, ?2, ?3)")?;
+            for (number, source, fields) in rows {
+                insert.execute(params![*number as i64, source, fields])?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Numbers of the events that a condition holds for, ascending.
+    pub fn numbers(&self, condition: &str) -> StorageResult<Vec<u64>> {
+        let mut select = self.0.prepare(&format!("SELECT n FROM events WHERE {condition} ORDER BY n"))?;
+        let numbers = select.query_map([], |row| row.get::<_, i64>(0))?;
+        Ok(numbers.map(|number| number.map(|number| number as u64)).collect::<Result<_, _>>()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rules::Predicate;
+    use rules::sql::{Dialect, where_clause};
+
+    #[test]
+    fn conditions_of_rules_are_asked_with_their_functions() {
+        let mut table = EventTable::open().unwrap();
+        let row = |number: u64, fields: &str| (number, "{}".to_owned(), fields.to_owned());
+        table.add(&[row(0, r#"{"a":"é-10.0.0.1"}"#), row(7, r#"{"a":["x","ÉTÉ"]}"#), row(9, r#"{"b":null}"#)]).unwrap();
+        let mut reader = rules::sigma::Reader::new(rules::sigma::Options::default());
+        reader.text(
+            "r",
+            "title: t\nlogsource: {product: linux}\ndetection:\n  s: {'a|contains': ['É-', 'été']}\n  condition: s\n",
+        );
+        let predicate: Predicate = reader.finish().rules.remove(0).predicate;
+        let condition = where_clause(&predicate, Dialect::Sqlite).unwrap();
+        assert_eq!(table.numbers(&condition).unwrap(), [0, 7], "{condition}");
+        assert!(table.numbers("no such column").is_err());
+    }
+}
