@@ -4,6 +4,7 @@
 //! Each takes one value and at most one constant. [`Function::prepare`] reads the constant once; the
 //! answer for a NULL value is NULL without asking.
 
+use super::correlation::arithmetic;
 use crate::operators::{cidr, clock, compare, regex, text};
 use model::Severity;
 use std::fmt;
@@ -17,6 +18,9 @@ pub(super) const FITS: &str = "mutt_fits";
 pub(super) const FITS_CASED: &str = "mutt_fits_cased";
 pub(super) const CIDR: &str = "mutt_cidr";
 pub(super) const TIME_PART: &str = "mutt_time_part";
+pub(super) const MILLIONTHS: &str = "mutt_millionths";
+pub(super) const IN_ORDER: &str = "mutt_in_order";
+pub(super) const PERCENTILE: &str = "mutt_percentile";
 const REGEXP: &str = "regexp";
 
 /// What a function answers.
@@ -72,7 +76,7 @@ impl fmt::Debug for Function {
 }
 
 /// All of them.
-pub const FUNCTIONS: [Function; 10] = [
+pub const FUNCTIONS: [Function; 13] = [
     Function {
         name: REGEXP,
         value_at: 1,
@@ -162,6 +166,38 @@ pub const FUNCTIONS: [Function; 10] = [
                 .find(|known| known.as_str() == part)
                 .ok_or_else(|| format!("there is no part {part:?} of a time"))?;
             Ok(Box::new(move |value| clock::time(value).map_or(Answer::Null, |time| Answer::Integer(part.of(time)))))
+        },
+    },
+    Function {
+        name: MILLIONTHS,
+        value_at: 0,
+        constant_at: Some(1),
+        doc: "the number that the value is for correlations, in millionths: `high` × 10⁹ + `low`, else NULL",
+        read: |part| match part {
+            "high" => Ok(Box::new(|value| arithmetic::number(value).map_or(Answer::Null, |n| Answer::Integer(n.high)))),
+            "low" => Ok(Box::new(|value| arithmetic::number(value).map_or(Answer::Null, |n| Answer::Integer(n.low)))),
+            other => Err(format!("there is no part {other:?} of a number")),
+        },
+    },
+    Function {
+        name: IN_ORDER,
+        value_at: 0,
+        constant_at: Some(1),
+        doc: "of a list of inputs (`0,2,1`), the most of those wanted that can be picked in order; -1 where one of \
+              the unwanted is there: `wanted unwanted`, as bits",
+        read: |constant| {
+            let inputs = arithmetic::Inputs::read(constant).ok_or("two numbers are needed")?;
+            Ok(Box::new(move |list| inputs.in_order(list).map_or(Answer::Null, Answer::Integer)))
+        },
+    },
+    Function {
+        name: PERCENTILE,
+        value_at: 0,
+        constant_at: Some(1),
+        doc: "whether the percentile of a list (`high:low,…` of millionths) meets bounds: `95 >= 1500000 < 2000000`",
+        read: |constant| {
+            let percentile = arithmetic::Percentile::read(constant).ok_or("a percentile and bounds are needed")?;
+            Ok(Box::new(move |list| percentile.holds(list).map_or(Answer::Null, truth)))
         },
     },
 ];

@@ -1,14 +1,13 @@
 //! Predicates as SQL, for SQLite and for ClickHouse: the same answer as [`Predicate::matches`] gives
 //! over a [`FieldsView`](crate::FieldsView), for every event, or [`SqlError`] and no SQL at all.
-//! `tests/sql_agrees.rs` compares them on both engines.
+//! `tests/sql` compares them on both engines. Correlations are one query each: [`correlation`].
 //!
 //! # The table
 //!
-//! | engine | column | an event's fields are |
+//! | engine | column | what it has of an event |
 //! |---|---|---|
-//! | SQLite | `fields TEXT` (or JSONB) | one flat JSON object, as [`fields_json`] writes it |
-//! | ClickHouse | `fields Map(String, Array(String))` | name → values, as [`fields_map_json`] writes it; a field without a value has an empty array |
-//!
+//! | SQLite | `fields TEXT` (or JSONB) | its fields: one flat JSON object, as [`fields_json`] writes it |
+//! | ClickHouse | `fields Map(String, Array(String))` | its fields: name → values, as [`fields_map_json`] writes it; empty where there is none |
 //! | both | `source`, of the same type | what is known about its log source, as [`source_json`] writes it |
 //!
 //! Conditions name no other column, and no table. In SQLite they use the [`functions`] beside what
@@ -20,6 +19,7 @@
 //! ([`Dialect::literal`]); a rule's author cannot leave it.
 
 mod clickhouse;
+pub mod correlation;
 mod encode;
 pub mod functions;
 mod render;
@@ -117,7 +117,10 @@ pub fn rule_clause(source: &LogSource, predicate: &Predicate, dialect: Dialect) 
             });
         }
     }
-    parts.push(clause(predicate, dialect)?);
+    match clause(predicate, dialect)? {
+        Clause::All(more) => parts.extend(more),
+        one @ (Clause::Text(_) | Clause::Any(_) | Clause::Not(_) | Clause::Within { .. }) => parts.push(one),
+    }
     rendered(&Clause::All(parts))
 }
 

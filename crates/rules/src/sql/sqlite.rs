@@ -136,6 +136,14 @@ fn path(name: &str) -> Option<String> {
     plain.then(|| literal(&format!("$.\"{name}\"")))
 }
 
+/// The first value of a field, or NULL.
+pub(super) fn first_value(name: &str) -> String {
+    match path(name) {
+        Some(path) => format!("(SELECT value FROM json_each(fields, {path}) WHERE value IS NOT NULL LIMIT 1)"),
+        None => format!("(SELECT value FROM {} WHERE value IS NOT NULL LIMIT 1)", rows(name, "v")),
+    }
+}
+
 /// A table whose column `value` has the field's values, and NULL for a field without one.
 fn rows(name: &str, alias: &str) -> String {
     match path(name) {
@@ -327,9 +335,7 @@ fn compare_test(op: &compare::Op, v: &str) -> Clause {
 
 /// The event's severity as a number, or NULL.
 fn severity() -> String {
-    let first = SEVERITY_FIELDS.map(|name| {
-        format!("{SEVERITY}((SELECT value FROM json_each(fields, '$.\"{name}\"') WHERE value IS NOT NULL LIMIT 1))")
-    });
+    let first = SEVERITY_FIELDS.map(|name| format!("{SEVERITY}({})", first_value(name)));
     format!("coalesce({})", first.join(", "))
 }
 

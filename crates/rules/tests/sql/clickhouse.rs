@@ -25,6 +25,27 @@ impl ClickHouse {
         Self(server)
     }
 
+    /// Gives the events their times, in microseconds.
+    pub fn set_times(&self, times: &[i64]) {
+        let times: Vec<String> = times.iter().map(i64::to_string).collect();
+        let all = format!("arrayElement([{}], n + 1)", times.join(","));
+        self.0.query(&format!("ALTER TABLE events ADD COLUMN ts Int64 DEFAULT {all}"));
+    }
+
+    /// The rows of a query: texts, and a number at the end.
+    pub fn rows(&self, sql: &str) -> Vec<(Vec<String>, i64)> {
+        let answer = self.0.try_query(&format!(
+            "{sql}\nSETTINGS output_format_json_quote_64bit_integers = 0 FORMAT JSONCompactEachRow"
+        ));
+        let answer = answer.unwrap_or_else(|error| panic!("{error} in\n{}", super::beginning(sql)));
+        let row = |line: &str| {
+            let mut row: Vec<serde_json::Value> = serde_json::from_str(line).unwrap();
+            let last = row.pop().and_then(|last| last.as_i64()).unwrap();
+            (row.into_iter().map(|text| text.as_str().unwrap().to_owned()).collect(), last)
+        };
+        answer.lines().map(row).collect()
+    }
+
     /// The bytes of an expression, in hexadecimal digits.
     pub fn hex(&self, expression: &str) -> String {
         self.0.query(&format!("SELECT hex({expression})")).trim_end().to_owned()

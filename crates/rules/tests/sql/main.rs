@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
 mod clickhouse;
+mod correlations;
 mod edges;
 mod generate;
 mod sqlite;
@@ -29,6 +30,11 @@ fn generated() -> (Vec<Fields<'static>>, Vec<Predicate>) {
 
 fn reference(rule: &Predicate, events: &[Fields<'_>]) -> Vec<usize> {
     (0..events.len()).filter(|n| rule.matches(&FieldsView(&events[*n]))).collect()
+}
+
+/// As much of a statement as a reader wants to see.
+fn beginning(sql: &str) -> String {
+    sql.chars().take(10_000).collect()
 }
 
 /// Compares what an engine found with the reference, and that most rules tell events apart.

@@ -32,6 +32,28 @@ impl Sqlite {
         Self(connection)
     }
 
+    /// Gives the events their times, in microseconds.
+    pub fn set_times(&self, times: &[i64]) {
+        self.0.execute_batch("ALTER TABLE events ADD COLUMN ts INTEGER; BEGIN").unwrap();
+        for (n, time) in times.iter().enumerate() {
+            self.0.execute("UPDATE events SET ts = ?2 WHERE n = ?1", (n as i64, time)).unwrap();
+        }
+        self.0.execute_batch("COMMIT").unwrap();
+    }
+
+    /// The rows of a query: texts, and a number at the end.
+    pub fn rows(&self, sql: &str) -> Vec<(Vec<String>, i64)> {
+        let found = self.0.prepare(sql).and_then(|mut statement| {
+            let last = statement.column_count() - 1;
+            let rows = statement.query_map((), |row| {
+                let texts: Result<Vec<String>, _> = (0..last).map(|at| row.get(at)).collect();
+                Ok((texts?, row.get(last)?))
+            })?;
+            rows.collect::<Result<Vec<_>, _>>()
+        });
+        found.unwrap_or_else(|error| panic!("{error} in\n{}", super::beginning(sql)))
+    }
+
     /// The bytes of an expression, in hexadecimal digits.
     pub fn hex(&self, expression: &str) -> String {
         self.0.query_row(&format!("SELECT hex({expression})"), (), |row| row.get(0)).unwrap()
@@ -49,7 +71,7 @@ impl Sqlite {
             let rows = statement.query_map((), |row| row.get::<_, i64>(0))?;
             rows.map(|n| n.map(|n| usize::try_from(n).unwrap())).collect::<Result<Vec<usize>, _>>()
         });
-        let mut found = found.unwrap_or_else(|error| panic!("{error} in\n{sql}"));
+        let mut found = found.unwrap_or_else(|error| panic!("{error} in\n{}", super::beginning(&sql)));
         found.sort_unstable();
         found
     }

@@ -11,6 +11,8 @@ mod fold;
 mod re2;
 mod values;
 
+pub(super) use values::NUMBER;
+
 use super::render::Clause;
 use super::walk::{Case, Engine, Source, sorted};
 use super::{Dialect, SqlError};
@@ -53,7 +55,7 @@ pub(super) fn literal(text: &str) -> String {
     out
 }
 
-fn values_of(name: &str) -> String {
+pub(super) fn values_of(name: &str) -> String {
     format!("fields[{}]", literal(name))
 }
 

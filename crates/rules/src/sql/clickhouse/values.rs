@@ -11,7 +11,7 @@ use std::net::IpAddr;
 const OCTET: &str = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 const GROUP: &str = "[0-9A-Fa-f]{1,4}";
 /// A number in JSON's grammar.
-const NUMBER: &str = r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$";
+pub(in crate::sql) const NUMBER: &str = r"^-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?$";
 
 /// `v` is an address of the network. What comes through the grammar is an address to every reader.
 pub(super) fn cidr(op: &cidr::Op) -> Clause {
