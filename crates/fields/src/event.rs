@@ -4,7 +4,7 @@
 use crate::flatten::{Bounds, flatten};
 use crate::parsers::{self, Outcome};
 use crate::sources::{self, Names, alias, get, known};
-use crate::{FieldsError, utf8};
+use crate::{FieldsError, connection, utf8};
 use model::{EventSource, Fields, Leaf};
 use std::borrow::Cow;
 
@@ -315,6 +315,9 @@ fn agent_stream(out: &mut Fields<'_>) {
     };
     for (ours, theirs) in names {
         alias(out, ours, theirs);
+    }
+    if stream == "network" {
+        connection::read(out);
     }
     let source = &mut out.source;
     source.product = source.product.take().or(product.map(Cow::Borrowed));

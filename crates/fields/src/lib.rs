@@ -18,6 +18,7 @@
 //! * Time and memory are linear in the input, nothing panics, and what can be borrowed is borrowed.
 
 mod aliases;
+mod connection;
 mod error;
 mod event;
 mod flatten;
