@@ -49,5 +49,43 @@ pub async fn load(detections: &Detections, settings: &DetectionSettings) {
     detections.replace(set);
 }
 
+macro_rules! shipped {
+    ($($name:literal)*) => {
+        [$((concat!("rules/security/", $name), include_str!(concat!("../../../rules/security/", $name)))),*]
+    };
+}
+
 /// The rules that ship: name of the file, text.
-const SHIPPED: &[(&str, &str)] = &[];
+const SHIPPED: [(&str, &str); 12] = shipped! {
+    "accounts.yml"
+    "authentication.yml"
+    "containers.yml"
+    "credentials.yml"
+    "execution.yml"
+    "host.yml"
+    "impact.yml"
+    "network.yml"
+    "persistence.yml"
+    "privilege-escalation.yml"
+    "tampering.yml"
+    "web.yml"
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_file_that_ships_is_here_and_all_of_it_can_be_used() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../rules/security");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut files: Vec<String> = files.filter(|name| name.ends_with(".yml")).collect();
+        files.sort();
+        let here: Vec<&str> = SHIPPED.iter().map(|(name, _)| name.trim_start_matches("rules/security/")).collect();
+        assert_eq!(here, files);
+        let collection = read(&DetectionSettings { shipped: true, ..DetectionSettings::default() });
+        assert!(collection.problems.is_empty(), "{:?}", collection.problems);
+        let on = collection.rules.iter().filter(|rule| on_by_default(&rule.header)).count();
+        assert!(on > 30 && on < collection.rules.len(), "{on} of {}", collection.rules.len());
+    }
+}

@@ -115,3 +115,35 @@ async fn rules_are_swapped_on_reload_and_a_broken_file_takes_no_other_rule_with_
     assert_eq!(alerts(&server).await.len(), 1);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_brute_force_fires_once_with_the_rules_that_ship_and_not_again_after_a_restart() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let env = [("MUTT_SHIPPED_RULES", "true")];
+    let server = TestServer::start_in(Arc::clone(&dir), &env, None).await;
+    let failure = |address: &str, port: u32, second: u32| {
+        let mut body = sshd(&format!("Failed password for invalid user 10.0.0.1 from {address} port {port} ssh2"));
+        body["timestamp"] = json!(format!("2026-11-22T10:00:{second:02}Z"));
+        body
+    };
+    // Below the threshold for each of many addresses, and over it for one.
+    for second in 0..4 {
+        server.send(&failure("203.0.113.7", 4_000 + second, second)).await;
+        server.send(&failure(&format!("198.51.100.{second}"), 4_000, second)).await;
+    }
+    server.worked().await;
+    assert!(alerts(&server).await.is_empty(), "{:?}", alerts(&server).await);
+    server.stop().await;
+    // What was counted outlives the restart.
+    let server = TestServer::start_in(Arc::clone(&dir), &env, None).await;
+    for second in 4..9 {
+        server.send(&failure("203.0.113.7", 5_000 + second, second)).await;
+    }
+    server.worked().await;
+    let fired = alerts(&server).await;
+    assert_eq!(fired.len(), 1, "{fired:?}");
+    let detection = fired[0].alert.detection.as_deref().unwrap();
+    assert_eq!(detection.fields, [("SourceIp".to_owned(), "203.0.113.7".to_owned())]);
+    assert!(detection.events >= 5, "{}", detection.events);
+    server.stop().await;
+}
