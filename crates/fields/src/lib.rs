@@ -25,10 +25,12 @@ mod flatten;
 mod json;
 pub mod parsers;
 mod sources;
+mod time;
 
 pub use aliases::{Aliases, SourceFilter};
 pub use error::FieldsError;
 pub use event::{from_event, from_event_bytes};
+pub use time::event_time;
 
 use flatten::{Bounds, flatten};
 use model::Fields;

@@ -25,6 +25,8 @@ pub struct Block {
     pub file: Arc<str>,
     /// Number of the first line in its file, from 1.
     pub first_line: u64,
+    /// Number of its first event over all files, from 0.
+    pub first_event: u64,
     pub text: Vec<u8>,
 }
 
@@ -70,13 +72,14 @@ fn walk(path: &Path, named: bool, found: &mut Vec<PathBuf>) -> Result<()> {
 
 /// Hands the blocks of all files to `take`, until it says that it wants no more.
 pub fn read(files: &[PathBuf], mut take: impl FnMut(Block) -> bool) -> Result<()> {
-    let mut number = 0;
+    let (mut number, mut first_event) = (0, 0);
     for path in files {
         let name: Arc<str> = path.display().to_string().into();
         let mut reader = open(path).with_context(|| format!("cannot open {name}"))?;
         let mut give = |first_line, text| {
-            let block = Block { number, file: Arc::clone(&name), first_line, text };
+            let block = Block { number, file: Arc::clone(&name), first_line, first_event, text };
             number += 1;
+            first_event += block.events().count() as u64;
             take(block)
         };
         let goes_on = if an_object_a_line(reader.as_mut())? {

@@ -9,7 +9,8 @@ pub mod input;
 pub mod sql;
 pub mod stream;
 
-use rules::sigma::{Collection, SigmaRule};
+use rules::sigma::correlation::Target;
+use rules::sigma::{Collection, Header, SigmaRule};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 pub struct Found<'a> {
     /// `id` of the rule, else its name or title.
     pub rule_id: &'a str,
-    /// Number of the event; of a correlation: the event that completed it.
+    /// Number of the event; of a correlation: the newest of its events that is known.
     pub event: u64,
     pub title: &'a str,
     pub level: &'static str,
@@ -27,14 +28,29 @@ pub struct Found<'a> {
     /// Where there are several files: the one of the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<&'a str>,
-    /// Fields that the rule names for its readers, as far as the event has them.
+    /// Fields that the rule names for its readers, as far as the event has them; of a correlation: its
+    /// group.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub fields: BTreeMap<&'a str, String>,
+    /// Of a correlation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<Fired>,
+}
+
+/// What a correlation says of its firing.
+#[derive(Debug, Serialize)]
+pub struct Fired {
+    /// When it began to hold.
+    pub at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<f64>,
+    /// Numbers of its newest events, where it knows them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<u64>,
 }
 
 impl<'a> Found<'a> {
-    pub fn new(rule: &'a SigmaRule, event: u64) -> Self {
-        let header = &rule.header;
+    pub fn new(header: &'a Header, event: u64) -> Self {
         Self {
             rule_id: &header.uid,
             event,
@@ -43,6 +59,7 @@ impl<'a> Found<'a> {
             tags: &header.tags,
             file: None,
             fields: BTreeMap::new(),
+            correlation: None,
         }
     }
 }
@@ -60,6 +77,7 @@ pub struct Refused {
 /// The last line that a hunt says.
 #[derive(Debug, Serialize)]
 pub struct Summary {
+    /// Correlations are counted, too.
     pub rules_loaded: usize,
     pub rules_refused: usize,
     pub refused: Vec<Refused>,
@@ -85,9 +103,9 @@ const INVALID_SHOWN_MAX: usize = 10;
 
 impl Summary {
     /// Counts a match.
-    fn count(&mut self, rule: &SigmaRule) {
+    fn count(&mut self, header: &Header) {
         self.matches += 1;
-        *self.matches_by_rule.entry(rule.header.uid.clone()).or_default() += 1;
+        *self.matches_by_rule.entry(header.uid.clone()).or_default() += 1;
     }
 
     /// Counts a line that is no event.
@@ -126,4 +144,20 @@ pub fn refused(collection: &Collection) -> Vec<Refused> {
                 .join(": "),
         })
         .collect()
+}
+
+/// By number: rules that only feed correlations, which say nothing by themselves (Sigma specification
+/// 2.1, `generate`).
+pub fn silent(collection: &Collection) -> Vec<bool> {
+    let mut silent = vec![false; collection.rules.len()];
+    let feeds = |generate: bool| {
+        let correlations = collection.correlations.iter().filter(move |correlation| correlation.generate == generate);
+        correlations.flat_map(|correlation| &correlation.inputs).filter_map(|input| match input.target {
+            Target::Rule(rule) => Some(rule),
+            Target::Correlation(_) => None,
+        })
+    };
+    feeds(false).for_each(|rule| silent[rule] = true);
+    feeds(true).for_each(|rule| silent[rule] = false);
+    silent
 }

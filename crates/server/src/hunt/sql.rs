@@ -84,7 +84,8 @@ pub fn hunt(
         None => engine.add(&rows)?,
     }
     let mut hits: Vec<(u64, usize)> = Vec::new();
-    for (number, rule) in collection.rules.iter().enumerate() {
+    let silent = super::silent(collection);
+    for (number, rule) in collection.rules.iter().enumerate().filter(|(number, _)| !silent[*number]) {
         match rule_clause(&rule.source, &rule.predicate, dialect) {
             Ok(condition) => {
                 let found = engine.numbers(&condition).with_context(|| format!("rule {:?}", rule.header.title))?;
@@ -97,9 +98,9 @@ pub fn hunt(
     hits.sort_unstable();
     for (event, rule) in hits {
         let rule = &collection.rules[rule];
-        serde_json::to_writer(&mut *out, &Found::new(rule, event))?;
+        serde_json::to_writer(&mut *out, &Found::new(&rule.header, event))?;
         out.write_all(b"\n")?;
-        summary.count(rule);
+        summary.count(&rule.header);
     }
     out.flush()?;
     Ok(())

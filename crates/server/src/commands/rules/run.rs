@@ -121,7 +121,7 @@ fn hunt(args: &RunArgs) -> Result<()> {
     }
     let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     let mut summary = Summary {
-        rules_loaded: collection.rules.len(),
+        rules_loaded: collection.rules.len() + collection.correlations.len(),
         rules_refused: refused.len(),
         warnings: collection.problems.len() - refused.len(),
         refused,
