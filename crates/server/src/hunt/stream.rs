@@ -10,8 +10,8 @@ use rules::stream::{Engine, Scratch};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 
 /// What became of a block.
 struct Searched {
