@@ -10,7 +10,7 @@ pub mod sql;
 pub mod stream;
 
 use rules::sigma::correlation::Target;
-use rules::sigma::{Collection, Header, SigmaRule};
+use rules::sigma::{Collection, Header};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -117,13 +117,13 @@ impl Summary {
     }
 
     /// A rule that was loaded and cannot be asked this way.
-    fn without_sql(&mut self, rule: &SigmaRule, why: &impl std::fmt::Display) {
+    fn without_sql(&mut self, header: &Header, why: &impl std::fmt::Display) {
         self.rules_loaded -= 1;
         self.rules_refused += 1;
         self.refused.push(Refused {
-            file: rule.header.place.file.to_string(),
-            line: rule.header.place.line,
-            rule_id: Some(rule.header.uid.clone()),
+            file: header.place.file.to_string(),
+            line: header.place.line,
+            rule_id: Some(header.uid.clone()),
             reason: why.to_string(),
         });
     }
