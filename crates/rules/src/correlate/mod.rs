@@ -31,7 +31,43 @@
 //! * **Workers.** Groups are independent; [`shard`] says whose a group is. A correlation of
 //!   correlations can need a group of another worker: [`Outcome::elsewhere`].
 //!
-//! Of chains: a lower correlation that is rising and cannot be corrected downwards (counts, temporal)
+//! # Use
+//!
+//! ```
+//! use model::{EventSource, Fields};
+//! use rules::correlate::{Change, Correlator, Event, Lacking, Limits, Plans, Share};
+//! use rules::sigma::{Options, Reader};
+//! use std::sync::Arc;
+//!
+//! let mut reader = Reader::new(Options::default());
+//! reader.text("rules.yml", "
+//! title: Login failed
+//! name: failed
+//! logsource: {product: linux, service: sshd}
+//! detection: {s: {outcome: failure}, condition: s}
+//! ---
+//! title: Many failed logins
+//! correlation: {type: event_count, rules: [failed], group-by: [src_ip], timespan: 5m, condition: {gte: 3}}
+//! ");
+//! let plans = Arc::new(Plans::compile(&reader.finish(), Limits::default()));
+//! let mut correlator = Correlator::new(plans.clone(), Share::ALL);
+//!
+//! let (mut hits, mut lacking) = (Vec::new(), Lacking::default());
+//! for second in 0..3 {
+//!     let mut fields = Fields::new(EventSource::default());
+//!     fields.push("src_ip", "192.0.2.7");
+//!     let event = Event { id: second as u128, time: second * 1_000_000 };
+//!     plans.hits(0, event, &fields, &mut hits, &mut lacking); // rule 0 matched it
+//! }
+//! let outcome = correlator.apply(3_000_000, hits);
+//! assert!(matches!(&outcome.changes[..], [Change::Opened(firing)] if firing.anchor == 2_000_000));
+//! // Store `outcome.records` and what comes of `outcome.changes` in one transaction; call
+//! // `correlator.pass(now)` each second or so, and store its outcome the same way.
+//! ```
+//!
+//! # Chains
+//!
+//! A lower correlation that is rising and cannot be corrected downwards (counts, temporal)
 //! tells higher ones at once; one that calculates, or is closing, tells when it is settled, and the
 //! higher one waits that much longer for late events.
 
