@@ -9,7 +9,6 @@ pub mod input;
 pub mod sql;
 pub mod stream;
 
-use rules::sigma::correlation::Target;
 use rules::sigma::{Collection, Header};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -144,20 +143,4 @@ pub fn refused(collection: &Collection) -> Vec<Refused> {
                 .join(": "),
         })
         .collect()
-}
-
-/// By number: rules that only feed correlations, which say nothing by themselves (Sigma specification
-/// 2.1, `generate`).
-pub fn silent(collection: &Collection) -> Vec<bool> {
-    let mut silent = vec![false; collection.rules.len()];
-    let feeds = |generate: bool| {
-        let correlations = collection.correlations.iter().filter(move |correlation| correlation.generate == generate);
-        correlations.flat_map(|correlation| &correlation.inputs).filter_map(|input| match input.target {
-            Target::Rule(rule) => Some(rule),
-            Target::Correlation(_) => None,
-        })
-    };
-    feeds(false).for_each(|rule| silent[rule] = true);
-    feeds(true).for_each(|rule| silent[rule] = false);
-    silent
 }

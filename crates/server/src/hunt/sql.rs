@@ -101,8 +101,8 @@ pub fn hunt(
         None => engine.add(&rows)?,
     }
     let mut hits: Vec<(u64, usize)> = Vec::new();
-    let silent = super::silent(collection);
-    for (number, rule) in collection.rules.iter().enumerate().filter(|(number, _)| !silent[*number]) {
+    let alerting = collection.rules_that_alert();
+    for (number, rule) in collection.rules.iter().enumerate().filter(|(number, _)| alerting[*number]) {
         match rule_clause(&rule.source, &rule.predicate, dialect) {
             Ok(condition) => {
                 let found = engine.numbers(&condition).with_context(|| format!("rule {:?}", rule.header.title))?;
@@ -119,7 +119,8 @@ pub fn hunt(
         out.write_all(b"\n")?;
         summary.count(&rule.header);
     }
-    for (place, correlation) in collection.correlations.iter().enumerate() {
+    let alerting = collection.correlations_that_alert();
+    for (place, correlation) in collection.correlations.iter().enumerate().filter(|(place, _)| alerting[*place]) {
         let events = Events { table: engine.table(), id: "n", time: "ts" };
         let query = match firings(collection, place, events, None, dialect) {
             Ok(query) => query,
