@@ -115,7 +115,7 @@ fn a_hunt_finds_the_same_whatever_the_number_of_threads_and_says_what_it_did() {
         assert_eq!((summary["rules_loaded"].as_u64(), summary["rules_refused"].as_u64()), (Some(4), Some(1)));
         assert_eq!(summary["matches"].as_u64(), Some(4));
         let refused = &summary["refused"][0];
-        assert_eq!((refused["file"].as_str(), refused["line"].as_u64()), (Some("rules/all.yml"), Some(38)));
+        assert_eq!((refused["file"].as_str(), refused["line"].as_u64()), (Some("rules/all.yml"), Some(35)));
         assert!(refused["reason"].as_str().unwrap().contains("did you mean `contains`"), "{refused}");
         assert!(summary["invalid"][0].as_str().unwrap().starts_with("events.jsonl:4: "), "{summary}");
     }
@@ -176,7 +176,7 @@ fn lint_names_file_line_and_what_to_write_instead() {
     let output = muttd(dir.path(), &["rules", "lint", "rules", "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let first: Value = serde_json::from_str(String::from_utf8(output.stdout).unwrap().lines().next().unwrap()).unwrap();
-    assert_eq!((first["file"].as_str(), first["line"].as_u64()), (Some("rules/all.yml"), Some(38)));
+    assert_eq!((first["file"].as_str(), first["line"].as_u64()), (Some("rules/all.yml"), Some(35)));
     assert_eq!((first["level"].as_str(), first["rule"].as_str()), (Some("error"), Some("Broken")));
     assert!(first["suggestion"].as_str().unwrap().contains("`contains`"), "{first}");
 }
