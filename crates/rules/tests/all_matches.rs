@@ -1,5 +1,7 @@
 //! The streaming engine against the reference: every rule asked of every event, nothing skipped.
 
+#![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
+
 use model::{EventSource, Fields};
 use proptest::prelude::*;
 use rules::operators::compare::Order;

@@ -366,9 +366,17 @@ fn many_inputs_are_correlated() {
         ("all", "temporal", 64, ""),
         ("ordered", "temporal_ordered", 64, ""),
         ("either", "temporal_ordered", 64, "\n  condition: rule0 and rule63 and not rule64"),
+        ("some", "event_count", 90, "\n  condition: {gte: 3}"),
+        ("above_some", "event_count", 0, "\n  condition: {gte: 1}"),
         ("too_many", "event_count", 401, "\n  condition: {gte: 3}"),
+        ("above_most", "event_count", 0, "\n  condition: {gte: 1}"),
     ] {
-        let rules = if name == "either" { "rule0, rule63, rule64".to_owned() } else { names[..count].join(", ") };
+        let rules = match name {
+            "either" => "rule0, rule63, rule64".to_owned(),
+            "above_some" => "some".to_owned(),
+            "above_most" => "most".to_owned(),
+            _ => names[..count].join(", "),
+        };
         let text = format!(
             "title: {name}\nname: {name}\ncorrelation:\n  type: {kind}\n  rules: [{rules}]\n  timespan: 2m{condition}\n"
         );
@@ -391,12 +399,14 @@ fn many_inputs_are_correlated() {
     sqlite.set_times(&times);
     clickhouse.set_times(&times);
     // A `not` is judged from the first event on, when its window is over.
-    for (index, at) in [2, 63, 63, 0].into_iter().enumerate() {
+    for (index, at) in [2, 63, 63, 0, 2, 2].into_iter().enumerate() {
         let sql = |dialect| firings(&collection, index, EVENTS, None, dialect).unwrap();
         let expected = [(Vec::new(), at * SECOND)];
         assert_eq!(sqlite.rows(&sql(Dialect::Sqlite)), expected, "{index}");
         assert_eq!(clickhouse.rows(&sql(Dialect::ClickHouse)), expected, "{index}");
     }
-    let refused = firings(&collection, 4, EVENTS, None, Dialect::Sqlite).unwrap_err();
-    assert!(refused.to_string().contains("more than 400 inputs"), "{refused}");
+    for (index, said) in [(6, "more than 400 inputs"), (7, "ask about so many fields")] {
+        let refused = firings(&collection, index, EVENTS, None, Dialect::Sqlite).unwrap_err().to_string();
+        assert!(refused.contains(said), "{refused}");
+    }
 }

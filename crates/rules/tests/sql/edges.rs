@@ -132,6 +132,11 @@ fn long_texts_are_asked_for() {
         rules.push(test("a", Operator::Text(compile(parse(pattern), true))));
     }
     check_both(&events, &rules);
+
+    // As long as ClickHouse takes it, and longer.
+    let half = &long[..9_000];
+    let fitting = [event(&[("a", &format!("z{half}_{half}xx"))]), event(&[("a", &format!("{half}{half}b"))])];
+    check_both(&fitting, &[text("a", &format!("?{half}*{half}?*")), text("a", &format!("*{half}?{half}*x"))]);
     let wild = text("a", &format!("?{long}*x*"));
     assert!(matches!(where_clause(&wild, Dialect::ClickHouse), Err(SqlError::Unsupported { .. })));
     assert_eq!(Sqlite::with(&events).matching(&wild), [3]);

@@ -346,9 +346,39 @@ const PATTERNS: [&str; 56] = [
     r"x*",
 ];
 
-const PYTHON: [&str; 22] = [
-    "cmd", "a$", "^a", "^$", r"\d", r"\w$", r"\s", "é", "ß", "k", "i", r"a\Z", "(?#c)a", "[[a]", r"\.exe$", "a|b$",
-    "σ", ".", r"\0", "[^a]$", "x*", "$",
+const PYTHON: [&str; 32] = [
+    r"\bcmd\b",
+    r"\b",
+    r"a\b b",
+    r"\bé",
+    r"^\ba",
+    r"\b\.",
+    r"b\b$",
+    r"\ba|b\b",
+    r"(?:a|b)\b",
+    r"\b[^\w]",
+    "cmd",
+    "a$",
+    "^a",
+    "^$",
+    r"\d",
+    r"\w$",
+    r"\s",
+    "é",
+    "ß",
+    "k",
+    "i",
+    r"a\Z",
+    "(?#c)a",
+    "[[a]",
+    r"\.exe$",
+    "a|b$",
+    "σ",
+    ".",
+    r"\0",
+    "[^a]$",
+    "x*",
+    "$",
 ];
 
 const NETWORKS: [&str; 12] = [
@@ -471,7 +501,7 @@ fn any_field(rng: &mut Rng, name: &str) -> Field {
 fn operator(rng: &mut Rng) -> Operator {
     match rng.u8(..24) {
         0 => Operator::Contains(contains::compile(pick(rng, &PIECES)).unwrap()),
-        1 => {
+        1 | 13 => {
             let written = if rng.bool() { pick(rng, &PYTHON).to_owned() } else { expression(rng, 1) };
             Operator::Regex(regex::compile(&written).unwrap_or_else(|_| regex::compile("a$").unwrap()))
         }

@@ -10,6 +10,7 @@
 mod fold;
 mod re2;
 mod values;
+mod word;
 
 pub(super) use values::NUMBER;
 

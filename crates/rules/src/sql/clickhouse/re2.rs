@@ -4,6 +4,7 @@
 //! our engine takes for them, so that neither the version of Unicode nor ClickHouse's flags count. What
 //! RE2 cannot say, or refuses for its size, is an error here.
 
+use super::word::{self, Beside};
 use regex_syntax::hir::{Class, ClassUnicode, Hir, HirKind, Look, Repetition};
 
 /// Most that nested counts (`{n}`) may multiply to; RE2's own limit.
@@ -18,8 +19,49 @@ pub(super) fn pattern(hir: &Hir) -> Result<String, String> {
         return Err("a regular expression that RE2 has no room for".to_owned());
     }
     let mut out = String::new();
-    write(hir, REPEAT_MAX, &mut out)?;
+    whole(hir, &mut out)?;
     Ok(out)
+}
+
+/// A pattern that nothing stands beside: at its ends an edge of a word can look at the next character by
+/// taking it, since only the finding counts.
+fn whole(hir: &Hir, out: &mut String) -> Result<(), String> {
+    match hir.kind() {
+        HirKind::Capture(capture) => whole(&capture.sub, out),
+        HirKind::Alternation(parts) => {
+            for (at, part) in parts.iter().enumerate() {
+                if at > 0 {
+                    out.push('|');
+                }
+                whole(part, out)?;
+            }
+            Ok(())
+        }
+        HirKind::Concat(parts) => {
+            for (at, part) in parts.iter().enumerate() {
+                match part.kind() {
+                    HirKind::Look(Look::WordUnicode) => {
+                        let before = at.checked_sub(1).map_or(Some(Beside::Nothing), |at| word::end(&parts[at]));
+                        let after = parts.get(at + 1).map_or(Some(Beside::Nothing), word::start);
+                        word::edge(before, after, out)?;
+                    }
+                    HirKind::Alternation(_) => group(part, REPEAT_MAX, out)?,
+                    HirKind::Empty
+                    | HirKind::Literal(_)
+                    | HirKind::Class(_)
+                    | HirKind::Look(_)
+                    | HirKind::Repetition(_)
+                    | HirKind::Capture(_)
+                    | HirKind::Concat(_) => write(part, REPEAT_MAX, out)?,
+                }
+            }
+            Ok(())
+        }
+        HirKind::Look(Look::WordUnicode) => word::edge(Some(Beside::Nothing), Some(Beside::Nothing), out),
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) | HirKind::Repetition(_) => {
+            write(hir, REPEAT_MAX, out)
+        }
+    }
 }
 
 fn write(hir: &Hir, budget: u32, out: &mut String) -> Result<(), String> {
@@ -133,7 +175,7 @@ fn character(c: char, out: &mut String) {
     out.push(c);
 }
 
-fn set(class: &ClassUnicode, out: &mut String) {
+pub(super) fn set(class: &ClassUnicode, out: &mut String) {
     let mut shown = class.clone();
     let negated = class.ranges().last().is_some_and(|range| range.end() == char::MAX) || class.ranges().is_empty();
     if negated {
@@ -168,6 +210,7 @@ fn member(c: char, out: &mut String) {
 /// How many ranges and characters it has when repetitions are written out.
 fn size(hir: &Hir) -> usize {
     match hir.kind() {
+        HirKind::Look(Look::WordUnicode) => word::SIZE,
         HirKind::Empty | HirKind::Look(_) => 1,
         HirKind::Literal(literal) => literal.0.len(),
         // A range outside ASCII becomes several of bytes.
@@ -204,6 +247,9 @@ mod tests {
             (r"[\[\]\\^-]", r"[\-\[-\^]"),
             (r"\.exe|\\", r"\.exe|\\"),
             (r"(?-u:\b)é", r"\bé"),
+            (r"a\b\.b", r"a\.b"),
+            (r"^\ba\b$", "^a$"),
+            (r"a\bb", r"a[^\x{0}-\x{10FFFF}]b"),
             ("a{0}b", "b"),
         ] {
             assert_eq!(translated(ours).as_deref(), Ok(re2), "{ours}");
@@ -212,7 +258,7 @@ mod tests {
 
     #[test]
     fn what_re2_cannot_do_is_refused() {
-        for pattern in [r"\bfoo", r"foo\B", "(?:a{100}){100}", "a{2000}", "(?R)(?m)^a"] {
+        for pattern in [r"(?:\bfoo)+", r"foo\B", r"\b.", r"a*\bb", "(?:a{100}){100}", "a{2000}", "(?R)(?m)^a"] {
             assert!(translated(pattern).is_err(), "{pattern}");
         }
     }

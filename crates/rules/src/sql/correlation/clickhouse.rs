@@ -10,6 +10,12 @@ pub(super) fn first(name: &str) -> String {
     format!("if(notEmpty({values}), {values}[1], NULL)")
 }
 
+/// The members `m` of a correlation at anchors where it holds.
+pub(super) fn held(prefix: &str, groups: &[String]) -> String {
+    let same: String = groups.iter().map(|group| format!(" AND j.{group} = m.{group}")).collect();
+    format!("\nFROM {prefix}_members AS m\nJOIN {prefix}_judged AS j ON j.ts = m.ts{same}\nWHERE j.holds")
+}
+
 pub(super) fn is_number(value: &str) -> String {
     format!("match({value}, {}) AND abs(toFloat64OrZero({value})) <= 1e15", literal(NUMBER))
 }

@@ -211,11 +211,10 @@ impl Query<'_> {
         for (at, (column, _)) in columns.iter().enumerate() {
             let _ = write!(sql, ", m.x{at} AS {column}");
         }
-        let _ = write!(sql, "\nFROM {below}_members AS m\nJOIN {below}_judged AS j ON j.ts = m.ts");
-        for at in 0..lower.group_by.len() {
-            let _ = write!(sql, " AND j.g{at} = m.g{at}");
-        }
-        sql.push_str("\nWHERE j.holds");
+        sql.push_str(&match self.dialect {
+            Dialect::Sqlite => sqlite::held(&below, &groups(lower), columns.len()),
+            Dialect::ClickHouse => clickhouse::held(&below, &groups(lower)),
+        });
         if let Some(Between { from_micros, to_micros }) = looked_at {
             let _ = write!(sql, "\n  AND m.ts BETWEEN {from_micros} AND {to_micros}");
         }
