@@ -103,6 +103,30 @@ fn post(dir: &Path, message: &str) -> String {
 }
 
 #[test]
+fn silences_and_incidents_are_reached_through_the_server_and_without_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let output = muttd(dir.path(), &[args, &["--config", "c.toml"]].concat(), &[]);
+        (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+    };
+    let served = Served::start(dir.path());
+    let add = ["silence", "add", "--host", "db-*", "--for", "2h", "--reason", "new disks"];
+    assert!(run(&add).1.starts_with("silence 1 until 20"));
+    let (_, listed) = run(&["silence", "list"]);
+    assert!(listed.contains("holds") && listed.contains(r#"{"host":["db-*"]} new disks"#), "{listed}");
+    assert!(run(&["silence", "add", "--for", "2h", "--reason", "r"]).1.contains("say which alerts"));
+    drop(served);
+    wait_for(dir.path(), || run(&["silence", "expire", "1"]) == (Some(0), "silence 1 is over\n".to_owned()));
+    let (code, again) = run(&["silence", "expire", "1"]);
+    assert!(code == Some(1) && again.contains("over already"), "{again}");
+    assert!(run(&["silence", "list", "--all"]).1.contains("over"));
+    let (code, listed) = run(&["incident", "list"]);
+    assert!(code == Some(0) && listed.ends_with("0 in all\n"), "{listed}");
+    let (code, said) = run(&["incident", "ack", "1", "--comment", "I look"]);
+    assert!(code == Some(1) && said.contains("no such incident"), "{said}");
+}
+
+#[test]
 fn a_route_is_tried_without_a_server() {
     let dir = tempfile::tempdir().unwrap();
     let channel = |name: &str| {

@@ -13,13 +13,15 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
+/// Rule and event by number, fields for the reader.
+type Matched = (u32, u64, Vec<(String, String)>);
+
 /// What became of a block.
 struct Searched {
     block: u64,
     events: u64,
     bytes: u64,
-    /// Rule and event by number, fields for the reader.
-    hits: Vec<(u32, u64, Vec<(String, String)>)>,
+    hits: Vec<Matched>,
     /// What correlations are told.
     correlated: Vec<Hit>,
     /// The newest event time in it, in microseconds.

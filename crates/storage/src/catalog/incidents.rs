@@ -1,7 +1,7 @@
 //! Incidents: alerts of one cause, gathered, with people's word on them; and silences.
 //!
 //! What becomes of an alert and of its incident is decided here, once for all drivers, by functions
-//! without IO ([`join`], [`act`]); a driver reads a row, asks them and writes the row, in the
+//! without IO (`join`, `act`); a driver reads a row, asks them and writes the row, in the
 //! transaction that writes the alert. Always true:
 //! * An alert counts once in its incident, however often its batch is repeated.
 //! * At most one incident of a key is open.
