@@ -37,7 +37,7 @@ mod tests {
             (r#"{"timestamp":"2026-01-02T03:04:05Z","ts":1}"#, Some("2026-01-02T03:04:05.000000Z")),
             (r#"{"timestamp":"yesterday","ts":1767323045.5}"#, Some("2026-01-02T03:04:05.500000Z")),
             (
-                r#"{"Event":{"System":{"TimeCreated":{"#attributes":{"SystemTime":"2026-01-02T03:04:05.5Z"}}}}}"#,
+                r##"{"Event":{"System":{"TimeCreated":{"#attributes":{"SystemTime":"2026-01-02T03:04:05.5Z"}}}}}"##,
                 Some("2026-01-02T03:04:05.500000Z"),
             ),
             (r#"{"UtcTime":"2026-01-02 03:04:05.498"}"#, Some("2026-01-02T03:04:05.498000Z")),
