@@ -190,7 +190,9 @@ pub(crate) fn read<'m>(program: &str, text: &'m str) -> Option<Outcome<'m>> {
     if let Some((parser, program)) = by_program(program) {
         let mut reading = Reading::default();
         let text = repeated(text, &mut reading);
-        let pam = parser.product == Some("linux") && pam::read(text, &mut reading);
+        // Programs that do not log anybody in may begin their lines with words of others.
+        let of_logins = parser.services.contains(&"auth").then_some(program);
+        let pam = parser.product == Some("linux") && pam::read(of_logins, text, &mut reading);
         if pam {
             reading.service("auth");
         }
