@@ -67,11 +67,41 @@ fn main() {
             "type: value_percentile\nrules: [a]\ngroup-by: [ip]\ntimespan: 1h\ncondition: {field: value, gte: 1e9, percentile: 95}",
         ),
     ] {
-        one(name, groups, part);
+        one(name, groups, part, 0);
+    }
+    println!("the same, each event up to 4 minutes late");
+    for (name, groups, part) in [
+        (
+            "event_count gte 5 in 5m",
+            1_000,
+            "type: event_count\nrules: [a]\ngroup-by: [ip]\ntimespan: 5m\ncondition: {gte: 5}",
+        ),
+        (
+            "event_count gte 5 in 5m, one group",
+            1,
+            "type: event_count\nrules: [a]\ngroup-by: [ip]\ntimespan: 5m\ncondition: {gte: 5}",
+        ),
+        (
+            "event_count lt 5 in 5m, one group",
+            1,
+            "type: event_count\nrules: [a]\ngroup-by: [ip]\ntimespan: 5m\ncondition: {lt: 5}",
+        ),
+        (
+            "temporal, a and not b in 5m, one group",
+            1,
+            "type: temporal\nrules: [a, b]\ngroup-by: [ip]\ntimespan: 5m\ncondition: a and not b",
+        ),
+        (
+            "value_percentile 95 in 5m, one group",
+            1,
+            "type: value_percentile\nrules: [a]\ngroup-by: [ip]\ntimespan: 5m\ncondition: {field: value, gte: 1e9, percentile: 95}",
+        ),
+    ] {
+        one(name, groups, part, 240);
     }
 }
 
-fn one(name: &str, groups: u64, part: &str) {
+fn one(name: &str, groups: u64, part: &str, late_seconds: i64) {
     let mut reader = Reader::new(Options::default());
     for rule in ["a", "b"] {
         let text = format!(
@@ -96,7 +126,8 @@ fn one(name: &str, groups: u64, part: &str) {
             let mut fields = Fields::new(EventSource::default());
             fields.push("ip", ip.as_str());
             fields.push("value", value.as_str());
-            let event = Event { id: u128::from(id) << 64 | u128::from(id), time: id as i64 * 1_000 };
+            let late = (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as i64 % (late_seconds * 1_000 + 1) * 1_000;
+            let event = Event { id: u128::from(id) << 64 | u128::from(id), time: id as i64 * 1_000 - late };
             // Every tenth is of the other rule.
             let rule = usize::from(id % 10 == 9 && plans.listens(1));
             plans.hits(rule, event, &fields, &mut hits, &mut lacking);

@@ -116,7 +116,8 @@ impl Detections {
         let rule = set.correlation(firing.correlation)?;
         let verdict = self.guard.hit(&rule.header.uid, about.now);
         let (outcome, alert) = match (rule.mode, verdict) {
-            (Mode::DryRun | Mode::Feeds, _) => ("dry_run", None),
+            (Mode::DryRun, _) => ("dry_run", None),
+            (Mode::Feeds, _) => ("counted", None),
             (Mode::Alert, guard::Verdict::Paused) => ("paused", None),
             (Mode::Alert, guard::Verdict::Pause(why)) => {
                 tracing::warn!(rule = &*rule.header.uid, "a correlation is paused: {why}");

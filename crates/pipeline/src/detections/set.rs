@@ -5,7 +5,7 @@ use rules::correlate::{Limits, Plans};
 use rules::sigma::correlation::Target;
 use rules::sigma::{Collection, Header, SigmaRule};
 use rules::stream::Engine;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Values of one field that an alert shows, at most, and characters of a value.
@@ -79,20 +79,18 @@ impl DetectionSet {
     /// force, or that it is not. A rule that correlations in force look at does not alert by itself,
     /// unless one of them says so (`generate`).
     pub fn compile(collection: &Collection, choose: impl Fn(&Header) -> Option<Mode>) -> Self {
-        let mut fed = BTreeSet::new();
-        let mut generating = BTreeSet::new();
+        // What correlations in force look at, and whether one of them lets it alert.
+        let mut fed: BTreeMap<Target, bool> = BTreeMap::new();
+        for correlation in collection.correlations.iter().filter(|one| choose(&one.header).is_some()) {
+            for input in &correlation.inputs {
+                *fed.entry(input.target).or_default() |= correlation.generate;
+            }
+        }
+        let mode = |target, mode| if fed.get(&target) == Some(&false) { Mode::Feeds } else { mode };
         let correlations: Vec<Option<DetectionRule>> = (0..)
             .zip(&collection.correlations)
             .map(|(place, correlation)| {
-                let mode = choose(&correlation.header)?;
-                for input in &correlation.inputs {
-                    if let Target::Rule(rule) = input.target {
-                        fed.insert(rule);
-                        if correlation.generate {
-                            generating.insert(rule);
-                        }
-                    }
-                }
+                let mode = mode(Target::Correlation(place), choose(&correlation.header)?);
                 Some(DetectionRule {
                     header: correlation.header.clone(),
                     place,
@@ -103,12 +101,11 @@ impl DetectionSet {
                 })
             })
             .collect();
-        let silent = |place: usize| fed.contains(&place) && !generating.contains(&place);
         let chosen: Vec<(usize, &SigmaRule, Mode)> = (0..)
             .zip(&collection.rules)
             .filter_map(|(place, rule)| {
-                let mode = choose(&rule.header)?;
-                Some((place, rule, if silent(place) { Mode::Feeds } else { mode }))
+                let mode = mode(Target::Rule(place), choose(&rule.header)?);
+                Some((place, rule, mode))
             })
             .collect();
         let engine = Engine::compile(chosen.iter().map(|(_, rule, _)| (&rule.source, &rule.predicate)));

@@ -387,9 +387,11 @@ impl Group {
     /// The events of the window that ends with an anchor, the newest first; of kinds that know them,
     /// and of conditions that do not wait until they are gone.
     pub fn events(&self, plan: &Plan, anchor: i64, most: usize) -> Vec<u128> {
+        if plan.closing {
+            return Vec::new();
+        }
         match plan.kind {
             Kind::ValueCount | Kind::Temporal | Kind::TemporalOrdered => Vec::new(),
-            _ if plan.closing => Vec::new(),
             Kind::EventCount | Kind::ValueSum | Kind::ValueAvg | Kind::ValuePercentile | Kind::ValueMedian => {
                 let from = self.members.lower(anchor.saturating_sub(plan.span));
                 let range = from..self.members.lower(anchor.saturating_add(1));

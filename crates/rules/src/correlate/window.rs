@@ -51,11 +51,7 @@ impl Window {
             self.add(members, self.to);
             self.to += 1;
         }
-        let start = members.lower(from).min(self.to);
-        if matches!(self.state, State::Count) {
-            self.from = self.from.max(start);
-        }
-        while self.from < start {
+        while self.from < self.to && members.entry(self.from).time < from {
             self.remove(members, self.from);
             self.from += 1;
         }

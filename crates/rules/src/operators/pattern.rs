@@ -35,7 +35,7 @@ impl Flags {
 pub struct Op {
     written: Box<str>,
     /// As this engine reads it: classes spelt out.
-    pattern: Box<str>,
+    engine: Box<str>,
     flags: Flags,
     /// Built when it is first asked: it is large, and most patterns of a large set never are.
     regex: OnceLock<Option<regex::Regex>>,
@@ -64,7 +64,7 @@ pub fn compile(written: &str, flags: Flags) -> Result<Op, RuleError> {
         other => RuleError::Regex { source: Box::new(other) },
     })?;
     let required = literals::required(&hir);
-    Ok(Op { written: written.into(), pattern: pattern.into(), flags, regex: OnceLock::new(), required })
+    Ok(Op { written: written.into(), engine: pattern.into(), flags, regex: OnceLock::new(), required })
 }
 
 fn build(pattern: &str, flags: Flags) -> Result<regex::Regex, regex::Error> {
@@ -94,7 +94,7 @@ impl Op {
 
     /// As this engine reads it: classes spelt out.
     pub fn engine_pattern(&self) -> &str {
-        &self.pattern
+        &self.engine
     }
 
     /// Its flags.
@@ -104,7 +104,7 @@ impl Op {
 
     /// Whether it is found in the text.
     pub fn is_match(&self, text: &str) -> bool {
-        let regex = self.regex.get_or_init(|| build(&self.pattern, self.flags).ok());
+        let regex = self.regex.get_or_init(|| build(&self.engine, self.flags).ok());
         regex.as_ref().is_some_and(|regex| regex.is_match(text))
     }
 

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use std::fmt::Write as _;
 use std::time::Duration;
+use storage::hunt::Row;
 use tokio::runtime::Runtime;
 
 const TIMEOUT: Duration = Duration::from_secs(600);
@@ -28,7 +29,7 @@ impl Table {
         let table = Self { runtime, client, url: url.trim_end_matches('/').to_owned(), user, password, name };
         table.send(
             &format!(
-                "CREATE TABLE {} (n UInt64, source Map(String, Array(String)), fields Map(String, Array(String))) \
+                "CREATE TABLE {} (n UInt64, ts Int64, source Map(String, Array(String)), fields Map(String, Array(String))) \
                  ENGINE = MergeTree ORDER BY n",
                 table.name
             ),
@@ -37,10 +38,15 @@ impl Table {
         Ok(table)
     }
 
-    pub fn add(&self, rows: &[(u64, String, String)]) -> Result<()> {
+    /// Its name in queries.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn add(&self, rows: &[Row]) -> Result<()> {
         let mut body = String::new();
-        for (number, source, fields) in rows {
-            let _ = writeln!(body, "{{\"n\":{number},\"source\":{source},\"fields\":{fields}}}");
+        for Row { number, micros, source, fields } in rows {
+            let _ = writeln!(body, "{{\"n\":{number},\"ts\":{micros},\"source\":{source},\"fields\":{fields}}}");
         }
         self.send(&format!("INSERT INTO {} FORMAT JSONEachRow", self.name), Some(body))?;
         Ok(())
@@ -51,6 +57,17 @@ impl Table {
         let answer =
             self.send("", Some(format!("SELECT n FROM {} WHERE {condition} ORDER BY n FORMAT TSV", self.name)))?;
         answer.lines().map(|line| line.parse().context("ClickHouse answers no number")).collect()
+    }
+
+    /// Answers of a query whose columns are all texts but the last, a number: firings of correlations.
+    pub fn firings(&self, query: &str) -> Result<Vec<(Vec<String>, i64)>> {
+        let answer = self.send("", Some(format!("{query}\nFORMAT JSONCompactStringsEachRow")))?;
+        let row = |line: &str| {
+            let mut key: Vec<String> = serde_json::from_str(line).context("ClickHouse answers no JSON")?;
+            let at = key.pop().and_then(|text| text.parse().ok()).context("ClickHouse answers no time")?;
+            Ok((key, at))
+        };
+        answer.lines().map(row).collect()
     }
 
     /// A statement in the URL with a body of data, or a statement in the body.

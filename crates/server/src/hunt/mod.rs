@@ -9,8 +9,7 @@ pub mod input;
 pub mod sql;
 pub mod stream;
 
-use rules::sigma::correlation::Target;
-use rules::sigma::{Collection, Header, SigmaRule};
+use rules::sigma::{Collection, Header};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -117,13 +116,13 @@ impl Summary {
     }
 
     /// A rule that was loaded and cannot be asked this way.
-    fn without_sql(&mut self, rule: &SigmaRule, why: &impl std::fmt::Display) {
+    fn without_sql(&mut self, header: &Header, why: &impl std::fmt::Display) {
         self.rules_loaded -= 1;
         self.rules_refused += 1;
         self.refused.push(Refused {
-            file: rule.header.place.file.to_string(),
-            line: rule.header.place.line,
-            rule_id: Some(rule.header.uid.clone()),
+            file: header.place.file.to_string(),
+            line: header.place.line,
+            rule_id: Some(header.uid.clone()),
             reason: why.to_string(),
         });
     }
@@ -144,20 +143,4 @@ pub fn refused(collection: &Collection) -> Vec<Refused> {
                 .join(": "),
         })
         .collect()
-}
-
-/// By number: rules that only feed correlations, which say nothing by themselves (Sigma specification
-/// 2.1, `generate`).
-pub fn silent(collection: &Collection) -> Vec<bool> {
-    let mut silent = vec![false; collection.rules.len()];
-    let feeds = |generate: bool| {
-        let correlations = collection.correlations.iter().filter(move |correlation| correlation.generate == generate);
-        correlations.flat_map(|correlation| &correlation.inputs).filter_map(|input| match input.target {
-            Target::Rule(rule) => Some(rule),
-            Target::Correlation(_) => None,
-        })
-    };
-    feeds(false).for_each(|rule| silent[rule] = true);
-    feeds(true).for_each(|rule| silent[rule] = false);
-    silent
 }

@@ -1,13 +1,14 @@
 //! The hunt by SQL: events go into a table, each rule is one question.
 
-use super::{Found, Summary, clickhouse, input};
+use super::{Fired, Found, Summary, clickhouse, input};
 use anyhow::{Context, Result};
-use model::Fields;
+use model::{Fields, Timestamp};
 use rules::sigma::Collection;
+use rules::sql::correlation::{Events, firings};
 use rules::sql::{Dialect, fields_json, fields_map_json, rule_clause, source_json};
 use std::io::Write;
 use std::path::PathBuf;
-use storage::hunt::EventTable;
+use storage::hunt::{EventTable, Row};
 
 /// Rows that are handed over at once.
 const ROWS: usize = 4_096;
@@ -26,10 +27,24 @@ impl Engine {
         }
     }
 
-    fn add(&mut self, rows: &[(u64, String, String)]) -> Result<()> {
+    fn add(&mut self, rows: &[Row]) -> Result<()> {
         match self {
             Self::Sqlite(table) => table.add(rows).context("cannot fill the table of events"),
             Self::ClickHouse(table) => table.add(rows),
+        }
+    }
+
+    fn table(&self) -> &str {
+        match self {
+            Self::Sqlite(_) => "events",
+            Self::ClickHouse(table) => table.name(),
+        }
+    }
+
+    fn firings(&self, query: &str) -> Result<Vec<(Vec<String>, i64)>> {
+        match self {
+            Self::Sqlite(table) => Ok(table.firings(query)?),
+            Self::ClickHouse(table) => table.firings(query),
         }
     }
 
@@ -62,7 +77,9 @@ pub fn hunt(
                         Dialect::Sqlite => fields_json(&fields),
                         Dialect::ClickHouse => fields_map_json(&fields),
                     };
-                    rows.push((summary.events, source_json(&fields.source), encoded));
+                    let micros = fields::event_time(&fields).unwrap_or_default().micros();
+                    let source = source_json(&fields.source);
+                    rows.push(Row { number: summary.events, micros, source, fields: encoded });
                 }
                 Err(error) => summary.invalid(&block.file, line, &error),
             }
@@ -84,14 +101,14 @@ pub fn hunt(
         None => engine.add(&rows)?,
     }
     let mut hits: Vec<(u64, usize)> = Vec::new();
-    let silent = super::silent(collection);
-    for (number, rule) in collection.rules.iter().enumerate().filter(|(number, _)| !silent[*number]) {
+    let alerting = collection.rules_that_alert();
+    for (number, rule) in collection.rules.iter().enumerate().filter(|(number, _)| alerting[*number]) {
         match rule_clause(&rule.source, &rule.predicate, dialect) {
             Ok(condition) => {
                 let found = engine.numbers(&condition).with_context(|| format!("rule {:?}", rule.header.title))?;
                 hits.extend(found.into_iter().map(|event| (event, number)));
             }
-            Err(error) => summary.without_sql(rule, &error),
+            Err(error) => summary.without_sql(&rule.header, &error),
         }
         progress(summary);
     }
@@ -101,6 +118,28 @@ pub fn hunt(
         serde_json::to_writer(&mut *out, &Found::new(&rule.header, event))?;
         out.write_all(b"\n")?;
         summary.count(&rule.header);
+    }
+    let alerting = collection.correlations_that_alert();
+    for (place, correlation) in collection.correlations.iter().enumerate().filter(|(place, _)| alerting[*place]) {
+        let events = Events { table: engine.table(), id: "n", time: "ts" };
+        let query = match firings(collection, place, events, None, dialect) {
+            Ok(query) => query,
+            Err(error) => {
+                summary.without_sql(&correlation.header, &error);
+                continue;
+            }
+        };
+        let fired = engine.firings(&query).with_context(|| format!("rule {:?}", correlation.header.title))?;
+        for (key, anchor) in fired {
+            let at_anchor = engine.numbers(&format!("ts = {anchor}"))?;
+            let mut found = Found::new(&correlation.header, at_anchor.last().copied().unwrap_or_default());
+            found.fields = correlation.group_by.iter().map(|name| &**name).zip(key).collect();
+            let at = Timestamp::from_micros(anchor).rfc3339();
+            found.correlation = Some(Fired { at, metric: None, events: Vec::new() });
+            serde_json::to_writer(&mut *out, &found)?;
+            out.write_all(b"\n")?;
+            summary.count(&correlation.header);
+        }
     }
     out.flush()?;
     Ok(())

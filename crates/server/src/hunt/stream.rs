@@ -10,8 +10,8 @@ use rules::stream::{Engine, Scratch};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 
 /// What became of a block.
 struct Searched {
@@ -35,8 +35,8 @@ struct Hunter<'h> {
     collection: &'h Collection,
     engine: &'h Engine,
     plans: &'h Plans,
-    /// By number: rules that say nothing by themselves.
-    silent: Vec<bool>,
+    /// By number: whether a rule says something by itself.
+    alerting: Vec<bool>,
 }
 
 /// Hunts, and writes a line for each match to `out`; fills in the summary's part about events.
@@ -57,7 +57,7 @@ pub fn hunt(
     let limits = Limits { lateness_micros: i64::MAX / 8, ahead_micros_max: i64::MAX / 8, ..Limits::default() };
     let plans = Arc::new(Plans::compile(collection, limits));
     let mut correlator = Correlator::new(Arc::clone(&plans), Share::ALL);
-    let hunter = Hunter { collection, engine, plans: &plans, silent: super::silent(collection) };
+    let hunter = Hunter { collection, engine, plans: &plans, alerting: collection.rules_that_alert() };
     let mut newest = i64::MIN;
     std::thread::scope(|scope| {
         let reader = scope.spawn(move || input::read(files, |block| give.send(block).is_ok()));
@@ -118,12 +118,16 @@ fn write_firings(
     out: &mut impl Write,
     summary: &mut Summary,
 ) -> Result<()> {
+    let alerting = collection.correlations_that_alert();
     for change in changes {
         let firing: Firing = match change {
             Change::Opened(firing) => firing,
             Change::GoesOn(_) | Change::Moved(_) | Change::Merged { .. } | Change::Withdrawn { .. } => continue,
         };
         let Some(correlation) = collection.correlations.get(firing.correlation) else { continue };
+        if !alerting[firing.correlation] {
+            continue;
+        }
         let mut events: Vec<u64> = firing.events.iter().map(|event| *event as u64).collect();
         events.sort_unstable();
         let mut found = Found::new(&correlation.header, events.last().copied().unwrap_or_default());
@@ -197,7 +201,7 @@ impl Hunter<'_> {
             let event = Event { id: u128::from(event), time };
             self.plans.hits(place, event, fields, &mut searched.correlated, &mut Lacking::default());
         }
-        if !self.silent[place] {
+        if self.alerting[place] {
             searched.hits.push((number, event, shown(rule, fields)));
         }
     }

@@ -148,24 +148,31 @@ pub(super) fn hint(fault: Fault, word: &str, candidates: &[&str]) -> Fault {
     }
 }
 
-/// Refuses slips of keys, whose loss would change the meaning; other unknown keys are ignored.
+/// Refuses slips of keys that are missing, as their loss would change the meaning; other unknown keys
+/// are ignored.
 fn keys(part: &Entries<'_>, warnings: &mut Vec<Fault>) -> Result<(), Fault> {
     for (key, value) in part.all {
         if KEYS.contains(&&**key) {
             continue;
         }
+        let meant = match (&**key, suggest::closest(key, &KEYS)) {
+            ("timeframe" | "window", _) => Some("timespan"),
+            ("groupby" | "group_by", _) => Some("group-by"),
+            (_, closest) => closest,
+        };
         let fault = Fault::new(value.line, "a correlation has no such key").at(format!("correlation.{key}"));
-        return Err(match (&**key, suggest::closest(key, &KEYS)) {
-            ("timeframe" | "window", _) => fault.suggest("write `timespan`"),
-            ("field" | "percentile", _) => fault.suggest(format!("write `{key}` inside `condition`")),
-            ("groupby" | "group_by", _) => fault.suggest("did you mean `group-by`?"),
-            (_, Some(closest)) => fault.suggest(format!("did you mean `{closest}`?")),
-            (_, None) => {
-                let message = "this key is unknown and ignored";
-                warnings.push(Fault { message: message.to_owned(), ..fault });
-                continue;
+        match meant {
+            Some(meant) if part.get(meant).is_none() => {
+                return Err(fault.suggest(format!("did you mean `{meant}`?")));
             }
-        });
+            Some(_) | None => {
+                let fault = Fault { message: "this key is unknown and ignored".to_owned(), ..fault };
+                warnings.push(match &**key {
+                    "field" | "percentile" => fault.suggest(format!("write `{key}` inside `condition`")),
+                    _ => fault,
+                });
+            }
+        }
     }
     Ok(())
 }

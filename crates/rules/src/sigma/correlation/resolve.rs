@@ -171,7 +171,10 @@ fn one(draft: &Draft, names: &Directory, warnings: &mut Vec<Fault>) -> Result<Co
         let at = format!("correlation.aliases.{}", alias.name);
         let mut covered = vec![false; inputs.len()];
         for (reference, field) in &alias.fields {
-            let input = input(&inputs, reference, names, &at)?;
+            let Some(input) = input(&inputs, reference, names, &at)? else {
+                warnings.push(Fault::new(reference.line, unlisted(reference)).at(&*at));
+                continue;
+            };
             covered[input] = true;
             inputs[input].aliases.push((alias.name.clone(), field.clone()));
         }
@@ -207,21 +210,21 @@ fn one(draft: &Draft, names: &Directory, warnings: &mut Vec<Fault>) -> Result<Co
     })
 }
 
-/// The input that a reference means: by the same word, or by another word for the same rule.
-fn input(inputs: &[Input], reference: &Reference, names: &Directory, at: &str) -> Result<usize, Fault> {
+/// The input that a reference means, by the same word or by another word for the same rule; none
+/// where it means a rule that is not listed.
+fn input(inputs: &[Input], reference: &Reference, names: &Directory, at: &str) -> Result<Option<usize>, Fault> {
     if let Some(index) = inputs.iter().position(|input| input.name == reference.name) {
-        return Ok(index);
+        return Ok(Some(index));
     }
-    let target = names.find(reference, at);
-    let listed = target.and_then(|target| {
-        let message = format!("`{}` is not among the rules of this correlation", reference.name);
-        let index = inputs.iter().position(|input| input.target == target);
-        index.ok_or_else(|| Fault::new(reference.line, message).at(at.to_owned()))
-    });
-    listed.map_err(|fault| {
+    let target = names.find(reference, at).map_err(|fault| {
         let words: Vec<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
         if fault.suggestion.is_some() { fault } else { hint(fault, &reference.name, &words) }
-    })
+    })?;
+    Ok(inputs.iter().position(|input| input.target == target))
+}
+
+fn unlisted(reference: &Reference) -> String {
+    format!("`{}` is not among the rules of this correlation", reference.name)
 }
 
 fn expression(written: &Names, inputs: &[Input], names: &Directory, line: u64) -> Result<Expr, Fault> {
@@ -231,7 +234,9 @@ fn expression(written: &Names, inputs: &[Input], names: &Directory, line: u64) -
     Ok(match written {
         Names::Name(name) => {
             let reference = Reference { name: name.clone(), line };
-            Expr::Input(input(inputs, &reference, names, "correlation.condition")?)
+            let at = "correlation.condition";
+            let input = input(inputs, &reference, names, at)?;
+            Expr::Input(input.ok_or_else(|| Fault::new(line, unlisted(&reference)).at(at))?)
         }
         Names::All(parts) => Expr::All(all(parts)?),
         Names::Any(parts) => Expr::Any(all(parts)?),

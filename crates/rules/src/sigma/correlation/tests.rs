@@ -166,8 +166,10 @@ fn what_is_wrong_is_refused_with_line_and_suggestion() {
             format!("type: event_count\nrules: a\ngroupby: x\n{rest}"),
             "5 correlation.groupby: a correlation has no such key; did you mean `group-by`?",
         ),
-        (format!("type: event_count\nrules: a\ntimeframe: 5m\n{rest}"), "write `timespan`"),
-        (format!("type: event_count\nrules: a\nfield: x\n{rest}"), "write `field` inside `condition`"),
+        (
+            "type: event_count\nrules: a\ntimeframe: 5m\ncondition: {gte: 5}".to_owned(),
+            "5 correlation.timeframe: a correlation has no such key; did you mean `timespan`?",
+        ),
         (
             format!("type: event_count\nrules: a\ngroup-by: {{x: y}}\n{rest}"),
             "correlation.group-by: a list of single values",
@@ -221,10 +223,6 @@ fn what_is_wrong_is_refused_with_line_and_suggestion() {
             format!("type: event_count\nrules: [a, b]\ngroup-by: x\naliases: {{x: {{a: u, bb: v}}}}\n{rest}"),
             "there is no rule `bb`; did you mean",
         ),
-        (
-            format!("type: event_count\nrules: [a, b]\ngroup-by: x\naliases: {{x: {{a: u, c: v}}}}\n{rest}"),
-            "`c` is not among the rules",
-        ),
         (format!("type: event_count\nrules: a\ngenerate: maybe\n{rest}"), "correlation.generate: `maybe` is neither"),
         (format!("type: event_count\nrules: rule_x\n{rest}"), "4 correlation.rules: there is no rule `rule_x`"),
         (format!("type: event_count\nrules: Rule D\n{rest}"), "there is no rule `Rule D`; did you mean `Rule"),
@@ -260,6 +258,12 @@ fn what_is_wrong_is_refused_with_line_and_suggestion() {
 fn what_is_odd_is_used_with_a_warning() {
     let rest = "timespan: 5m\ncondition: {gte: 5}";
     for (part, expected) in [
+        (format!("type: event_count\nrules: a\ntimeframe: 5m\n{rest}"), "this key is unknown and ignored"),
+        (format!("type: event_count\nrules: a\nfield: x\n{rest}"), "write `field` inside `condition`"),
+        (
+            format!("type: event_count\nrules: [a, b]\ngroup-by: x\naliases: {{x: {{a: u, b: v, c: w}}}}\n{rest}"),
+            "`c` is not among the rules",
+        ),
         (format!("type: event_count\nrules: a\nhue: red\n{rest}"), "this key is unknown and ignored"),
         (format!("type: event_count\nrules: [a, Rule A]\n{rest}"), "`a` and `Rule A` are one rule"),
         (format!("type: event_count\nrules: a\ngroup-by: [x, x]\n{rest}"), "`x` is listed twice"),

@@ -1,5 +1,6 @@
 //! `muttd rules …`: check, test, import, and hunt with rules.
 
+mod explain;
 mod lint;
 mod run;
 
@@ -28,6 +29,8 @@ pub struct RulesArgs {
 enum RulesCommand {
     /// Hunt with Sigma rules in files of events, without a server
     Run(run::RunArgs),
+    /// What Sigma rules mean in words and in SQL, and why they match an event
+    Explain(explain::ExplainArgs),
     /// Check rule files: mistakes, and what is probably not meant
     Lint {
         #[arg(required = true)]
@@ -63,6 +66,7 @@ enum RulesCommand {
 pub fn run(global: &Global, args: RulesArgs) -> ExitCode {
     match args.command {
         RulesCommand::Run(args) => run::run(&args),
+        RulesCommand::Explain(args) => explain::run(&args),
         RulesCommand::Lint { paths, json } => lint::run(&paths, json),
         RulesCommand::Test { paths, explain, who: false } => test(&paths, explain, None),
         RulesCommand::Test { paths, explain, who: true } => match global.load_installed() {

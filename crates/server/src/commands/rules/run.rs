@@ -85,6 +85,15 @@ pub(super) fn placeholder(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// What rules are read with.
+pub(super) fn options(placeholders: &[(String, String)]) -> Options {
+    let mut options = Options::default();
+    for (name, value) in placeholders {
+        options.placeholders.entry(name.clone()).or_default().push(value.clone());
+    }
+    options
+}
+
 pub fn run(args: &RunArgs) -> ExitCode {
     match hunt(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,11 +103,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
 
 fn hunt(args: &RunArgs) -> Result<()> {
     let started = Instant::now();
-    let mut options = Options::default();
-    for (name, value) in &args.placeholders {
-        options.placeholders.entry(name.clone()).or_default().push(value.clone());
-    }
-    let collection = sigma_files::read(&args.rules, &options);
+    let collection = sigma_files::read(&args.rules, &options(&args.placeholders));
     let engine = match args.via {
         Via::Stream => {
             How::Stream(Engine::compile(collection.rules.iter().map(|rule| (&rule.source, &rule.predicate))))
