@@ -3,7 +3,7 @@
 
 use crate::flatten::{Bounds, flatten};
 use crate::parsers::{self, Outcome};
-use crate::sources::{self, Names, alias, get, known};
+use crate::sources::{self, Names, alias, get, known, push_missing};
 use crate::{FieldsError, connection, utf8};
 use model::{EventSource, Fields, Leaf};
 use std::borrow::Cow;
@@ -160,6 +160,9 @@ fn read<'m>(program: Option<&str>, message: &'m str, out: &Fields<'_>) -> Option
         },
         // The agents' stream of the log of logins: older ones cut the header off.
         (None, None) if out.first("stream") == Some("auth") && is_ssh(message) => read_as("sshd", message),
+        (None, None) if matches!(out.first("stream"), Some("auth" | "systemd")) && is_oom(message) => {
+            read_as("kernel", message)
+        }
         // What the sender says of its lines helps where it names a program.
         (None, None) => match out.first("logsource.service").filter(|service| parsers::by_program(service).is_some()) {
             Some(service) => read_as(service, message),
@@ -177,6 +180,12 @@ fn read<'m>(program: Option<&str>, message: &'m str, out: &Fields<'_>) -> Option
 
 fn is_ssh(message: &str) -> bool {
     ["Failed ", "Accepted ", "Invalid user "].iter().any(|start| message.starts_with(start))
+}
+
+fn is_oom(message: &str) -> bool {
+    let rest =
+        message.strip_prefix("Memory cgroup out of memory: ").or_else(|| message.strip_prefix("Out of memory: "));
+    rest.is_some_and(|rest| rest.starts_with("Killed process ") || rest.starts_with("Kill process "))
 }
 
 fn read_as<'m>(program: &str, text: &'m str) -> Option<Read<'m>> {
@@ -285,6 +294,9 @@ fn agent_stream(out: &mut Fields<'_>) {
     ] {
         alias(out, label, &format!("labels.{label}"));
     }
+    if !out.exists("event_type") {
+        unlabelled(&stream, out);
+    }
     let os = out.first("labels.os").or_else(|| out.first("labels.os_type")).or_else(|| out.first("os_type"));
     let product = match os {
         Some("linux") => Some("linux"),
@@ -323,4 +335,37 @@ fn agent_stream(out: &mut Fields<'_>) {
     source.product = source.product.take().or(product.map(Cow::Borrowed));
     source.categories = source.categories.take().or(categories.map(known));
     source.services = source.services.take().or(Some(vec![stream]));
+}
+
+/// What the labels would say, of agents that give none.
+fn unlabelled(stream: &str, out: &mut Fields<'_>) {
+    let Some(message) = get(out, "message") else { return };
+    let usages = [
+        ("High CPU usage: ", "high_cpu", "cpu_usage"),
+        ("High memory usage: ", "high_memory", "memory_usage"),
+        ("High disk usage: ", "high_disk", "disk_usage"),
+    ];
+    let usage = usages.iter().find_map(|(start, event_type, name)| {
+        let value = message.strip_prefix(start)?.strip_suffix('%')?;
+        value.bytes().all(|b| b.is_ascii_digit() || b == b'.').then_some((*event_type, *name, value.to_owned()))
+    });
+    if let ("system", Some((event_type, name, value))) = (stream, usage) {
+        out.push("event_type", event_type);
+        push_missing(out, name, value);
+    } else if let ("filesystem", Some(path)) = (stream, message.strip_prefix("File modified: ")) {
+        let path = path.to_owned();
+        out.push("event_type", "file_modified");
+        push_missing(out, "file_path", path);
+    } else if let ("process", Some((name, pid))) = (stream, started(&message)) {
+        let (name, pid) = (name.to_owned(), pid.to_owned());
+        out.push("event_type", "process_start");
+        push_missing(out, "process", name);
+        push_missing(out, "pid", pid);
+    }
+}
+
+/// `Process started: nginx (PID: 812)`: who starts it chooses the name, so the number is the last.
+fn started(message: &str) -> Option<(&str, &str)> {
+    let (name, pid) = message.strip_prefix("Process started: ")?.strip_suffix(')')?.rsplit_once(" (PID: ")?;
+    (!pid.is_empty() && pid.bytes().all(|b| b.is_ascii_digit())).then_some((name, pid))
 }

@@ -85,6 +85,14 @@ const PIECES: &[&str] = &[
     " by ",
     "type=USER_LOGIN msg=audit(1.1:1): ",
     ": SASL LOGIN authentication failed: ",
+    " [10.0.0.1]:1",
+    " I=[10.0.0.1]:25",
+    ", relay=x [10.0.0.1]",
+    ", user=",
+    " (may be forged)",
+    "]): USER ",
+    "(pam_unix) authentication failure; ",
+    "UID=\"root\"",
 ];
 
 fn name() -> impl Strategy<Value = String> {
@@ -114,6 +122,17 @@ fn lines(name: &str) -> Vec<(&'static str, String)> {
         ),
         ("vsftpd", format!("[pid 7] [{one_line}] FAIL LOGIN: Client \"{REAL}\"")),
         ("proftpd", format!("web1 ({REAL}[{REAL}]) - USER {one_line} (Login failed): Incorrect password")),
+        ("proftpd", format!("web1 ({REAL}[{REAL}]): USER {one_line} (Login failed): Incorrect password")),
+        (
+            "sendmail",
+            format!("26H8: AUTH failure (LOGIN): x (-13) SASL(-13): x, user={one_line}, relay=host.example [{REAL}]"),
+        ),
+        ("exim", format!("a authenticator failed for ({one_line}) [{REAL}]:5 I=[192.0.2.1]:25: 535 Incorrect data")),
+        (
+            "exim",
+            format!("a authenticator failed for (x) [{REAL}]:5 I=[192.0.2.1]:25 U={one_line}: 535 Incorrect data"),
+        ),
+        ("postfix-in/smtpd", format!("warning: unknown[{REAL}]:5: SASL LOGIN authentication failed: {one_line}")),
         ("pure-ftpd", format!("(?@{REAL}) [WARNING] Authentication failed for user [{one_line}]")),
         (
             "exim",

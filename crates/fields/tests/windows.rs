@@ -133,6 +133,27 @@ fn security_events_get_the_names_of_sysmon() {
 }
 
 #[test]
+fn names_with_spaces_are_given_without_them_as_well() {
+    check(
+        r##"{"Event":{"System":{"Provider":{"#attributes":{"Name":"Microsoft-Windows-Windows Defender"}},"EventID":1119,
+        "Channel":"Microsoft-Windows-Windows Defender/Operational"},"EventData":{"Threat Name":"Tool:Win32/EICAR_Test_File",
+        "Source Name":"Real-Time Protection","Process Name":"C:\\Users\\bob\\x.exe","Action Name":"Quarantine",
+        "Path":"file:_C:\\a.exe","Security intelligence Version":"1"}}}"##,
+        &[
+            ("Threat Name", "Tool:Win32/EICAR_Test_File"),
+            ("ThreatName", "Tool:Win32/EICAR_Test_File"),
+            ("Signature", "Tool:Win32/EICAR_Test_File"),
+            ("SourceName", "Real-Time Protection"),
+            ("ProcessName", r"C:\Users\bob\x.exe"),
+            ("ActionName", "Quarantine"),
+            ("Path", r"file:_C:\a.exe"),
+            ("SecurityintelligenceVersion", "1"),
+        ],
+        ("windows", &["antivirus"], &["windefend"]),
+    );
+}
+
+#[test]
 fn data_without_names_and_data_with_names_beside_become_fields() {
     let fields = read(
         r##"{"Event":{"System":{"EventID":400,"Channel":"Windows PowerShell"},"EventData":{"Data":{"#text":["a","b"]},"Binary":null}}}"##,

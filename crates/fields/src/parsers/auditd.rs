@@ -160,7 +160,8 @@ pub(super) fn record<'m>(text: &'m str, out: &mut Reading<'m>) -> bool {
     out.push("type", kind);
     out.push("audit_id", id);
     out.categories(categories_of(kind));
-    let mut record = Record { kind, arguments: Vec::new(), call: Call::default(), created: false };
+    let mut record =
+        Record { kind, arguments: Vec::new(), call: Call::default(), uid: None, acct: false, created: false };
     record.pairs(rest, out);
     record.finish(out);
     true
@@ -170,6 +171,10 @@ struct Record<'m> {
     kind: &'m str,
     arguments: Vec<Cow<'m, str>>,
     call: Call<'m>,
+    /// The name behind `uid`, where the daemon enriches its records.
+    uid: Option<Cow<'m, str>>,
+    /// The record says whose account it is about.
+    acct: bool,
     /// The path was made by it.
     created: bool,
 }
@@ -219,7 +224,11 @@ impl<'m> Record<'m> {
             "ppid" => out.push("ParentProcessId", value.clone()),
             "cwd" => out.push("CurrentDirectory", value.clone()),
             "proctitle" | "cmd" => out.push("CommandLine", value.clone()),
-            "acct" => out.push("User", value.clone()),
+            "acct" => {
+                self.acct = true;
+                out.push("User", value.clone());
+            }
+            "UID" if quoted && !value.starts_with("unknown(") => self.uid = Some(value.clone()),
             "addr" if ip(&value).is_some() => out.push("SourceIp", value.clone()),
             "nametype" => self.created |= value == "CREATE",
             "name" if self.kind == "PATH" => out.push("TargetFilename", value.clone()),
@@ -253,6 +262,9 @@ impl<'m> Record<'m> {
             });
             if matches!(name, Some("execve" | "execveat")) {
                 out.categories(&["process_creation"]);
+            }
+            if let Some(user) = self.uid.filter(|_| !self.acct) {
+                out.push("User", user);
             }
         }
         if self.kind == "PATH" && self.created {

@@ -60,9 +60,10 @@ fn vsftpd<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     Some(())
 }
 
-/// `host (client[192.0.2.7]) - USER bob (Login failed): Incorrect password`
+/// `host (client[192.0.2.7]) - USER bob (Login failed): Incorrect password`, elsewhere with `: ` for ` - `.
 fn proftpd<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
-    let (front, rest) = text.split_once("]) - ")?;
+    let (front, rest) = text.split_once("])")?;
+    let rest = rest.strip_prefix(" - ").or_else(|| rest.strip_prefix(": "))?;
     let (front, address) = front.rsplit_once('[')?;
     if !front.contains(" (") {
         return None;

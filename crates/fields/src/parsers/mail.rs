@@ -1,6 +1,6 @@
-//! Mail servers: who failed to log in at postfix, dovecot, exim.
+//! Mail servers: who failed to log in at postfix, dovecot, exim, sendmail.
 
-use super::text::{bracketed_ip, ip, word};
+use super::text::{ip, number, without};
 use super::{Line, Parser, Reading};
 
 pub(super) const PARSER: Parser = Parser {
@@ -18,13 +18,14 @@ fn read<'m>(line: Line<'m>, out: &mut Reading<'m>) -> bool {
         "dovecot" => dovecot(text, out),
         "saslauthd" => saslauthd(text, out),
         "exim" | "exim4" => exim(text, out),
+        "sendmail" | "sm-mta" => sendmail(text, out),
         _ => postfix(text, out),
     };
     read.is_some()
 }
 
 /// `warning: unknown[192.0.2.7]: SASL LOGIN authentication failed: …`, `connect from host[A]`,
-/// `NOQUEUE: reject: RCPT from host[A]: 554 …`.
+/// `NOQUEUE: reject: RCPT from host[A]: 554 …`; where it is told to, the port follows: `host[A]:5000`.
 fn postfix<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     let starts: &[(&str, &'static str)] = &[
         ("warning: ", "mail_login"),
@@ -43,6 +44,7 @@ fn postfix<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         return None;
     }
     let address = ip(address)?;
+    let (port, rest) = port(rest);
     let failed = match action {
         "mail_login" => {
             let rest = rest.strip_prefix(": SASL ")?;
@@ -60,8 +62,19 @@ fn postfix<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     };
     out.action(action, failed);
     out.push("SourceIp", address);
+    out.some("SourcePort", port);
     out.some("SourceHostname", Some(name).filter(|name| *name != "unknown"));
     Some(())
+}
+
+/// `:5000` at the beginning, and what is behind it.
+fn port(text: &str) -> (Option<&str>, &str) {
+    let Some(rest) = text.strip_prefix(':') else { return (None, text) };
+    let end = rest.bytes().position(|b| !b.is_ascii_digit()).unwrap_or(rest.len());
+    match number(&rest[..end]) {
+        Some(port) => (Some(port), &rest[end..]),
+        None => (None, text),
+    }
 }
 
 /// `imap-login: Disconnected: … (auth failed, 3 attempts in 9 secs): user=<x>, method=PLAIN, rip=A,
@@ -128,7 +141,8 @@ fn saslauthd<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     Some(())
 }
 
-/// `plain_login authenticator failed for (x) [192.0.2.7]:5000: 535 Incorrect authentication data (set_id=bob)`
+/// `plain_login authenticator failed for (x) [192.0.2.7]:5000 I=[192.0.2.1]:25: 535 Incorrect
+/// authentication data (set_id=bob)`: port and `I=`, the server's own address, only where it is told to.
 fn exim<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     let (method, rest) = text.split_once(" authenticator failed for ")?;
     let (_, method) = method.rsplit_once(' ').unwrap_or(("", method));
@@ -139,13 +153,49 @@ fn exim<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
         // Names on either side may hold it.
         return Some(());
     }
-    // The name in brackets is the client's; the address is the last of what is in square ones.
-    let (_, address) = host.rsplit_once('[')?;
-    let (address, port) = address.rsplit_once(']')?;
-    let address = bracketed_ip(address)?;
+    out.push("auth_method", method);
+    // The name in brackets is the client's, and so is what an ident server answered behind the
+    // address: if more than one place fits, none is taken.
+    let mut peers = host.match_indices('[').filter_map(|(at, _)| {
+        // A word of its own, which `I=[…]` is not.
+        let own_word = at == 0 || host.as_bytes()[at - 1] == b' ';
+        exim_peer(&host[at + 1..]).filter(|_| own_word)
+    });
+    if let (Some((address, port)), None) = (peers.next(), peers.next()) {
+        out.push("SourceIp", address);
+        out.some("SourcePort", port);
+    }
+    out.some("User", rest.rsplit_once("(set_id=").and_then(|(_, user)| user.strip_suffix(')')));
+    Some(())
+}
+
+/// `192.0.2.7]:5000` or `192.0.2.7]` at the beginning, the end of a word behind it.
+fn exim_peer(text: &str) -> Option<(&str, Option<&str>)> {
+    let end = text.as_bytes().iter().take(65).position(|b| *b == b']')?;
+    let (port, rest) = port(&text[end + 1..]);
+    (rest.is_empty() || rest.starts_with(' ')).then_some((ip(&text[..end])?, port))
+}
+
+/// `26H8: AUTH failure (LOGIN): authentication failure (-13) SASL(-13): …, user=bob, relay=host [192.0.2.7]
+/// (may be forged)`: the name is the client's choice, what is behind the last `relay=` is not.
+fn sendmail<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
+    let (queue, rest) = text.split_once(": AUTH failure (")?;
+    if queue.contains(' ') {
+        return None;
+    }
+    let (method, rest) = rest.split_once("): ")?;
+    let (front, relay) = rest.rsplit_once(", relay=")?;
+    let (name, address) = without(relay, " (may be forged)").strip_suffix(']')?.rsplit_once('[')?;
+    let address = ip(address.strip_prefix("IPv6:").unwrap_or(address))?;
+    out.action("mail_login", Some(false));
+    out.event_type("login_fail");
     out.push("auth_method", method);
     out.push("SourceIp", address);
-    out.some("SourcePort", port.strip_prefix(':').map(|port| word(port).0));
-    out.some("User", rest.rsplit_once("(set_id=").and_then(|(_, user)| user.strip_suffix(')')));
+    out.some("SourceHostname", Some(name.trim_end()));
+    // Reasons repeat names, so the word may be part of either.
+    let mut parts = front.split(", user=");
+    let (reason, user, more) = (parts.next(), parts.next(), parts.next());
+    out.some("reason", reason.filter(|_| more.is_none()));
+    out.some("User", user.filter(|_| more.is_none()));
     Some(())
 }

@@ -57,7 +57,8 @@ pub struct Line<'m> {
 /// A parser and what is known of the lines of its programs, understood or not.
 pub struct Parser {
     pub name: &'static str,
-    /// Names of programs, compared without case. One that ends in `/` stands for all that begin so.
+    /// Names of programs, compared without case. One that ends in `/` stands for all that begin so,
+    /// and for those of an installation's other instances: `NAME-INSTANCE/…`.
     pub programs: &'static [&'static str],
     /// Whether a line that names no program is certainly one for this parser.
     pub sniff: Option<fn(&str) -> bool>,
@@ -189,7 +190,9 @@ pub(crate) fn read<'m>(program: &str, text: &'m str) -> Option<Outcome<'m>> {
     if let Some((parser, program)) = by_program(program) {
         let mut reading = Reading::default();
         let text = repeated(text, &mut reading);
-        let pam = parser.product == Some("linux") && pam::read(text, &mut reading);
+        // Programs that do not log anybody in may begin their lines with words of others.
+        let of_logins = parser.services.contains(&"auth").then_some(program);
+        let pam = parser.product == Some("linux") && pam::read(of_logins, text, &mut reading);
         if pam {
             reading.service("auth");
         }
@@ -220,7 +223,10 @@ pub(crate) fn read<'m>(program: &str, text: &'m str) -> Option<Outcome<'m>> {
 pub(crate) fn by_program(program: &str) -> Option<(&'static Parser, &'static str)> {
     ALL.iter().find_map(|parser| {
         let name = parser.programs.iter().find(|name| match name.strip_suffix('/') {
-            Some(_) => program.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name)),
+            Some(stem) => program.split_once('/').is_some_and(|(instance, _)| {
+                let (head, rest) = instance.split_at_checked(stem.len()).unwrap_or_default();
+                head.eq_ignore_ascii_case(stem) && (rest.is_empty() || rest.starts_with('-'))
+            }),
             None => name.eq_ignore_ascii_case(program),
         })?;
         Some((parser, *name))

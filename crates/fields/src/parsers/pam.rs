@@ -1,27 +1,53 @@
-//! Lines of PAM modules (`pam_unix(sshd:auth): …`), written by the program that uses them.
+//! Lines of PAM modules (`pam_unix(sshd:auth): …`, older: `(pam_unix) …`, `pam_unix: …`), written by the
+//! program that uses them.
 
 use super::Reading;
 use super::text::{ip, without, word};
 
 /// Services whose programs say in a line of their own that somebody failed to log in: counted there,
 /// not twice.
-const SPEAKS_ITSELF: &[&str] = &["sshd", "su", "su-l", "login", "vsftpd", "proftpd", "dovecot", "smtp", "exim"];
+const SPEAKS_ITSELF: &[&str] =
+    &["sshd", "su", "su-l", "login", "vsftpd", "proftpd", "pure-ftpd", "dovecot", "smtp", "exim"];
 
-/// Reads the line if it is one of a PAM module.
-pub(super) fn read<'m>(text: &'m str, out: &mut Reading<'m>) -> bool {
-    line(text, out).is_some()
+/// Reads the line if it is one of a PAM module. Older modules do not say whom they serve; they are
+/// read where the line is one of `program`.
+pub(super) fn read<'m>(program: Option<&'static str>, text: &'m str, out: &mut Reading<'m>) -> bool {
+    line(program, text, out).is_some()
 }
 
-fn line<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
-    let rest = text.strip_prefix("pam_")?;
-    let (module, rest) = rest.split_once('(')?;
-    let (service, rest) = rest.split_once("): ")?;
-    if module.is_empty() || !module.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') || service.contains(' ') {
+fn line<'m>(program: Option<&'static str>, text: &'m str, out: &mut Reading<'m>) -> Option<()> {
+    let (module, service, rest) = head(text)?;
+    let (service, phase) = match service {
+        Some(service) => service.split_once(':').unwrap_or((service, "")),
+        None => (program?, ""),
+    };
+    said(service, rest, out).or_else(|| (!phase.is_empty()).then_some(()))?;
+    out.push("pam_module", module);
+    out.push("pam_service", service);
+    Some(())
+}
+
+/// The module, whom it serves and for what, and what it says.
+fn head(text: &str) -> Option<(&str, Option<&str>, &str)> {
+    let bracketed = text.starts_with('(');
+    let name = &text[usize::from(bracketed)..];
+    let end = name.bytes().position(|b| !(b.is_ascii_alphanumeric() || b == b'_'))?;
+    let (module, rest) = name.split_at(end);
+    if !module.starts_with("pam_") {
         return None;
     }
-    let (service, phase) = service.split_once(':').unwrap_or((service, ""));
-    out.push("pam_module", &text[..4 + module.len()]);
-    out.push("pam_service", service);
+    if bracketed {
+        return Some((module, None, rest.strip_prefix(") ")?));
+    }
+    if let Some(rest) = rest.strip_prefix(": ") {
+        return Some((module, None, rest));
+    }
+    let (service, rest) = rest.strip_prefix('(')?.split_once("): ")?;
+    (!service.contains(' ')).then_some((module, Some(service), rest))
+}
+
+/// What the module says.
+fn said<'m>(service: &str, rest: &'m str, out: &mut Reading<'m>) -> Option<()> {
     if let Some(rest) = rest.strip_prefix("authentication failure; ") {
         out.action("authentication", Some(false));
         out.event_type(if SPEAKS_ITSELF.contains(&service) { "pam_fail" } else { "login_fail" });
@@ -63,7 +89,7 @@ fn line<'m>(text: &'m str, out: &mut Reading<'m>) -> Option<()> {
     } else if let Some(rest) = rest.strip_prefix("user [") {
         let (user, _) = rest.rsplit_once(']')?;
         out.push("User", user);
-    } else if phase.is_empty() {
+    } else {
         return None;
     }
     Some(())

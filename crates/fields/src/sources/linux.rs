@@ -45,6 +45,8 @@ pub(super) fn laurel(out: &mut Fields<'_>) -> bool {
         }
     }
     finish(out, "EXECVE");
+    // Who ran it, where names are told.
+    alias(out, "User", "UID");
     true
 }
 
@@ -67,6 +69,9 @@ pub(super) fn auditd(out: &mut Fields<'_>) -> bool {
         if !line.is_empty() {
             push_missing(out, "CommandLine", line);
         }
+    }
+    if kind == "SYSCALL" && !out.exists("acct") {
+        alias(out, "User", "UID");
     }
     finish(out, &kind);
     true
