@@ -53,6 +53,8 @@ pub struct Report {
     /// Audit rows of events that are deleted without an archive.
     pub events_deleted: u64,
     pub alerts_deleted: u64,
+    /// Closed incidents, and silences that are over.
+    pub incidents_deleted: u64,
     pub config_audit_deleted: u64,
 }
 
@@ -82,13 +84,14 @@ impl Report {
     fn told(&self) -> String {
         let count = |n: u64| if n == COUNT_MAX { format!("{n} or more") } else { n.to_string() };
         format!(
-            "{} day(s) of events, {} audit rows into the archive, {} out of it, {} audit rows, {} alerts, {} audit \
-             rows of changes",
+            "{} day(s) of events, {} audit rows into the archive, {} out of it, {} audit rows, {} alerts, {} \
+             incidents and silences, {} audit rows of changes",
             self.event_days,
             count(self.archived),
             count(self.archive_deleted),
             count(self.events_deleted),
             count(self.alerts_deleted),
+            count(self.incidents_deleted),
             count(self.config_audit_deleted),
         )
     }
@@ -188,6 +191,7 @@ impl Retention {
             archive_deleted: outdated.archived.unwrap_or(0),
             events_deleted,
             alerts_deleted: outdated.alerts,
+            incidents_deleted: outdated.incidents,
             config_audit_deleted: outdated.changes,
         })
     }
@@ -223,9 +227,11 @@ impl Retention {
             self.metrics.retention_config_audits_deleted.inc_by(purged.changes);
             self.count("events", purged.events);
             self.count("alerts", purged.alerts);
+            self.count("incidents", purged.incidents);
             self.count("config_audit", purged.changes);
             report.events_deleted += purged.events;
             report.alerts_deleted += purged.alerts;
+            report.incidents_deleted += purged.incidents;
             report.config_audit_deleted += purged.changes;
             if !self.may_go_on(policy, stop).await? {
                 return Ok(report);

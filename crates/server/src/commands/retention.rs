@@ -194,6 +194,7 @@ fn report(text: &mut String, title: &str, report: &Report) {
         (report.archive_deleted, "archived audit rows of events, deleted"),
         (report.events_deleted, "audit rows of events, deleted"),
         (report.alerts_deleted, "settled alerts, deleted"),
+        (report.incidents_deleted, "closed incidents and silences that are over, deleted"),
         (report.config_audit_deleted, "audit rows of changes, deleted"),
     ] {
         let _ = writeln!(text, "  {:>10}  {what}", counted(n));

@@ -11,11 +11,11 @@ pub const COUNT_MAX: u64 = 10_000_000;
 /// Everything accepted, or changed, before these times may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cutoffs {
-    /// Audit rows of events, and settled alerts.
+    /// Audit rows of events, settled alerts and closed incidents.
     pub events: Timestamp,
     /// Archived audit rows of events.
     pub archive: Timestamp,
-    /// Audit rows of changes.
+    /// Audit rows of changes, and silences that are over.
     pub changes: Timestamp,
 }
 
@@ -27,6 +27,8 @@ pub struct Outdated {
     /// Rows that leave the archive for good; `None` for a driver without an archive.
     pub archived: Option<u64>,
     pub alerts: u64,
+    /// Closed incidents, and silences that are over.
+    pub incidents: u64,
     pub changes: u64,
 }
 

@@ -365,7 +365,7 @@ async fn what_lies_where_is_told_by_partition_and_archive() {
         archive: at("2020-02-03T00:00:00Z"),
         changes: at("2020-01-01T00:00:00Z"),
     };
-    let outdated = |archived| Outdated { events: 1, archived: Some(archived), alerts: 0, changes: 0 };
+    let outdated = |archived| Outdated { events: 1, archived: Some(archived), alerts: 0, incidents: 0, changes: 0 };
     assert_eq!(catalog.outdated(before).await.unwrap(), outdated(0), "archived just now, whatever their own time says");
     server.psql("UPDATE event_audit_log_archive SET archived_at = event_timestamp");
     assert_eq!(catalog.outdated(before).await.unwrap(), outdated(3));

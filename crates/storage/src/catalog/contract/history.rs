@@ -245,7 +245,7 @@ pub async fn old_rows_are_purged_in_batches(catalog: &Store) {
     // Older than 6: six audit rows, four settled alerts, five changes.
     let before = Cutoffs { events: at(6), archive: at(0), changes: at(5) };
     let archived = catalog.holdings().await.unwrap().archive.map(|_| 0);
-    let outdated = Outdated { events: 6, archived, alerts: 4, changes: 5 };
+    let outdated = Outdated { events: 6, archived, alerts: 4, incidents: 0, changes: 5 };
     assert_eq!(catalog.outdated(before).await.unwrap(), outdated, "told before it is done");
     assert_eq!(catalog.holdings().await.unwrap().events, 10);
     let mut gone = Vec::new();

@@ -6,6 +6,7 @@ use super::{Store, admin, at, home, kind, org, page};
 use crate::catalog::incidents::{
     Gathering, Incident, IncidentAction, IncidentFilter, IncidentStatus, NewAlert, Plan, SilenceDraft,
 };
+use crate::catalog::retention::Cutoffs;
 use crate::catalog::{Actor, AlertFilter, ConfigChangeFilter};
 use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, ErrorKind, OrgId};
 use std::time::Duration;
@@ -300,6 +301,9 @@ pub async fn closed_incidents_and_old_silences_are_purged(catalog: &Store) {
     }
     let silence = SilenceDraft { matcher: "{}".into(), from: at(0), until: at(20) };
     catalog.create_silence(&home(), silence, &admin(9)).await.unwrap();
+    let cutoffs = |events, changes| Cutoffs { events: at(events), archive: at(0), changes: at(changes) };
+    assert_eq!(catalog.outdated(cutoffs(3, 0)).await.unwrap().incidents, 2);
+    assert_eq!(catalog.outdated(cutoffs(3, 30)).await.unwrap().incidents, 3);
     assert_eq!(catalog.purge(at(3), at(0), 100).await.unwrap().incidents, 2, "those of 1 and 2; that of 0 is open");
     assert_eq!(catalog.purge(at(3), at(30), 100).await.unwrap().incidents, 1, "the silence");
     assert_eq!(all(catalog, IncidentFilter::default()).await.len(), 4);

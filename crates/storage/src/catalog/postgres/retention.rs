@@ -16,6 +16,9 @@ const COUNT_OLD: &str = "SELECT count(*) FROM ( \
 const COUNT_ALERTS: &str = "SELECT count(*) FROM (SELECT 1 FROM alerts WHERE id < $1 AND state <> $2 LIMIT $max) old";
 const COUNT_CHANGES: &str =
     "SELECT count(*) FROM (SELECT 1 FROM config_audit_log WHERE changed_at < $1 LIMIT $max) old";
+const COUNT_INCIDENTS: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM muttd_incidents \
+    WHERE status IN ('RESOLVED', 'DISMISSED') AND last_seen < $1 LIMIT $max) closed) + \
+    (SELECT count(*) FROM (SELECT 1 FROM muttd_silences WHERE least(ends_at, ended_at) < $2 LIMIT $max) over)";
 const ARCHIVE: &str = "SELECT (SELECT count(*) FROM (SELECT 1 FROM event_audit_log_archive LIMIT $max) a), \
     (SELECT min(event_timestamp) FROM event_audit_log_archive), \
     (SELECT max(event_timestamp) FROM event_audit_log_archive), \
@@ -65,10 +68,16 @@ impl RetentionStore for PostgresCatalog {
                         .bind(Time(before.changes))
                         .fetch_one(&mut *c)
                         .await?;
+                    let incidents = sqlx::query_scalar(bounded(COUNT_INCIDENTS))
+                        .bind(Time(before.events))
+                        .bind(Time(before.changes))
+                        .fetch_one(&mut *c)
+                        .await?;
                     Ok(Outdated {
                         events: count(old[0]),
                         archived: Some(count(old[1])),
                         alerts: count(alerts),
+                        incidents: count(incidents),
                         changes: count(changes),
                     })
                 })

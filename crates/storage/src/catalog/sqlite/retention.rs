@@ -8,6 +8,9 @@ use async_trait::async_trait;
 use model::AlertState;
 use rusqlite::{Connection, Params, params};
 
+const CLOSED: &str = "incidents WHERE status IN ('RESOLVED', 'DISMISSED') AND last_seen < ?";
+const OVER: &str = "silences WHERE min(ends_at, coalesce(ended_at, ends_at)) < ?";
+
 fn count(c: &Connection, rows: &str, of: impl Params) -> StorageResult<u64> {
     let sql = format!("SELECT count(*) FROM (SELECT 1 FROM {rows} LIMIT {COUNT_MAX})");
     let n: i64 = c.prepare_cached(&sql)?.query_row(of, |row| row.get(0))?;
@@ -28,6 +31,8 @@ impl RetentionStore for SqliteCatalog {
                         "alerts WHERE id < ? AND state <> ?",
                         params![first_kept(), AlertState::Pending.as_str()],
                     )?,
+                    incidents: count(c, CLOSED, params![before.events.micros()])?
+                        + count(c, OVER, params![before.changes.micros()])?,
                     changes: count(c, "config_audit_log WHERE changed_at < ?", params![before.changes.micros()])?,
                 })
             })
