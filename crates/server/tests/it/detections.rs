@@ -147,3 +147,37 @@ async fn a_brute_force_fires_once_with_the_rules_that_ship_and_not_again_after_a
     assert!(detection.events >= 5, "{}", detection.events);
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backtest_tells_what_rules_would_have_found_while_the_server_runs() {
+    let server = TestServer::start(&[]).await;
+    for (host, second) in [("web1", 1), ("web2", 2), ("web1", 3), ("web1", 4)] {
+        let mut body = sshd(&format!("Accepted password for root from 203.0.113.7 port {second} ssh2"));
+        body["hostname"] = json!(host);
+        body["timestamp"] = json!(format!("2026-11-22T10:00:0{second}Z"));
+        server.send(&body).await;
+    }
+    server.send(&sshd("Accepted password for bob from 203.0.113.7 port 9 ssh2")).await;
+    server.worked().await;
+    let rules = server.dir.path().join("try.yml");
+    let counted = "---\ntitle: Root everywhere\nid: c\nlevel: high\ncorrelation: {type: event_count, \
+                   rules: [5d0a3b0e-6f3a-4c0e-8f2d-0f6d6f1c0001], group-by: [SourceIp], timespan: 1m, condition: {gte: 4}}\n";
+    std::fs::write(&rules, format!("{ROOT_LOGIN}{counted}")).unwrap();
+    let (data, rules) = (server.dir.path().join("data"), rules.display().to_string());
+    let output = tokio::task::spawn_blocking(move || {
+        std::process::Command::new(env!("CARGO_BIN_EXE_muttd"))
+            .args(["rules", "backtest", &rules, "--json"])
+            .env_clear()
+            .env("MUTT_DATA_DIR", data)
+            .output()
+            .unwrap()
+    });
+    let output = output.await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = String::from_utf8(output.stdout).unwrap();
+    let found: Vec<serde_json::Value> = found.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found[0]["hosts"], json!({"web1": 3, "web2": 1}), "{found:?}");
+    assert_eq!((&found[0]["matches"], &found[1]["matches"]), (&json!(4), &json!(1)), "{found:?}");
+    assert_eq!(found[1]["days"], json!({"2026-11-22": 1}));
+    server.stop().await;
+}

@@ -107,6 +107,13 @@ pub enum EventStoreConfig {
     },
 }
 
+/// Opens the store to look at what a running server writes: nothing can be appended.
+pub fn open_to_read(config: EventStoreConfig) -> Arc<dyn EventStore> {
+    match config {
+        EventStoreConfig::Sqlite { dir, read_also: _ } => Arc::new(sqlite::SqliteEvents::of_another(dir)),
+    }
+}
+
 pub async fn open(config: EventStoreConfig) -> StorageResult<Arc<dyn EventStore>> {
     match config {
         EventStoreConfig::Sqlite { dir, read_also } => {

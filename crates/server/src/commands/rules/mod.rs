@@ -1,5 +1,6 @@
 //! `muttd rules …`: check, test, import, and hunt with rules.
 
+mod backtest;
 mod explain;
 mod lint;
 mod run;
@@ -29,6 +30,8 @@ pub struct RulesArgs {
 enum RulesCommand {
     /// Hunt with Sigma rules in files of events, without a server
     Run(run::RunArgs),
+    /// What Sigma rules would have found in the events that are kept, by day and host
+    Backtest(backtest::BacktestArgs),
     /// What Sigma rules mean in words and in SQL, and why they match an event
     Explain(explain::ExplainArgs),
     /// Check rule files: mistakes, and what is probably not meant
@@ -66,6 +69,11 @@ enum RulesCommand {
 pub fn run(global: &Global, args: RulesArgs) -> ExitCode {
     match args.command {
         RulesCommand::Run(args) => run::run(&args),
+        RulesCommand::Backtest(args) => match block_on(backtest::run(global, &args)) {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Err(error)) => print_failure(&error),
+            Err(error) => print_failure(&error.into()),
+        },
         RulesCommand::Explain(args) => explain::run(&args),
         RulesCommand::Lint { paths, json } => lint::run(&paths, json),
         RulesCommand::Test { paths, explain, who: false } => test(&paths, explain, None),
