@@ -29,7 +29,8 @@ async fn rate_limited_alerts_wait_and_none_is_dropped() {
     // That no second has more is the limiter's own contract; arrivals say less on a busy machine.
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(500 / 50 - 1), "500 came within {took:?}: that is more than the limit");
-    assert!(receiver.connections() <= 8, "connections are reused");
+    // Eight deliveries at a time, and remediation may ask in between whether the receiver is there.
+    assert!(receiver.connections() <= 9, "connections are reused: {}", receiver.connections());
     server.stop().await;
 }
 
