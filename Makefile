@@ -1,7 +1,7 @@
 # Every verb of this project. `make run` and `make test` set up what they need by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt bench chaos outage clean
+.PHONY: help run test check fmt bench bench-rules chaos outage clean
 
 # Cargo prints where it is; a terminal-less run must not wait for input.
 CARGO ?= cargo
@@ -36,6 +36,9 @@ outage: ## A receiver that is away for ten minutes, with the settings that ship
 
 bench: tools ## Measure against peers in one run; needs rsyslog (installed from Debian's packages)
 	bash bench/run.sh
+
+bench-rules: ## The detection engine against rsigma-eval (writes nothing)
+	$(CARGO) run --release --locked --quiet --manifest-path bench/sigma/Cargo.toml -- generated
 
 clean: ## Remove what was built and what `make run` kept
 	$(CARGO) clean

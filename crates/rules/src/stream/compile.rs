@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Texts of one field longer than this in sum are searched with the compact automaton; the fast one
 /// needs some 200 bytes of memory for each of theirs.
-const FAST_LITERAL_BYTES_MAX: usize = 4 << 10;
+const FAST_LITERAL_BYTES_MAX: usize = 24 << 10;
 
 pub(super) fn compile<'r>(rules: impl IntoIterator<Item = (&'r LogSource, &'r Predicate)>) -> Engine {
     let rules: Vec<(&LogSource, &Predicate)> = rules.into_iter().collect();

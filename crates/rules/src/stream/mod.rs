@@ -23,6 +23,7 @@ use crate::sigma::LogSource;
 use aho_corasick::AhoCorasick;
 use evaluate::Atom;
 use model::{EventSource, Fields};
+use rustc_hash::FxHashMap;
 use sources::Sources;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -34,8 +35,9 @@ pub type RuleIndex = u32;
 /// Rules, compiled. Immutable; share it between threads, give each a [`Scratch`].
 #[derive(Debug, Default)]
 pub struct Engine {
-    /// Fields that some rule asks about, by name.
-    names: HashMap<Box<str>, u32>,
+    /// Fields that some rule asks about, by name. Events cannot add to it, so its hash need not be one
+    /// that withstands chosen keys.
+    names: FxHashMap<Box<str>, u32>,
     fields: Vec<FieldPlan>,
     /// Texts that are looked for in the values of every field.
     everywhere: TextPlan,
