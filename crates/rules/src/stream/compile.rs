@@ -3,6 +3,8 @@
 use super::evaluate::Atom;
 use super::keys::{self, Key, Place, Uses};
 use super::{Engine, FieldPlan, Node, Posting, RuleIndex, RulePlan, TextPlan};
+use crate::operators::Operator;
+use crate::operators::text::Part;
 use crate::sigma::LogSource;
 use crate::{Field, Predicate};
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
@@ -10,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Texts of one field longer than this in sum are searched with the compact automaton; the fast one
 /// needs some 200 bytes of memory for each of theirs.
-const FAST_LITERAL_BYTES_MAX: usize = 24 << 10;
+const FAST_LITERAL_BYTES_MAX: usize = 10 << 10;
 
 pub(super) fn compile<'r>(rules: impl IntoIterator<Item = (&'r LogSource, &'r Predicate)>) -> Engine {
     let rules: Vec<(&LogSource, &Predicate)> = rules.into_iter().collect();
@@ -39,16 +41,24 @@ struct Texts {
     plan: TextPlan,
 }
 
+/// Equal for equal questions.
+#[derive(PartialEq, Eq, Hash)]
+enum Question<'r> {
+    /// A pattern of texts, by far the most frequent.
+    Text(Option<u32>, bool, &'r [Part]),
+    Other(String),
+}
+
 #[derive(Default)]
-struct Builder {
+struct Builder<'r> {
     engine: Engine,
     nodes: HashMap<Node, u32>,
-    atoms: HashMap<String, u32>,
+    atoms: HashMap<Question<'r>, u32>,
     texts: HashMap<u32, Texts>,
     everywhere: Texts,
 }
 
-impl Builder {
+impl<'r> Builder<'r> {
     fn field(&mut self, name: &str) -> u32 {
         if let Some(number) = self.engine.names.get(name) {
             return *number;
@@ -59,7 +69,7 @@ impl Builder {
         number
     }
 
-    fn node(&mut self, predicate: &Predicate) -> u32 {
+    fn node(&mut self, predicate: &'r Predicate) -> u32 {
         let node = match predicate {
             Predicate::All(parts) => Node::All(parts.iter().map(|part| self.node(part)).collect()),
             Predicate::Any(parts) => Node::Any(parts.iter().map(|part| self.node(part)).collect()),
@@ -67,12 +77,12 @@ impl Builder {
             Predicate::Present(field) => self.atom(Atom::Present(field.clone())),
             Predicate::Test(Field::Named(name), operator) => {
                 let field = self.field(name);
-                self.atom(Atom::test(Some(field), operator))
+                self.test(Some(field), operator)
             }
             Predicate::Test(field @ (Field::Message | Field::Severity | Field::TrapOid), operator) => {
                 self.atom(Atom::Mutt(field.clone(), operator.clone()))
             }
-            Predicate::AnyField(operator) => self.atom(Atom::test(None, operator)),
+            Predicate::AnyField(operator) => self.test(None, operator),
             Predicate::Exists(name) => {
                 let field = self.field(name);
                 self.atom(Atom::Exists(field))
@@ -95,11 +105,23 @@ impl Builder {
         number
     }
 
-    /// Equal questions are one atom.
+    fn test(&mut self, field: Option<u32>, operator: &'r Operator) -> Node {
+        let question = match operator {
+            Operator::Text(op) => Question::Text(field, op.cased(), op.compared()),
+            other => Question::Other(Atom::test(field, other).identity()),
+        };
+        self.numbered(question, || Atom::test(field, operator))
+    }
+
     fn atom(&mut self, atom: Atom) -> Node {
+        self.numbered(Question::Other(atom.identity()), || atom)
+    }
+
+    /// Equal questions are one atom.
+    fn numbered(&mut self, question: Question<'r>, atom: impl FnOnce() -> Atom) -> Node {
         let atoms = &mut self.engine.atoms;
-        let number = *self.atoms.entry(atom.identity()).or_insert_with(|| {
-            atoms.push(atom);
+        let number = *self.atoms.entry(question).or_insert_with(|| {
+            atoms.push(atom());
             atoms.len() as u32 - 1
         });
         Node::Atom(number)

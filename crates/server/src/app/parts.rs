@@ -204,6 +204,9 @@ pub async fn load_rule_files(rulebook: &Rulebook, paths: &[PathBuf]) {
     for problem in &found.unreadable {
         tracing::error!(problem, "a rule file cannot be read");
     }
+    for (file, _) in &found.sigma {
+        tracing::error!(file, "a rule file without a list `rules` was left out; Sigma rules belong to detection.rules");
+    }
     tracing::info!(rules = found.rules.len(), files = found.files, "rule files read");
     rulebook.set_file_rules(rule_files::as_rules(&found.rules));
 }

@@ -3,6 +3,7 @@
 use super::{Global, out, print_problems};
 use crate::config::Config;
 use clap::Args;
+use rules::sigma::Gravity;
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
@@ -43,14 +44,23 @@ pub fn run(global: &Global, args: &CheckArgs) -> ExitCode {
     for problem in files.problems.iter().map(ToString::to_string).chain(files.unreadable.iter().cloned()) {
         text.push_str(&format!("rule problem: {problem}\n"));
     }
-    let bad_rules = files.problems.len() + files.unreadable.len();
+    for (file, _) in &files.sigma {
+        text.push_str(&format!("rule problem: {file} has no list `rules`; Sigma rules belong to detection.rules\n"));
+    }
+    let detection = crate::detection_rules::read(&loaded.config.detection);
+    let refused: Vec<_> = detection.problems.iter().filter(|problem| problem.gravity == Gravity::Refused).collect();
+    for problem in &refused {
+        text.push_str(&format!("detection rule refused: {problem}\n"));
+    }
+    let bad_rules = files.problems.len() + files.unreadable.len() + files.sigma.len() + refused.len();
     if !args.print {
         text.push_str(&format!(
-            "the configuration is valid: roles {}; data in {}; {} channel(s); {} rule(s) in files\n",
+            "the configuration is valid: roles {}; data in {}; {} channel(s); {} rule(s) in files, {} detection rule(s)\n",
             roles.join(", "),
             loaded.config.data_dir.display(),
             loaded.config.channels.len(),
             files.rules.len(),
+            detection.rules.len() + detection.correlations.len(),
         ));
     }
     out(&text);

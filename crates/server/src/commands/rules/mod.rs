@@ -8,13 +8,14 @@ mod run;
 use super::client::Client;
 use super::{Global, block_on, out, print_failure, print_problems};
 use crate::routing::receivers;
-use crate::rule_files;
+use crate::{rule_files, sigma_files};
 use anyhow::{Result, bail};
 use axum::http::Method;
 use clap::{Args, Subcommand};
 use model::Rule;
 use pipeline::notify::Router;
 use rules::file::FileRule;
+use rules::sigma::{Gravity, Options};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -101,6 +102,12 @@ fn test(paths: &[PathBuf], explain: bool, router: Option<&Router>) -> ExitCode {
     for problem in files.unreadable.iter().cloned().chain(files.problems.iter().map(ToString::to_string)) {
         let _ = writeln!(text, "error: {problem}");
     }
+    let sigma = sigma_files::read_texts(&files.sigma, &Options::default());
+    let refused = sigma.problems.iter().filter(|problem| problem.gravity == Gravity::Refused);
+    let refused: Vec<String> = refused.map(ToString::to_string).collect();
+    for problem in &refused {
+        let _ = writeln!(text, "error: {problem}");
+    }
     let results = rules::file::run_tests(&files.rules);
     let failed = results.iter().filter(|r| !r.passed).count();
     for result in &results {
@@ -115,9 +122,16 @@ fn test(paths: &[PathBuf], explain: bool, router: Option<&Router>) -> ExitCode {
     if untested > 0 {
         let _ = writeln!(text, "note: {untested} rule(s) have no tests");
     }
+    let tried_elsewhere = sigma.rules.len() + sigma.correlations.len();
+    if tried_elsewhere > 0 {
+        let _ = writeln!(
+            text,
+            "note: {tried_elsewhere} Sigma rule(s) can be read; `muttd rules explain --event`, `run` and `backtest` try them"
+        );
+    }
     let _ = writeln!(text, "{} passed, {failed} failed", results.len() - failed);
     out(&text);
-    let broken = files.problems.len() + files.unreadable.len();
+    let broken = files.problems.len() + files.unreadable.len() + refused.len();
     if failed == 0 && broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -140,6 +154,12 @@ async fn import(global: &Global, paths: &[PathBuf], dry_run: bool, reason: Optio
         files.unreadable.iter().cloned().chain(files.problems.iter().map(ToString::to_string)).collect();
     if !problems.is_empty() {
         bail!("nothing was imported:\n  {}", problems.join("\n  "));
+    }
+    if let Some((file, _)) = files.sigma.first() {
+        bail!(
+            "nothing was imported: {file} has no list `rules`. Sigma rules are not kept in the catalog: name their \
+             folder in detection.rules"
+        );
     }
     if files.rules.is_empty() {
         bail!("there is no rule in these files");
