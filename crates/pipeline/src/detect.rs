@@ -240,10 +240,7 @@ impl Detector {
         let mut alerts = Vec::new();
         let writing = tokio::time::Instant::now();
         for (org, (audits, new_alerts)) in by_org {
-            let planned: Vec<NewAlert> = new_alerts.into_iter().map(|alert| self.planner.plan(alert)).collect();
-            let recorded = self.catalog.record_planned(&org, audits, planned.clone()).await;
-            self.report("catalog", &recorded);
-            alerts.extend(self.to_tell(planned, &recorded?));
+            alerts.extend(self.record(&org, audits, new_alerts).await?);
         }
         self.metrics.db_write_latency_ms.observe(writing.elapsed().as_secs_f64() * 1_000.0);
         let stored = self.events.append(items.iter().map(stored).collect()).await;
@@ -319,15 +316,21 @@ impl Detector {
                 let event = nobodys(&org, firing, now);
                 self.detections.fired(&set, firing, &About { event: &event, team: None, now })
             };
-            let planned: Vec<NewAlert> =
-                firings.iter().filter_map(alert).map(|alert| self.planner.plan(alert)).collect();
-            if !planned.is_empty() {
-                let states = self.catalog.record_planned(&org, Vec::new(), planned.clone()).await?;
-                told.extend(self.to_tell(planned, &states));
+            let alerts: Vec<Alert> = firings.iter().filter_map(alert).collect();
+            if !alerts.is_empty() {
+                told.extend(self.record(&org, Vec::new(), alerts).await?);
             }
         }
         self.outbox.publish(told).await;
         turn.keep().await
+    }
+
+    /// Writes audit rows and alerts; those of which somebody is to be told come back.
+    async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<Vec<Alert>> {
+        let planned: Vec<NewAlert> = alerts.into_iter().map(|alert| self.planner.plan(alert)).collect();
+        let recorded = self.catalog.record_planned(org, audits, planned.clone()).await;
+        self.report("catalog", &recorded);
+        Ok(self.to_tell(planned, &recorded?))
     }
 
     /// The alerts of which somebody is told; the others are counted.

@@ -19,40 +19,49 @@ pub struct RuleFiles {
 /// Reads files, and `*.yml`/`*.yaml` below folders in the order of their names.
 pub fn read(paths: &[PathBuf]) -> RuleFiles {
     let mut found = RuleFiles::default();
-    for path in paths {
-        walk(path, true, &mut found);
+    let (files, unreadable) = yaml_files(paths);
+    found.unreadable.extend(unreadable.into_iter().map(|(path, why)| format!("{path}: {why}")));
+    for path in files {
+        let name = path.display().to_string();
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                found.files += 1;
+                if !rules::file::is_one(&text) {
+                    found.sigma.push((name, text));
+                    continue;
+                }
+                let (mut rules, mut problems) = rules::file::parse(&name, &text);
+                found.rules.append(&mut rules);
+                found.problems.append(&mut problems);
+            }
+            Err(error) => found.unreadable.push(format!("{name}: {error}")),
+        }
     }
     found
 }
 
-fn walk(path: &Path, named: bool, found: &mut RuleFiles) {
+/// The paths that are no folders, whatever they are called, and `*.yml`/`*.yaml` below those that are,
+/// in the order of their names; and folders that cannot be read, with why.
+pub fn yaml_files(paths: &[PathBuf]) -> (Vec<PathBuf>, Vec<(String, String)>) {
+    let (mut files, mut unreadable) = (Vec::new(), Vec::new());
+    for path in paths {
+        walk(path, true, &mut files, &mut unreadable);
+    }
+    (files, unreadable)
+}
+
+fn walk(path: &Path, named: bool, files: &mut Vec<PathBuf>, unreadable: &mut Vec<(String, String)>) {
     if path.is_dir() {
         match std::fs::read_dir(path) {
             Ok(entries) => {
-                let mut below: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+                let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
                 below.sort();
-                below.iter().for_each(|p| walk(p, false, found));
+                below.iter().for_each(|path| walk(path, false, files, unreadable));
             }
-            Err(error) => found.unreadable.push(format!("{}: {error}", path.display())),
+            Err(error) => unreadable.push((path.display().to_string(), error.to_string())),
         }
-        return;
-    }
-    let yaml = path.extension().is_some_and(|e| e == "yml" || e == "yaml");
-    if !yaml && !named {
-        return;
-    }
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            found.files += 1;
-            if !rules::file::is_one(&text) {
-                found.sigma.push((path.display().to_string(), text));
-                return;
-            }
-            let (mut rules, mut problems) = rules::file::parse(&path.display().to_string(), &text);
-            found.rules.append(&mut rules);
-            found.problems.append(&mut problems);
-        }
-        Err(error) => found.unreadable.push(format!("{}: {error}", path.display())),
+    } else if named || path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml") {
+        files.push(path.to_owned());
     }
 }
 

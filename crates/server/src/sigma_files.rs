@@ -1,7 +1,8 @@
 //! Files and folders of Sigma rules, read by several threads.
 
+use crate::rule_files::yaml_files;
 use rules::sigma::{Collection, Options, Reader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Reads files, and `*.yml`/`*.yaml` below folders in the order of their names. What cannot be read is
@@ -12,11 +13,7 @@ pub fn read(paths: &[PathBuf], options: &Options) -> Collection {
 
 /// The same, for whoever has more to read.
 pub fn reader(paths: &[PathBuf], options: &Options) -> Reader {
-    let mut files = Vec::new();
-    let mut unreadable = Vec::new();
-    for path in paths {
-        walk(path, true, &mut files, &mut unreadable);
-    }
+    let (files, unreadable) = yaml_files(paths);
     let threads =
         std::thread::available_parallelism().map_or(1, usize::from).min(8).min(files.len().div_ceil(32)).max(1);
     let next = AtomicUsize::new(0);
@@ -59,25 +56,4 @@ fn read_block(files: &[PathBuf], options: &Options) -> Reader {
         }
     }
     reader
-}
-
-fn walk(path: &Path, named: bool, files: &mut Vec<PathBuf>, unreadable: &mut Vec<(String, String)>) {
-    if path.is_dir() {
-        match std::fs::read_dir(path) {
-            Ok(entries) => {
-                let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-                below.sort();
-                below.iter().for_each(|path| walk(path, false, files, unreadable));
-            }
-            Err(error) => unreadable.push((path.display().to_string(), error.to_string())),
-        }
-        return;
-    }
-    if named && let Err(error) = std::fs::metadata(path) {
-        unreadable.push((path.display().to_string(), error.to_string()));
-        return;
-    }
-    if named || path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml") {
-        files.push(path.to_owned());
-    }
 }

@@ -7,7 +7,7 @@
 
 use super::set::DetectionSet;
 use model::{OrgId, Timestamp};
-use rules::correlate::{Change, Correlator, Counters, Firing, Hit, Plans, Record, Share};
+use rules::correlate::{Change, Correlator, Firing, Hit, Plans, Record, Share, Stored};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::StorageResult;
@@ -75,29 +75,6 @@ impl Correlations {
         }
         Ok(turn)
     }
-
-    /// Groups and estimated bytes of all organisations, for a gauge; `None` while it is not loaded.
-    pub async fn size(&self) -> Option<(usize, usize)> {
-        let state = self.state.lock().await;
-        let correlators = state.loaded.as_ref()?.by_org.values();
-        Some(correlators.fold((0, 0), |(groups, bytes), one| (groups + one.groups(), bytes + one.bytes())))
-    }
-
-    /// What was counted since the state was read.
-    pub async fn counters(&self) -> Counters {
-        let state = self.state.lock().await;
-        let mut sum = Counters::default();
-        for one in state.loaded.iter().flat_map(|loaded| loaded.by_org.values()).map(Correlator::counters) {
-            sum.hits += one.hits;
-            sum.repeated += one.repeated;
-            sum.late += one.late;
-            sum.ahead += one.ahead;
-            sum.members_dropped += one.members_dropped;
-            sum.groups_evicted += one.groups_evicted;
-            sum.groups_expired += one.groups_expired;
-        }
-        sum
-    }
 }
 
 fn new(plans: &Arc<Plans>) -> Correlator {
@@ -105,7 +82,7 @@ fn new(plans: &Arc<Plans>) -> Correlator {
 }
 
 fn gone(group: u128) -> Record {
-    Record { group, stored: rules::correlate::Stored::Gone }
+    Record { group, stored: Stored::Gone }
 }
 
 impl Turn {
@@ -151,9 +128,5 @@ impl Drop for Turn {
 
 /// Firings that begin. What goes on, is moved or merged is known to its incident already.
 fn opened(changes: Vec<Change>) -> Vec<Firing> {
-    let opened = changes.into_iter().filter_map(|change| match change {
-        Change::Opened(firing) => Some(firing),
-        Change::GoesOn(_) | Change::Moved(_) | Change::Merged { .. } | Change::Withdrawn { .. } => None,
-    });
-    opened.collect()
+    changes.into_iter().filter_map(Change::opened).collect()
 }

@@ -50,6 +50,16 @@ pub enum Change {
     Withdrawn { correlation: usize, id: u128 },
 }
 
+impl Change {
+    /// The firing that begins with it, if one does.
+    pub fn opened(self) -> Option<Firing> {
+        match self {
+            Self::Opened(firing) => Some(firing),
+            Self::GoesOn(_) | Self::Moved(_) | Self::Merged { .. } | Self::Withdrawn { .. } => None,
+        }
+    }
+}
+
 /// What a batch led to.
 #[derive(Debug, Default)]
 pub struct Outcome {

@@ -46,6 +46,13 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// For what is no stream, files and kept events: an event counts however late or early it comes.
+    pub fn for_history() -> Self {
+        Self { lateness_micros: i64::MAX / 8, ahead_micros_max: i64::MAX / 8, ..Self::default() }
+    }
+}
+
 /// All correlations of a collection.
 #[derive(Debug, Clone)]
 pub struct Plans {

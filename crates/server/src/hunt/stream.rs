@@ -4,7 +4,7 @@ use super::input::{self, Block};
 use super::{Fired, Found, INVALID_SHOWN_MAX, Summary};
 use anyhow::Result;
 use model::{Fields, Timestamp};
-use rules::correlate::{Change, Correlator, Event, Firing, Hit, Lacking, Limits, Plans, Share};
+use rules::correlate::{Change, Correlator, Event, Hit, Lacking, Limits, Plans, Share};
 use rules::sigma::{Collection, SigmaRule};
 use rules::stream::{Engine, Scratch};
 use std::collections::BTreeMap;
@@ -55,9 +55,7 @@ pub fn hunt(
     let (done, searched) = sync_channel::<Searched>(threads * 2);
     let take = Mutex::new(take);
     let several = files.len() > 1;
-    // Files are no stream: an event counts however late it comes.
-    let limits = Limits { lateness_micros: i64::MAX / 8, ahead_micros_max: i64::MAX / 8, ..Limits::default() };
-    let plans = Arc::new(Plans::compile(collection, limits));
+    let plans = Arc::new(Plans::compile(collection, Limits::for_history()));
     let mut correlator = Correlator::new(Arc::clone(&plans), Share::ALL);
     let hunter = Hunter { collection, engine, plans: &plans, alerting: collection.rules_that_alert() };
     let mut newest = i64::MIN;
@@ -121,11 +119,7 @@ fn write_firings(
     summary: &mut Summary,
 ) -> Result<()> {
     let alerting = collection.correlations_that_alert();
-    for change in changes {
-        let firing: Firing = match change {
-            Change::Opened(firing) => firing,
-            Change::GoesOn(_) | Change::Moved(_) | Change::Merged { .. } | Change::Withdrawn { .. } => continue,
-        };
+    for firing in changes.into_iter().filter_map(Change::opened) {
         let Some(correlation) = collection.correlations.get(firing.correlation) else { continue };
         if !alerting[firing.correlation] {
             continue;

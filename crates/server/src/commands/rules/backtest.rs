@@ -121,12 +121,10 @@ struct Findings<'c> {
 
 impl<'c> Backtest<'c> {
     fn new(collection: &'c Collection) -> Self {
-        // History is no stream: an event counts however late it comes.
-        let limits = Limits { lateness_micros: i64::MAX / 8, ahead_micros_max: i64::MAX / 8, ..Limits::default() };
         Self {
             collection,
             engine: Engine::compile(collection.rules.iter().map(|rule| (&rule.source, &rule.predicate))),
-            plans: Arc::new(Plans::compile(collection, limits)),
+            plans: Arc::new(Plans::compile(collection, Limits::for_history())),
             scratch: Scratch::default(),
             events: 0,
             rules: collection.rules.iter().map(|_| Tally::default()).collect(),
@@ -165,12 +163,10 @@ impl<'c> Backtest<'c> {
         let mut correlator = Correlator::new(Arc::clone(&self.plans), Share::ALL);
         let mut changes = correlator.apply(newest, self.correlated).changes;
         changes.extend(correlator.pass(i64::MAX).changes);
-        for change in changes {
-            if let Change::Opened(firing) = change {
-                let host = firing.events.iter().max().and_then(|id| self.hosts.get(id));
-                let host = host.cloned().unwrap_or_else(|| firing.key.join(", "));
-                correlations[firing.correlation].add(Timestamp::from_micros(firing.anchor).day(), &host);
-            }
+        for firing in changes.into_iter().filter_map(Change::opened) {
+            let host = firing.events.iter().max().and_then(|id| self.hosts.get(id));
+            let host = host.cloned().unwrap_or_else(|| firing.key.join(", "));
+            correlations[firing.correlation].add(Timestamp::from_micros(firing.anchor).day(), &host);
         }
         let rules = self.collection.rules.iter().map(|rule| &rule.header).zip(self.rules);
         let above = self.collection.correlations.iter().map(|correlation| &correlation.header).zip(correlations);
