@@ -103,10 +103,8 @@ impl Detector {
                     failures = 0;
                     continue;
                 }
-                Ok(batch) => {
-                    self.health.ok("queue");
-                    self.work(batch, consumer.as_mut(), backoff.delay(failures + 1)).await
-                }
+                // That records are here says nothing of the queue: they may have been held since before.
+                Ok(batch) => self.work(batch, consumer.as_mut(), backoff.delay(failures + 1)).await,
                 Err(error) => {
                     // Said by the health, once.
                     self.health.failed("queue", error.to_string());
@@ -116,7 +114,10 @@ impl Detector {
                 }
             };
             match worked {
-                Ok(()) => failures = 0,
+                Ok(()) => {
+                    self.health.ok("queue");
+                    failures = 0;
+                }
                 Err(error) => {
                     failures += 1;
                     tracing::warn!(%error, failures, "a batch could not be worked; it will be tried again");

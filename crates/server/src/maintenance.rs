@@ -13,6 +13,10 @@ use storage::catalog::Catalog;
 use storage::coordination::Coordination;
 use storage::queue::{QueueName, Queues};
 
+/// The claim by which it is found out that coordination takes writes again, and how long one is kept.
+const PROBE: &str = "health";
+const PROBE_KEPT: Duration = Duration::from_millis(100);
+
 /// What the chores look at.
 #[derive(Clone)]
 pub struct Chores {
@@ -59,7 +63,17 @@ impl Chores {
                     }
                     *complained = problems;
                 }
-                self.health.ok("coordination");
+                // What can be read may still refuse to be written.
+                if self.is_red("coordination") {
+                    match self.coordination.claim(PROBE, PROBE_KEPT).await {
+                        Ok(true) => self.health.ok("coordination"),
+                        // Another process is writing there; this one asks again.
+                        Ok(false) => {}
+                        Err(error) => self.health.failed("coordination", error.to_string()),
+                    }
+                } else {
+                    self.health.ok("coordination");
+                }
             }
             Err(error) => self.health.failed("coordination", error.to_string()),
         }

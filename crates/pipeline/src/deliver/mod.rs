@@ -122,7 +122,10 @@ impl Deliverer {
             };
             match batch {
                 Ok(batch) => {
-                    self.health.ok("queue");
+                    // Records that come back may have been held since before the queue broke.
+                    if batch.is_empty() {
+                        self.health.ok("queue");
+                    }
                     for delivery in batch {
                         let worker = self.clone();
                         let in_flight = in_flight.clone();

@@ -44,7 +44,7 @@ async fn while_redis_takes_no_writes_every_role_that_writes_stays_red() {
         is_refused(&ingestor).await;
         // Longer than two rounds of the watch, which may not call well what still refuses.
         for _ in 0..24 {
-            for member in [&ingestor, &alerter, &remediation] {
+            for member in [&ingestor, &alerter, &forwarder, &remediation] {
                 assert_eq!(member.health(), Some(503), "{refuse:?}: the {}: {}", member.role, member.daemon.output());
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
