@@ -26,6 +26,7 @@
 #[cfg(feature = "contract")]
 pub mod contract;
 mod detection;
+pub mod detection_rules;
 mod fields;
 pub mod incidents;
 mod postgres;
