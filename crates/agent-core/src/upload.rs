@@ -1,0 +1,195 @@
+//! Which records are under way, and which may be next.
+
+use std::collections::VecDeque;
+
+/// Records `first_seq..=through_seq` that were, or are about to be, sent; `sent_unix_ms` is when they were the first
+/// time, by the clock of the server. Not every number between need have a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    pub first_seq: u64,
+    pub through_seq: u64,
+    pub sent_unix_ms: i64,
+}
+
+/// What the spool found for the next batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    pub first_seq: u64,
+    pub through_seq: u64,
+    pub records: u64,
+    pub bytes: u64,
+}
+
+/// How much at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub batch_records: u64,
+    pub batch_bytes: u64,
+    /// Batches sent and not acknowledged.
+    pub in_flight: usize,
+    /// How long a record may wait for company.
+    pub linger_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { batch_records: 1_000, batch_bytes: 512 * 1024, in_flight: 4, linger_ms: 10 }
+    }
+}
+
+/// What became of an acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acked {
+    /// Everything through this number may be forgotten.
+    Through(u64),
+    /// It said nothing new.
+    Old,
+    /// It speaks of records that were never sent.
+    Impossible,
+}
+
+/// The window of sent batches, and what waits behind it.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    in_flight: VecDeque<Sent>,
+    /// Where the next batch begins.
+    next_seq: u64,
+    waiting_records: u64,
+    waiting_bytes: u64,
+    waiting_since_ms: Option<u64>,
+    /// Records and bytes that came while a cut is under way: it may not have seen them.
+    cutting: Option<(u64, u64)>,
+}
+
+impl Upload {
+    /// Goes on from what a spool kept: the batches that were sent and not acknowledged, in order.
+    pub fn new(first_unacked: u64, sent: Vec<Sent>) -> Self {
+        let in_flight: VecDeque<Sent> = sent
+            .into_iter()
+            .filter(|sent| sent.through_seq >= first_unacked)
+            .map(|sent| Sent { first_seq: sent.first_seq.max(first_unacked), ..sent })
+            .collect();
+        let next_seq = in_flight.back().map_or(first_unacked, |last| last.through_seq + 1);
+        Self { in_flight, next_seq, waiting_records: 0, waiting_bytes: 0, waiting_since_ms: None, cutting: None }
+    }
+
+    /// The lowest number that may still be needed.
+    pub fn first_unacked(&self) -> u64 {
+        self.in_flight.front().map_or(self.next_seq, |first| first.first_seq)
+    }
+
+    pub fn in_flight(&self) -> impl Iterator<Item = Sent> + '_ {
+        self.in_flight.iter().copied()
+    }
+
+    /// Records came into the spool.
+    pub fn spooled(&mut self, now_ms: u64, records: u64, bytes: u64) {
+        self.waiting_records += records;
+        self.waiting_bytes += bytes;
+        if let Some((more_records, more_bytes)) = &mut self.cutting {
+            *more_records += records;
+            *more_bytes += bytes;
+        }
+        if self.waiting_records > 0 {
+            self.waiting_since_ms.get_or_insert(now_ms);
+        }
+    }
+
+    /// When a batch is due: `None` while there is nothing, no room in the window, or a cut under way.
+    pub fn due_ms(&self, limits: &Limits) -> Option<u64> {
+        let since = self.waiting_since_ms?;
+        if self.cutting.is_some() || self.waiting_records == 0 || self.in_flight.len() >= limits.in_flight {
+            return None;
+        }
+        let is_full = self.waiting_records >= limits.batch_records || self.waiting_bytes >= limits.batch_bytes;
+        Some(if is_full { 0 } else { since.saturating_add(limits.linger_ms) })
+    }
+
+    /// Asks for the next batch, from this number.
+    pub fn begin_cut(&mut self) -> u64 {
+        self.cutting = Some((0, 0));
+        self.next_seq
+    }
+
+    /// The spool answered.
+    pub fn cut(&mut self, now_ms: u64, cut: Option<Cut>, sent_unix_ms: i64) -> Option<Sent> {
+        let since = self.cutting.take().unwrap_or_default();
+        let Some(cut) = cut.filter(|cut| cut.first_seq >= self.next_seq && cut.through_seq >= cut.first_seq) else {
+            // What was counted as waiting was given up meanwhile.
+            (self.waiting_records, self.waiting_bytes) = since;
+            self.waiting_since_ms = (self.waiting_records > 0).then_some(now_ms);
+            return None;
+        };
+        self.waiting_records = self.waiting_records.saturating_sub(cut.records);
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(cut.bytes);
+        self.waiting_since_ms = (self.waiting_records > 0).then_some(now_ms);
+        let sent = Sent { first_seq: cut.first_seq, through_seq: cut.through_seq, sent_unix_ms };
+        self.next_seq = cut.through_seq + 1;
+        self.in_flight.push_back(sent);
+        Some(sent)
+    }
+
+    /// Everything through `through_seq` is durable at the other end.
+    pub fn acked(&mut self, through_seq: u64) -> Acked {
+        if through_seq >= self.next_seq {
+            return Acked::Impossible;
+        }
+        if through_seq < self.first_unacked() {
+            return Acked::Old;
+        }
+        while let Some(front) = self.in_flight.front_mut() {
+            if front.through_seq > through_seq {
+                front.first_seq = front.first_seq.max(through_seq + 1);
+                break;
+            }
+            self.in_flight.pop_front();
+        }
+        Acked::Through(through_seq)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(first_seq: u64, through_seq: u64) -> Sent {
+        Sent { first_seq, through_seq, sent_unix_ms: 5 }
+    }
+
+    #[test]
+    fn an_acknowledgement_within_a_batch_leaves_its_rest() {
+        let mut upload = Upload::new(0, vec![sent(0, 9), sent(10, 19)]);
+        assert_eq!(upload.acked(4), Acked::Through(4));
+        assert_eq!(upload.in_flight().collect::<Vec<_>>(), [sent(5, 9), sent(10, 19)]);
+        assert_eq!(upload.acked(4), Acked::Old);
+        assert_eq!(upload.acked(9), Acked::Through(9));
+        assert_eq!(upload.acked(20), Acked::Impossible);
+        assert_eq!(upload.acked(19), Acked::Through(19));
+        assert_eq!(upload.first_unacked(), 20);
+    }
+
+    #[test]
+    fn what_was_acknowledged_before_a_restart_is_not_under_way_after_it() {
+        let upload = Upload::new(15, vec![sent(0, 9), sent(10, 19), sent(20, 29)]);
+        assert_eq!(upload.in_flight().collect::<Vec<_>>(), [sent(15, 19), sent(20, 29)]);
+    }
+
+    #[test]
+    fn a_batch_waits_for_company_unless_it_is_full_or_the_window_is() {
+        let limits = Limits { batch_records: 10, batch_bytes: 100, in_flight: 1, linger_ms: 20 };
+        let mut upload = Upload::new(0, Vec::new());
+        assert_eq!(upload.due_ms(&limits), None);
+        upload.spooled(1_000, 1, 5);
+        upload.spooled(1_010, 1, 5);
+        assert_eq!(upload.due_ms(&limits), Some(1_020));
+        upload.spooled(1_011, 1, 95);
+        assert_eq!(upload.due_ms(&limits), Some(0));
+        assert_eq!(upload.begin_cut(), 0);
+        assert_eq!(upload.due_ms(&limits), None);
+        let cut = Cut { first_seq: 0, through_seq: 1, records: 2, bytes: 10 };
+        assert_eq!(upload.cut(1_012, Some(cut), 5), Some(sent(0, 1)));
+        assert_eq!(upload.due_ms(&limits), None, "the window is full");
+        assert_eq!(upload.acked(1), Acked::Through(1));
+        assert_eq!(upload.due_ms(&limits), Some(1_032));
+    }
+}
