@@ -95,6 +95,11 @@ pub enum Input {
     },
     /// The answer to [`Output::Cut`].
     Cut(Option<Cut>),
+    /// Of this batch only the records through `last` are left, or none: the others were given up.
+    Left {
+        sent: Sent,
+        last: Option<u64>,
+    },
     /// The answer to [`Output::NewEpoch`]. [`Input::Spooled`] follows.
     Renamed(Restored),
     /// The answer to [`Output::Enrol`] and [`Output::Renew`].
@@ -123,7 +128,7 @@ pub enum Output {
     },
     /// Remember, on disk, that these are being sent.
     Mark(Sent),
-    /// Send those of these records that there still are.
+    /// Send those of these records that there still are. Where not all are, [`Input::Left`] follows.
     Send(Sent),
     SendStatus,
     /// Make a record that says "alive".
@@ -250,6 +255,10 @@ impl Core {
             Input::Disconnected(failure) => self.disconnected(now, failure, &mut out),
             Input::Spooled { records, bytes } => self.upload.spooled(now.mono_ms, records, bytes),
             Input::Cut(cut) => self.cut(now, cut, &mut out),
+            Input::Left { sent, last } => {
+                self.upload.left(sent, last);
+                self.unacked_since_ms = self.unacked_since_ms.filter(|_| self.upload.in_flight().next().is_some());
+            }
             Input::Renamed(restored) => {
                 self.epoch = restored.epoch;
                 self.upload = Upload::new(restored.first_unacked, restored.sent);
@@ -396,6 +405,11 @@ impl Core {
                     self.backoff.reset();
                     self.phase = Phase::Apart { until_ms: now.mono_ms };
                 }
+            }
+            // It gives no certificates, but it is who it should be: the token will do.
+            (Err(Failure::Unsupported), Phase::Enrolling) => {
+                self.trust = Trust::Token;
+                self.phase = Phase::Apart { until_ms: now.mono_ms };
             }
             (Err(failure), Phase::Enrolling) => {
                 let retry_ms = self.wait(failure);

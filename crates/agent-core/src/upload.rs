@@ -129,6 +129,17 @@ impl Upload {
         Some(sent)
     }
 
+    /// Of a batch only the records through `last` are left, or none. What is gone is never acknowledged.
+    pub fn left(&mut self, sent: Sent, last: Option<u64>) {
+        let Some(at) = self.in_flight.iter().position(|s| s.through_seq == sent.through_seq) else { return };
+        match (self.in_flight.get_mut(at), last.filter(|last| *last >= sent.first_seq)) {
+            (Some(kept), Some(last)) => kept.through_seq = kept.through_seq.min(last),
+            (_, None) | (None, _) => {
+                self.in_flight.remove(at);
+            }
+        }
+    }
+
     /// Everything through `through_seq` is durable at the other end.
     pub fn acked(&mut self, through_seq: u64) -> Acked {
         if through_seq >= self.next_seq {
@@ -166,6 +177,18 @@ mod tests {
         assert_eq!(upload.acked(20), Acked::Impossible);
         assert_eq!(upload.acked(19), Acked::Through(19));
         assert_eq!(upload.first_unacked(), 20);
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_waited_for() {
+        let mut upload = Upload::new(0, vec![sent(0, 9), sent(10, 19), sent(20, 29)]);
+        upload.left(sent(0, 9), None);
+        upload.left(sent(10, 19), Some(15));
+        assert_eq!(upload.in_flight().collect::<Vec<_>>(), [sent(10, 15), sent(20, 29)]);
+        assert_eq!(upload.acked(15), Acked::Through(15));
+        assert_eq!(upload.first_unacked(), 20);
+        upload.left(sent(20, 29), None);
+        assert_eq!(upload.first_unacked(), 30);
     }
 
     #[test]

@@ -213,6 +213,14 @@ fn a_token_is_changed_once_and_the_certificate_renewed_before_it_ends() {
 }
 
 #[test]
+fn a_server_without_certificates_gets_the_token() {
+    let mut agent = core(Trust::Certificate { current: None, has_token: true });
+    agent.step(at(0), Input::Start);
+    let out = agent.step(at(1), Input::Certified(Err(Failure::Unsupported)));
+    assert!(out.contains(&Output::Connect), "{out:?}");
+}
+
+#[test]
 fn a_renewal_that_fails_is_tried_again_and_stops_nothing() {
     let current = Some(Certificate { not_after_unix_s: 1_000_000 + 9_000, renew_after_unix_s: 1_000_000 });
     let mut agent = core(Trust::Certificate { current, has_token: false });

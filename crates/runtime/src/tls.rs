@@ -74,18 +74,20 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, Tls
                 roots.add(certificate).map_err(|source| TlsError::Root { path: path.to_owned(), source })?;
             }
         }
-        None => {
-            // Systems carry certificates that rustls cannot read; the others are still good.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if roots.is_empty() {
-                return Err(TlsError::NoSystemRoots);
-            }
-        }
+        None => roots = system_roots()?,
     }
     Ok(rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+/// The authorities that this system believes.
+pub fn system_roots() -> Result<rustls::RootCertStore, TlsError> {
+    let mut roots = rustls::RootCertStore::empty();
+    // Systems carry certificates that rustls cannot read; the others are still good.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() { Err(TlsError::NoSystemRoots) } else { Ok(roots) }
 }
 
 /// How often it is looked whether the files have changed.

@@ -1,0 +1,88 @@
+//! What the host tells: one folder or file for each collector.
+//!
+//! To add one: a file here with a `can_run` that says in words why not, and a `run` that hands [`Observation`]s to the
+//! [`Sink`] until the stop; a name in [`NAMES`] and an arm in [`start`]. Parsing is a pure function with a recorded
+//! sample. A collector forks no command, and never reads what the agent itself writes. One whose source can be read
+//! again later puts a bookmark into each observation and asks [`Sink::has_room`] before it reads on.
+
+pub mod auth;
+pub mod files;
+
+use crate::settings::Settings;
+use crate::spool::{Observation, Sink};
+use model::Timestamp;
+use runtime::{Clock, Stop};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use wire::{LogEvent, Record, record};
+
+/// All collectors there are.
+pub const NAMES: &[&str] = &["heartbeat", "files", "auth"];
+
+/// What every collector is handed.
+#[derive(Clone)]
+pub struct Context {
+    pub sink: Sink,
+    pub stop: Stop,
+    pub clock: Arc<dyn Clock>,
+    /// Where each source was left.
+    pub bookmarks: Arc<BTreeMap<String, String>>,
+    /// Files that are never to be read: what the agent itself writes.
+    pub own: Arc<files::Own>,
+}
+
+/// What came of starting the collectors: why some do not run, and what the server is told can.
+#[derive(Debug, Default)]
+pub struct Started {
+    pub threads: Vec<std::thread::JoinHandle<()>>,
+    pub not_running: BTreeMap<String, String>,
+    pub capabilities: Vec<String>,
+}
+
+/// Starts those that are wanted and can run. `heartbeat` is the uploader's own and is only counted here.
+pub fn start(settings: &Settings, context: &Context) -> std::io::Result<Started> {
+    let mut started = Started::default();
+    let is_wanted = |name: &str| settings.collectors.as_ref().is_none_or(|names| names.iter().any(|n| n == name));
+    for name in NAMES.iter().filter(|name| is_wanted(name)) {
+        let (capability, ready) = match *name {
+            "heartbeat" => ("heartbeat", Ok(None)),
+            "files" => ("file-tailing", files::open(settings, context).map(Some)),
+            _ => ("log-monitoring", auth::open(context).map(Some)),
+        };
+        match ready {
+            Ok(tail) => {
+                started.capabilities.push(capability.to_owned());
+                if let Some(tail) = tail {
+                    let thread = std::thread::Builder::new().name((*name).to_owned());
+                    started.threads.push(thread.spawn(move || tail.run())?);
+                }
+            }
+            Err(why) => {
+                tracing::debug!(collector = name, why, "{name} does not run: {why}");
+                started.not_running.insert((*name).to_owned(), why);
+            }
+        }
+    }
+    Ok(started)
+}
+
+/// A log event of now. Organisation and host are the uploader's to fill in.
+pub fn log_event(now: Timestamp, stream: &str, message: String, labels: &[(&str, &str)]) -> LogEvent {
+    LogEvent {
+        ts_unix_ns: now.micros().saturating_mul(1_000),
+        stream: stream.to_owned(),
+        message,
+        labels: labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        ..LogEvent::default()
+    }
+}
+
+/// The record of a log event.
+pub fn log_record(event: LogEvent) -> Record {
+    Record { body: Some(record::Body::Log(event)) }
+}
+
+/// An observation without a place to come back to.
+pub fn passing(source: &str, event: LogEvent) -> Observation {
+    Observation { source: source.into(), bookmark: None, record: Some(log_record(event)) }
+}

@@ -1,0 +1,129 @@
+//! TLS 1.3, the enrolment, and who is not believed.
+
+use crate::server::{Ca, Server};
+use crate::{Agent, log_of, until_said};
+use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
+use std::path::Path;
+use std::sync::Arc;
+use wire::EnrollResponse;
+
+struct Authority {
+    pem: String,
+    der: Vec<u8>,
+    issuer: Arc<Issuer<'static, KeyPair>>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        let certificate = params.self_signed(&key).unwrap();
+        let (pem, der) = (certificate.pem(), certificate.der().to_vec());
+        Self { pem, der, issuer: Arc::new(Issuer::new(params, key)) }
+    }
+
+    fn server(&self) -> Arc<rustls::ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.der.clone().into()).unwrap();
+        let provider = runtime::tls::provider();
+        let clients = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_client_cert_verifier(clients)
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config)
+    }
+
+    /// Signs what it is asked; the certificates are to be renewed at that time.
+    fn ca(&self, renew_after_unix_s: i64) -> Ca {
+        let (issuer, der) = (self.issuer.clone(), self.der.clone());
+        Arc::new(move |csr| {
+            let request = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
+            let certificate = request.signed_by(&issuer).unwrap();
+            EnrollResponse {
+                agent_id: "agt_1".to_owned(),
+                certificate_chain_der: vec![certificate.der().to_vec()],
+                ca_bundle_der: vec![der.clone()],
+                not_after_unix_s: 4_000_000_000,
+                renew_after_unix_s,
+            }
+        })
+    }
+
+    fn write(&self, dir: &Path) -> String {
+        let path = dir.join("ca.pem");
+        std::fs::write(&path, &self.pem).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_enrols_once_and_shows_its_certificate_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let server = Server::start_with(Some(authority.server()), Some(authority.ca(3_900_000_000))).await;
+    let ca = authority.write(dir.path());
+    let agent = Agent::start(&server, dir.path(), &["-tls", "-ca", &ca]);
+    server.until("a heartbeat", |memory| memory.messages("heartbeat").len() == 1).await;
+    assert_eq!(agent.terminate().await, Some(0));
+    let key = std::fs::read(dir.path().join("data/identity/key.pem")).unwrap();
+    let agent = Agent::start(&server, dir.path(), &["-tls", "-ca", &ca]);
+    server.until("another heartbeat", |memory| memory.messages("heartbeat").len() == 2).await;
+    drop(agent);
+    let memory = server.memory();
+    assert_eq!((memory.enrolled, memory.certified, memory.renewed), (1, 2, 0), "{}", log_of(dir.path()));
+    assert!(memory.logins.is_empty(), "the token is for enrolment only");
+    assert_eq!(std::fs::read(dir.path().join("data/identity/key.pem")).unwrap(), key);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_renewed_when_its_time_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let server = Server::start_with(Some(authority.server()), Some(authority.ca(1))).await;
+    let ca = authority.write(dir.path());
+    let agent = Agent::start(&server, dir.path(), &["-tls", "-ca", &ca]);
+    server.until("a heartbeat", |memory| memory.messages("heartbeat").len() == 1).await;
+    agent.kill();
+    let agent = Agent::start(&server, dir.path(), &["-tls", "-ca", &ca]);
+    server.until("a renewal", |memory| memory.renewed == 1).await;
+    assert_eq!(agent.terminate().await, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_another_authority_gets_nothing_and_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let server = Server::start_with(Some(authority.server()), Some(authority.ca(3_900_000_000))).await;
+    let mut agent = Agent::start(&server, dir.path(), &["-tls", "-ca", &other.write(dir.path())]);
+    until_said(dir.path(), "Untrusted", 1).await;
+    assert!(agent.is_alive());
+    assert_eq!(agent.terminate().await, Some(0));
+    let memory = server.memory();
+    assert_eq!((memory.enrolled, memory.logins.len(), memory.hellos.len()), (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_gives_no_certificates_is_shown_the_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let server = Server::start_with(Some(authority.server()), None).await;
+    let agent = Agent::start(&server, dir.path(), &["-tls", "-ca", &authority.write(dir.path())]);
+    server.until("a heartbeat", |memory| memory.messages("heartbeat").len() == 1).await;
+    assert_eq!(agent.terminate().await, Some(0));
+    assert_eq!(server.memory().logins.len(), 1);
+}
