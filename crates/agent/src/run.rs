@@ -50,7 +50,7 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), RunError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let own = Arc::new(Own::new(&dir));
     let context = Context { sink: sink.clone(), stop: stop.clone(), clock: clock.clone(), bookmarks, own };
-    let Started { threads, not_running, capabilities } =
+    let Started { threads, mut tasks, not_running, capabilities } =
         collectors::start(&settings, &context).map_err(RunError::Thread)?;
     drop(context);
 
@@ -100,6 +100,7 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), RunError> {
     };
     agent.live(heard, waiting, stop).await;
     // Collectors end by the stop; what they handed in is written before the spool closes.
+    while tasks.join_next().await.is_some() {}
     for thread in threads {
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }

@@ -229,6 +229,11 @@ pub fn parse(
     if let Some(Err(error)) = multiline.as_deref().filter(|m| *m != "indent").map(regex::Regex::new) {
         return fatal(format!("-multiline: {error}"));
     }
+    let collectors = get("collectors").map(|text| list(Some(text)));
+    let known = crate::collectors::NAMES;
+    if let Some(odd) = collectors.iter().flatten().find(|name| !known.contains(&name.as_str())) {
+        return fatal(format!("-collectors: there is no {odd}; there are {}", known.join(", ")));
+    }
     let log_level = get("log-level").unwrap_or_else(|| "info".to_owned());
     if let Err(error) = runtime::logging::check_level(&log_level) {
         return fatal(error);
@@ -244,7 +249,7 @@ pub fn parse(
         ca_file: get("ca").map(PathBuf::from),
         data_dir: get("data-dir").map_or_else(|| PathBuf::from("/var/lib/sm-agent"), PathBuf::from),
         log_level,
-        collectors: get("collectors").map(|text| list(Some(text))),
+        collectors,
         spool_bytes_max: spool_mb << 20,
     };
     Parsed::Run(Box::new(settings), warnings)
@@ -316,6 +321,11 @@ mod tests {
             (&["-org", "o", "-token", "sm_other_1_x"], 1, "-org is o, but the token is of other"),
             (&["-org", "o", "-token", "t", "-multiline", "("], 1, "-multiline: "),
             (&["-org", "o", "-token", "t", "-log-level", "a=b=c"], 1, "`a=b=c` is not a log level"),
+            (
+                &["-org", "o", "-token", "t", "-collectors", "heartbeat,x"],
+                1,
+                "-collectors: there is no x; there are heartbeat",
+            ),
             (&["-service", "install"], 1, "-service: "),
         ] {
             let (found, stderr) = exit(args);

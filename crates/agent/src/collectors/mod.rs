@@ -7,6 +7,9 @@
 
 pub mod auth;
 pub mod files;
+pub mod metrics;
+pub mod network;
+pub mod processes;
 
 use crate::settings::Settings;
 use crate::spool::{Observation, Sink};
@@ -14,10 +17,11 @@ use model::Timestamp;
 use runtime::{Clock, Stop};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::task::JoinSet;
 use wire::{LogEvent, Record, record};
 
 /// All collectors there are.
-pub const NAMES: &[&str] = &["heartbeat", "files", "auth"];
+pub const NAMES: &[&str] = &["heartbeat", "files", "auth", "metrics", "processes", "network"];
 
 /// What every collector is handed.
 #[derive(Clone)]
@@ -35,6 +39,7 @@ pub struct Context {
 #[derive(Debug, Default)]
 pub struct Started {
     pub threads: Vec<std::thread::JoinHandle<()>>,
+    pub tasks: JoinSet<()>,
     pub not_running: BTreeMap<String, String>,
     pub capabilities: Vec<String>,
 }
@@ -44,19 +49,8 @@ pub fn start(settings: &Settings, context: &Context) -> std::io::Result<Started>
     let mut started = Started::default();
     let is_wanted = |name: &str| settings.collectors.as_ref().is_none_or(|names| names.iter().any(|n| n == name));
     for name in NAMES.iter().filter(|name| is_wanted(name)) {
-        let (capability, ready) = match *name {
-            "heartbeat" => ("heartbeat", Ok(None)),
-            "files" => ("file-tailing", files::open(settings, context).map(Some)),
-            _ => ("log-monitoring", auth::open(context).map(Some)),
-        };
-        match ready {
-            Ok(tail) => {
-                started.capabilities.push(capability.to_owned());
-                if let Some(tail) = tail {
-                    let thread = std::thread::Builder::new().name((*name).to_owned());
-                    started.threads.push(thread.spawn(move || tail.run())?);
-                }
-            }
+        match started.one(name, settings, context)? {
+            Ok(capability) => started.capabilities.push(capability.to_owned()),
             Err(why) => {
                 tracing::debug!(collector = name, why, "{name} does not run: {why}");
                 started.not_running.insert((*name).to_owned(), why);
@@ -64,6 +58,47 @@ pub fn start(settings: &Settings, context: &Context) -> std::io::Result<Started>
         }
     }
     Ok(started)
+}
+
+impl Started {
+    /// What it is called among the capabilities, or why it does not run.
+    fn one(
+        &mut self,
+        name: &str,
+        settings: &Settings,
+        context: &Context,
+    ) -> std::io::Result<Result<&'static str, String>> {
+        let context = context.clone();
+        Ok(match name {
+            "heartbeat" => Ok("heartbeat"),
+            "files" => match files::open(settings, &context) {
+                Ok(tail) => self.thread("files", tail).map(|()| Ok("file-tailing"))?,
+                Err(why) => Err(why),
+            },
+            "auth" => match auth::open(&context) {
+                Ok(tail) => self.thread("auth", tail).map(|()| Ok("log-monitoring"))?,
+                Err(why) => Err(why),
+            },
+            "metrics" => metrics::can_run().map(|()| {
+                self.tasks.spawn(metrics::run(context));
+                "metrics"
+            }),
+            "processes" => processes::can_run().map(|()| {
+                self.tasks.spawn(processes::run(context));
+                "process-monitoring"
+            }),
+            "network" => network::can_run().map(|()| {
+                self.tasks.spawn(network::run(context));
+                "network-monitoring"
+            }),
+            other => Err(format!("there is no collector {other}")),
+        })
+    }
+
+    fn thread(&mut self, name: &str, tail: files::Tail) -> std::io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(move || tail.run())?);
+        Ok(())
+    }
 }
 
 /// A log event of now. Organisation and host are the uploader's to fill in.

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-const ROUNDS: u64 = 20;
+/// Rounds; more with `SM_CRASH_ROUNDS`.
+fn rounds() -> u64 {
+    runtime::config::environment().get("SM_CRASH_ROUNDS").and_then(|n| n.parse().ok()).unwrap_or(20)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_any_moment_it_loses_nothing_and_repeats_nothing() {
@@ -52,7 +55,7 @@ async fn killed_at_any_moment_it_loses_nothing_and_repeats_nothing() {
         }
     });
     let mut random = fastrand::Rng::with_seed(11);
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         server.memory().forgets_acks = random.bool();
         let agent = Agent::start(&server, dir.path(), &["-file", &name]);
         tokio::time::sleep(Duration::from_millis(random.u64(20..700))).await;
@@ -70,7 +73,7 @@ async fn killed_at_any_moment_it_loses_nothing_and_repeats_nothing() {
     writer.join().unwrap();
     let total = written.load(Ordering::Relaxed) as usize;
     let agent = Agent::start(&server, dir.path(), &["-file", &name]);
-    server.until("all lines", |memory| memory.messages("file").len() >= total).await;
+    server.until("all lines", |memory| memory.order.len() >= total && memory.messages("file").len() >= total).await;
     agent.kill();
     let memory = server.memory();
     let got = memory.messages("file");
