@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod files;
+pub mod journal;
 pub mod metrics;
 pub mod network;
 pub mod processes;
@@ -21,7 +22,7 @@ use tokio::task::JoinSet;
 use wire::{LogEvent, Record, record};
 
 /// All collectors there are.
-pub const NAMES: &[&str] = &["heartbeat", "files", "auth", "metrics", "processes", "network"];
+pub const NAMES: &[&str] = &["heartbeat", "files", "auth", "journal", "metrics", "processes", "network"];
 
 /// What every collector is handed.
 #[derive(Clone)]
@@ -72,13 +73,21 @@ impl Started {
         Ok(match name {
             "heartbeat" => Ok("heartbeat"),
             "files" => match files::open(settings, &context) {
-                Ok(tail) => self.thread("files", tail).map(|()| Ok("file-tailing"))?,
+                Ok(tail) => self.thread("files", move || tail.run()).map(|()| Ok("file-tailing"))?,
                 Err(why) => Err(why),
             },
             "auth" => match auth::open(&context) {
-                Ok(tail) => self.thread("auth", tail).map(|()| Ok("log-monitoring"))?,
+                Ok(tail) => self.thread("auth", move || tail.run()).map(|()| Ok("log-monitoring"))?,
                 Err(why) => Err(why),
             },
+            "journal" => {
+                // The log of logins has the same lines, so it was started before this.
+                let has_auth = self.capabilities.iter().any(|c| c == "log-monitoring");
+                match journal::open(&context, has_auth) {
+                    Ok(follow) => self.thread("journal", move || follow.run()).map(|()| Ok("journal-monitoring"))?,
+                    Err(why) => Err(why),
+                }
+            }
             "metrics" => metrics::can_run().map(|()| {
                 self.tasks.spawn(metrics::run(context));
                 "metrics"
@@ -95,8 +104,8 @@ impl Started {
         })
     }
 
-    fn thread(&mut self, name: &str, tail: files::Tail) -> std::io::Result<()> {
-        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(move || tail.run())?);
+    fn thread(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(run)?);
         Ok(())
     }
 }

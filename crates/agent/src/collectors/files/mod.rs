@@ -1,7 +1,7 @@
 //! Files that grow: patterns, rotation by renaming or copying, lines that are cut, messages of several lines.
 //!
 //! Always true here: a bookmark is handed in with the message in front of it, so a file is read on exactly there; what
-//! was rotated is read to its end before what came after it; a file that was replaced beyond finding is a gap, and said.
+//! was rotated is read to its end before what came after it; what was replaced beyond finding is said to be a gap.
 //! Never read: what is no regular file, and what the agent itself writes.
 
 mod follow;
@@ -9,6 +9,7 @@ mod lines;
 mod place;
 
 pub use lines::Multiline;
+pub use place::open_regular;
 
 use super::{Context, auth, log_event, log_record};
 use crate::settings::Settings;
