@@ -77,8 +77,8 @@ impl Detections {
             current: Arc::new(ArcSwap::from_pointee(DetectionSet::default())),
             guard: Arc::new(Guard::new(limits)),
             policy: Arc::new(policy),
+            correlations: Correlations::new(store, Arc::clone(&metrics)),
             metrics,
-            correlations: Correlations::new(store),
         }
     }
 
