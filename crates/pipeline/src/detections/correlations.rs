@@ -6,8 +6,9 @@
 //! in memory is forgotten and read again.
 
 use super::set::DetectionSet;
+use super::sets::Sets;
 use model::{OrgId, Timestamp};
-use rules::correlate::{Change, Correlator, Firing, Hit, Plans, Record, Share, Stored};
+use rules::correlate::{Change, Correlator, Firing, Hit, Record, Share, Stored};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::StorageResult;
@@ -24,18 +25,22 @@ pub struct Correlations {
 #[derive(Default)]
 struct State {
     /// `None`: to be read before use.
-    loaded: Option<Loaded>,
+    loaded: Option<BTreeMap<OrgId, Own>>,
 }
 
-struct Loaded {
-    plans: Arc<Plans>,
-    by_org: BTreeMap<OrgId, Correlator>,
+/// The state of one organisation.
+struct Own {
+    correlator: Correlator,
+    /// The rules that it works by, and the number of the sets that they came with.
+    set: Arc<DetectionSet>,
+    number: u64,
 }
 
 /// The right to change the state; what is changed counts once [`Turn::keep`] said so.
 pub struct Turn {
     store: Arc<CorrelationStore>,
     state: OwnedMutexGuard<State>,
+    sets: Arc<Sets>,
     records: Vec<(OrgId, Vec<Record>)>,
     kept: bool,
 }
@@ -45,40 +50,50 @@ impl Correlations {
         Self { store: Arc::new(store), state: Arc::default() }
     }
 
-    /// Waits for the turn, with the correlations of `set` in force.
-    pub async fn turn(&self, set: &DetectionSet) -> StorageResult<Turn> {
+    /// Waits for the turn of what was found with these sets. Where later ones are in force already, what
+    /// was found is worked by those.
+    pub async fn turn(&self, sets: &Arc<Sets>) -> StorageResult<Turn> {
         let state = Arc::clone(&self.state).lock_owned().await;
-        let mut turn = Turn { store: Arc::clone(&self.store), state, records: Vec::new(), kept: false };
-        match &mut turn.state.loaded {
-            Some(loaded) if Arc::ptr_eq(&loaded.plans, set.plans()) => {}
-            Some(loaded) => {
-                loaded.plans = Arc::clone(set.plans());
-                for (org, correlator) in &mut loaded.by_org {
-                    turn.records.push((org.clone(), correlator.reload(Arc::clone(set.plans()))));
-                }
-            }
-            None => {
-                let mut by_org: BTreeMap<OrgId, Correlator> = BTreeMap::new();
-                for (org, group, parts) in self.store.load().await? {
-                    let correlator = by_org.entry(org.clone()).or_insert_with(|| new(set.plans()));
-                    match correlator.restore(group, parts.iter().map(Vec::as_slice)) {
-                        Ok(true) => {}
-                        Ok(false) => turn.records.push((org, vec![gone(group)])),
-                        Err(error) => {
-                            tracing::error!(%org, %error, "the state of a correlation cannot be read; it starts anew");
-                            turn.records.push((org, vec![gone(group)]));
-                        }
+        let (store, sets) = (Arc::clone(&self.store), Arc::clone(sets));
+        let mut turn = Turn { store, state, sets, records: Vec::new(), kept: false };
+        if turn.state.loaded.is_none() {
+            let mut by_org: BTreeMap<OrgId, Own> = BTreeMap::new();
+            for (org, group, parts) in self.store.load().await? {
+                let own = by_org.entry(org.clone()).or_insert_with(|| Own::new(&turn.sets, &org));
+                match own.correlator.restore(group, parts.iter().map(Vec::as_slice)) {
+                    Ok(true) => {}
+                    Ok(false) => turn.records.push((org, vec![gone(group)])),
+                    Err(error) => {
+                        tracing::error!(%org, %error, "the state of a correlation cannot be read; it starts anew");
+                        turn.records.push((org, vec![gone(group)]));
                     }
                 }
-                turn.state.loaded = Some(Loaded { plans: Arc::clone(set.plans()), by_org });
             }
+            turn.state.loaded = Some(by_org);
         }
         Ok(turn)
     }
 }
 
-fn new(plans: &Arc<Plans>) -> Correlator {
-    Correlator::new(Arc::clone(plans), Share::ALL)
+impl Own {
+    fn new(sets: &Sets, org: &OrgId) -> Self {
+        let set = sets.of(org);
+        let correlator = Correlator::new(Arc::clone(set.plans()), Share::ALL);
+        Self { correlator, set: Arc::clone(set), number: sets.number() }
+    }
+
+    /// Goes on by the rules of these sets, unless it has later ones; what is to be stored of that.
+    fn follow(&mut self, sets: &Sets, org: &OrgId) -> Vec<Record> {
+        if sets.number() <= self.number {
+            return Vec::new();
+        }
+        let before = std::mem::replace(&mut self.set, Arc::clone(sets.of(org)));
+        self.number = sets.number();
+        match Arc::ptr_eq(before.plans(), self.set.plans()) {
+            true => Vec::new(),
+            false => self.correlator.reload(Arc::clone(self.set.plans())),
+        }
+    }
 }
 
 fn gone(group: u128) -> Record {
@@ -86,24 +101,31 @@ fn gone(group: u128) -> Record {
 }
 
 impl Turn {
-    /// Works hits of one organisation; what begins to fire.
-    pub fn apply(&mut self, org: &OrgId, now: Timestamp, hits: Vec<Hit>) -> Vec<Firing> {
-        let Some(loaded) = &mut self.state.loaded else { return Vec::new() };
-        let plans = Arc::clone(&loaded.plans);
-        let correlator = loaded.by_org.entry(org.clone()).or_insert_with(|| new(&plans));
-        let outcome = correlator.apply(now.micros(), hits);
-        self.records.push((org.clone(), outcome.records));
-        opened(outcome.changes)
+    /// Works hits of one organisation; what begins to fire, and the rules by which it does.
+    pub fn apply(&mut self, org: &OrgId, now: Timestamp, mut hits: Vec<Hit>) -> (Arc<DetectionSet>, Vec<Firing>) {
+        let made_by = self.sets.of(org);
+        let Some(loaded) = &mut self.state.loaded else { return (Arc::clone(made_by), Vec::new()) };
+        let own = loaded.entry(org.clone()).or_insert_with(|| Own::new(&self.sets, org));
+        let mut records = own.follow(&self.sets, org);
+        if !Arc::ptr_eq(own.set.plans(), made_by.plans()) {
+            own.set.plans().adopt(made_by.plans(), &mut hits);
+        }
+        let outcome = own.correlator.apply(now.micros(), hits);
+        records.extend(outcome.records);
+        self.records.push((org.clone(), records));
+        (Arc::clone(&own.set), opened(outcome.changes))
     }
 
-    /// Lets time pass for all organisations; what begins to fire.
-    pub fn pass(&mut self, now: Timestamp) -> Vec<(OrgId, Vec<Firing>)> {
+    /// Lets time pass for all organisations; what begins to fire, and the rules by which it does.
+    pub fn pass(&mut self, now: Timestamp) -> Vec<(OrgId, Arc<DetectionSet>, Vec<Firing>)> {
         let Some(loaded) = &mut self.state.loaded else { return Vec::new() };
         let mut fired = Vec::new();
-        for (org, correlator) in &mut loaded.by_org {
-            let outcome = correlator.pass(now.micros());
-            self.records.push((org.clone(), outcome.records));
-            fired.push((org.clone(), opened(outcome.changes)));
+        for (org, own) in loaded {
+            let mut records = own.follow(&self.sets, org);
+            let outcome = own.correlator.pass(now.micros());
+            records.extend(outcome.records);
+            self.records.push((org.clone(), records));
+            fired.push((org.clone(), Arc::clone(&own.set), opened(outcome.changes)));
         }
         fired
     }
