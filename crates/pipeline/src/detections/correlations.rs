@@ -7,8 +7,9 @@
 
 use super::set::DetectionSet;
 use super::sets::Sets;
+use crate::metrics::Metrics;
 use model::{OrgId, Timestamp};
-use rules::correlate::{Change, Correlator, Firing, Hit, Record, Share, Stored};
+use rules::correlate::{Change, Correlator, Counters, Firing, Hit, Record, Share, Stored};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::StorageResult;
@@ -20,6 +21,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 pub struct Correlations {
     store: Arc<CorrelationStore>,
     state: Arc<Mutex<State>>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
@@ -42,20 +44,30 @@ pub struct Turn {
     state: OwnedMutexGuard<State>,
     sets: Arc<Sets>,
     records: Vec<(OrgId, Vec<Record>)>,
+    /// Counts once it is kept: a batch that comes back is not counted twice.
+    counted: Vec<Counters>,
+    metrics: Arc<Metrics>,
     kept: bool,
 }
 
 impl Correlations {
-    pub fn new(store: CorrelationStore) -> Self {
-        Self { store: Arc::new(store), state: Arc::default() }
+    pub fn new(store: CorrelationStore, metrics: Arc<Metrics>) -> Self {
+        Self { store: Arc::new(store), state: Arc::default(), metrics }
     }
 
     /// Waits for the turn of what was found with these sets. Where later ones are in force already, what
     /// was found is worked by those.
     pub async fn turn(&self, sets: &Arc<Sets>) -> StorageResult<Turn> {
         let state = Arc::clone(&self.state).lock_owned().await;
-        let (store, sets) = (Arc::clone(&self.store), Arc::clone(sets));
-        let mut turn = Turn { store, state, sets, records: Vec::new(), kept: false };
+        let mut turn = Turn {
+            store: Arc::clone(&self.store),
+            state,
+            sets: Arc::clone(sets),
+            records: Vec::new(),
+            counted: Vec::new(),
+            metrics: Arc::clone(&self.metrics),
+            kept: false,
+        };
         if turn.state.loaded.is_none() {
             let mut by_org: BTreeMap<OrgId, Own> = BTreeMap::new();
             for (org, group, parts) in self.store.load().await? {
@@ -110,7 +122,9 @@ impl Turn {
         if !Arc::ptr_eq(own.set.plans(), made_by.plans()) {
             own.set.plans().adopt(made_by.plans(), &mut hits);
         }
+        let before = own.correlator.counters();
         let outcome = own.correlator.apply(now.micros(), hits);
+        self.counted.push(own.correlator.counters().since(before));
         records.extend(outcome.records);
         self.records.push((org.clone(), records));
         (Arc::clone(&own.set), opened(outcome.changes))
@@ -122,7 +136,9 @@ impl Turn {
         let mut fired = Vec::new();
         for (org, own) in loaded {
             let mut records = own.follow(&self.sets, org);
+            let before = own.correlator.counters();
             let outcome = own.correlator.pass(now.micros());
+            self.counted.push(own.correlator.counters().since(before));
             records.extend(outcome.records);
             self.records.push((org.clone(), records));
             fired.push((org.clone(), Arc::clone(&own.set), opened(outcome.changes)));
@@ -136,6 +152,12 @@ impl Turn {
             self.store.store(&org, records).await?;
         }
         self.kept = true;
+        for counted in &self.counted {
+            self.metrics.count_correlated(counted);
+        }
+        let all = || self.state.loaded.iter().flat_map(BTreeMap::values).map(|own| &own.correlator);
+        self.metrics.correlation_groups.set(all().map(|one| one.groups() as i64).sum());
+        self.metrics.correlation_bytes.set(all().map(|one| one.bytes() as i64).sum());
         Ok(())
     }
 }
@@ -151,4 +173,73 @@ impl Drop for Turn {
 /// Firings that begin. What goes on, is moved or merged is known to its incident already.
 fn opened(changes: Vec<Change>) -> Vec<Firing> {
     changes.into_iter().filter_map(Change::opened).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detections::library::Library;
+    use model::{EventSource, Fields};
+    use rules::correlate::{Event, Lacking};
+    use rules::sigma::{Options, Reader};
+
+    const FAILURES: &str = "
+title: Login failed
+name: failed
+logsource: {product: linux, service: sshd}
+detection: {s: {outcome: failure}, condition: s}
+---
+title: Many failed logins
+level: high
+correlation: {type: event_count, rules: [failed], group-by: [src_ip], timespan: 1m, condition: {gte: 3}}
+";
+
+    #[tokio::test]
+    async fn what_correlations_count_reaches_the_metrics_once_it_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Metrics::new();
+        let store = CorrelationStore::open(&folder.path().join("correlations.db")).unwrap();
+        let correlations = Correlations::new(store, Arc::clone(&metrics));
+        let mut reader = Reader::default();
+        reader.text("rules.yml", FAILURES);
+        let library = Library::new(reader, Vec::new(), Options::default(), false);
+        let sets = Arc::new(Sets::default().next(&Arc::new(library), Vec::new()));
+        let hit = |id: u128, second: i64| {
+            let mut fields = Fields::new(EventSource::default());
+            fields.push("src_ip", "192.0.2.7");
+            let (mut hits, mut lacking) = (Vec::new(), Lacking::default());
+            sets.base().plans().hits(0, Event { id, time: second * 1_000_000 }, &fields, &mut hits, &mut lacking);
+            hits
+        };
+        let at = |second: i64| Timestamp::from_micros(second * 1_000_000);
+        let value = |name: &str| {
+            let text = metrics.encode();
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).to_owned()
+        };
+        let org = OrgId::default();
+        for kept in [false, true] {
+            let mut turn = correlations.turn(&sets).await.unwrap();
+            // One of the events came before, one is of tomorrow; the last is an hour late.
+            let batch = [hit(1, 9_000), hit(2, 9_001), hit(1, 9_000), hit(3, 9_002), hit(4, 99_000)].concat();
+            assert_eq!(turn.apply(&org, at(9_010), batch).1.len(), 1);
+            assert!(turn.apply(&org, at(9_020), hit(5, 5_000)).1.is_empty());
+            if kept {
+                turn.keep().await.unwrap();
+            }
+            let outcome = |outcome| value(&format!("mutt_detection_correlation_hits_total{{outcome=\"{outcome}\"}}"));
+            let expected = if kept { ["3", "1", "1", "1"] } else { ["0"; 4] };
+            assert_eq!(["counted", "repeated", "late", "ahead"].map(outcome), expected);
+        }
+        assert_eq!(value("mutt_detection_correlation_groups"), "1");
+        assert_ne!(value("mutt_detection_correlation_bytes"), "0");
+        let mut turn = correlations.turn(&sets).await.unwrap();
+        assert!(turn.pass(at(99_000)).iter().all(|(.., firings)| firings.is_empty()));
+        turn.keep().await.unwrap();
+        assert_eq!(value("mutt_detection_correlation_groups_expired_total"), "1");
+        assert_eq!(
+            (&*value("mutt_detection_correlation_groups"), &*value("mutt_detection_correlation_bytes")),
+            ("0", "0")
+        );
+    }
 }

@@ -110,9 +110,9 @@ impl Detections {
             making: Arc::default(),
             guard: Arc::new(Guard::new(limits)),
             policy: Arc::new(policy),
+            correlations: Correlations::new(store, Arc::clone(&metrics)),
             metrics,
             labelled: Arc::default(),
-            correlations: Correlations::new(store),
         }
     }
 

@@ -117,6 +117,21 @@ pub struct Counters {
     pub groups_expired: u64,
 }
 
+impl Counters {
+    /// What was counted since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            hits: self.hits - before.hits,
+            repeated: self.repeated - before.repeated,
+            late: self.late - before.late,
+            ahead: self.ahead - before.ahead,
+            members_dropped: self.members_dropped - before.members_dropped,
+            groups_evicted: self.groups_evicted - before.groups_evicted,
+            groups_expired: self.groups_expired - before.groups_expired,
+        }
+    }
+}
+
 /// Which groups a worker has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
