@@ -81,12 +81,15 @@ struct Counts {
     slow_told: AtomicI64,
 }
 
+/// What is known of the rules of one organisation, by `uid`.
+type ByRule = HashMap<Box<str>, Arc<Counts>>;
+
 /// Watches the rules of all organisations, by `uid`: what is known outlives a reload. Matches are
 /// counted for each organisation by itself, so that a flood in one pauses nothing in another; the time
 /// that answers take belongs to the compiled rule.
 pub(super) struct Guard {
     limits: Limits,
-    rules: RwLock<HashMap<OrgId, HashMap<Box<str>, Arc<Counts>>>>,
+    rules: RwLock<HashMap<OrgId, ByRule>>,
 }
 
 impl Guard {
