@@ -16,6 +16,9 @@ pub fn reader(paths: &[PathBuf], options: &Options) -> (Reader, Vec<(String, Str
     all(paths, options, Texts::Kept)
 }
 
+/// What was read of some files, and the texts that are kept, each with the name of its file.
+type Read = (Reader, Vec<(String, String)>);
+
 /// What becomes of a text that was read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Texts {
@@ -23,7 +26,7 @@ enum Texts {
     Dropped,
 }
 
-fn all(paths: &[PathBuf], options: &Options, texts: Texts) -> (Reader, Vec<(String, String)>) {
+fn all(paths: &[PathBuf], options: &Options, texts: Texts) -> Read {
     let (files, unreadable) = yaml_files(paths);
     let threads =
         std::thread::available_parallelism().map_or(1, usize::from).min(8).min(files.len().div_ceil(32)).max(1);
@@ -31,7 +34,7 @@ fn all(paths: &[PathBuf], options: &Options, texts: Texts) -> (Reader, Vec<(Stri
     // Blocks of neighbouring files, so that the order of the files stays.
     let size = files.len().div_ceil(threads * 4).max(1);
     let blocks: Vec<&[PathBuf]> = files.chunks(size).collect();
-    let mut read: Vec<(usize, (Reader, Vec<(String, String)>))> = std::thread::scope(|scope| {
+    let mut read: Vec<(usize, Read)> = std::thread::scope(|scope| {
         let work = || {
             let mut done = Vec::new();
             loop {
@@ -61,7 +64,7 @@ pub fn read_texts(texts: &[(String, String)], options: &Options) -> Collection {
     reader.finish()
 }
 
-fn read_block(files: &[PathBuf], options: &Options, texts: Texts) -> (Reader, Vec<(String, String)>) {
+fn read_block(files: &[PathBuf], options: &Options, texts: Texts) -> Read {
     let mut reader = Reader::new(options.clone());
     let mut kept = Vec::new();
     for file in files {
