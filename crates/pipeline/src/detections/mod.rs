@@ -18,6 +18,7 @@ pub use set::{DetectionRule, DetectionSet, Mode};
 
 use crate::metrics::{Metrics, labels};
 use arc_swap::ArcSwap;
+use fields::Aliases;
 use guard::Guard;
 use model::{Alert, Event, EventId, Timestamp};
 use rules::correlate::{Firing, Lacking};
@@ -29,6 +30,8 @@ use storage::correlations::CorrelationStore;
 #[derive(Clone)]
 pub struct Detections {
     current: Arc<ArcSwap<DetectionSet>>,
+    /// What this site calls the fields of events.
+    fields: Arc<ArcSwap<Aliases>>,
     guard: Arc<Guard>,
     policy: Arc<Policy>,
     metrics: Arc<Metrics>,
@@ -66,6 +69,7 @@ pub struct About<'a> {
 /// A set that does not change while a batch is worked, with the memory of one thread.
 pub struct Looker {
     set: Arc<DetectionSet>,
+    fields: Arc<Aliases>,
     guard: Arc<Guard>,
     scratch: rules::stream::Scratch,
     events: u64,
@@ -75,6 +79,7 @@ impl Detections {
     pub fn new(policy: Policy, limits: Limits, store: CorrelationStore, metrics: Arc<Metrics>) -> Self {
         Self {
             current: Arc::new(ArcSwap::from_pointee(DetectionSet::default())),
+            fields: Arc::default(),
             guard: Arc::new(Guard::new(limits)),
             policy: Arc::new(policy),
             correlations: Correlations::new(store, Arc::clone(&metrics)),
@@ -89,6 +94,11 @@ impl Detections {
         self.current.store(Arc::new(set));
     }
 
+    /// Puts other mappings of fields in force.
+    pub fn replace_fields(&self, fields: Aliases) {
+        self.fields.store(Arc::new(fields));
+    }
+
     /// The set of now.
     pub fn current(&self) -> Arc<DetectionSet> {
         self.current.load_full()
@@ -97,8 +107,8 @@ impl Detections {
     /// What to ask about events, for one batch; `None` where there are no rules.
     pub fn looker(&self) -> Option<Looker> {
         let set = self.current();
-        let guard = Arc::clone(&self.guard);
-        (!set.is_empty()).then(|| Looker { set, guard, scratch: rules::stream::Scratch::default(), events: 0 })
+        let (fields, guard) = (self.fields.load_full(), Arc::clone(&self.guard));
+        (!set.is_empty()).then(|| Looker { set, fields, guard, scratch: rules::stream::Scratch::default(), events: 0 })
     }
 
     /// How often each rule was asked and matched since the start, by `uid`.
@@ -187,6 +197,7 @@ impl Looker {
         if fields::from_event(object, &mut fields).is_err() {
             return Detected::default();
         }
+        self.fields.apply(&mut fields);
         self.events += 1;
         let mut hits = Vec::new();
         let mut watch = self.guard.watch(&self.set, self.events);
