@@ -140,7 +140,10 @@ metrics! {
     alerter_processing_list_depth: Gauge = Gauge::default(), "mutt_alerter_processing_list_depth", "Events leased to the alerter";
     alerter_queue_depth: Gauge = Gauge::default(), "mutt_alerter_queue_depth", "Alerts waiting for delivery, as the alerter sees them";
     alerter_shed_events: Family<Labels, Counter> = Family::default(), "mutt_alerter_shed_events", "Alerts left in the outbox (dlq) or pauses (defer) because the alert queue was over its threshold";
-    detection_rules: Gauge = Gauge::default(), "mutt_detection_rules", "Detection rules in force, those in dry run counted";
+    detection_rules: Gauge = Gauge::default(), "mutt_detection_rules", "Detection rules in force where an organisation says nothing, those in dry run counted";
+    detection_documents_refused: Gauge = Gauge::default(), "mutt_detection_documents_refused", "Rules of organisations that cannot be used and are left out";
+    detection_reloads: Family<Labels, Counter> = Family::default(), "mutt_detection_reloads", "Reloads of the detection rules by status; after a failure the old ones stay";
+    detection_reload_latency: Histogram = histogram(&RELOAD), "mutt_detection_reload_latency_seconds", "Time to read and compile detection rules";
     detection_matches: Family<Labels, Counter> = Family::default(), "mutt_detection_matches", "Matches of detection rules by rule and outcome: alerted, dry_run, paused, counted (its level alerts nobody)";
     correlation_hits: Family<Labels, Counter> = Family::default(), "mutt_detection_correlation_hits", "What correlations were told of events: counted, repeated (known already), late (behind their group's newest by more than lateness allows) or ahead (of the clock)";
     correlation_members_dropped: Counter = Counter::default(), "mutt_detection_correlation_members_dropped", "Events that a group of a correlation forgot because it was full";

@@ -2,7 +2,7 @@
 
 use super::encode::{self, Part, StateError};
 use super::group::{Group, Step};
-use super::hit::{Hit, shard};
+use super::hit::{Hit, moved, shard};
 use super::plan::{Plan, Plans};
 use super::runs::{Run, Turn};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -436,16 +436,6 @@ impl Correlator {
         self.groups.insert(id, kept);
         Ok(true)
     }
-}
-
-/// Gives hits the new indices of their correlations; those without one go.
-fn moved(hits: &mut Vec<Hit>, places: &[Option<usize>]) {
-    hits.retain_mut(|hit| {
-        let place = places.get(hit.correlation).copied().flatten();
-        hit.correlation = place.unwrap_or_default();
-        moved(&mut hit.above, places);
-        place.is_some()
-    });
 }
 
 /// A batch on its way.

@@ -48,6 +48,7 @@ pub fn run(global: &Global, args: &CheckArgs) -> ExitCode {
         text.push_str(&format!("rule problem: {file} has no list `rules`; Sigma rules belong to detection.rules\n"));
     }
     let detection = crate::detection_rules::read(&loaded.config.detection);
+    let detection = detection.shared();
     let refused: Vec<_> = detection.problems.iter().filter(|problem| problem.gravity == Gravity::Refused).collect();
     for problem in &refused {
         text.push_str(&format!("detection rule refused: {problem}\n"));

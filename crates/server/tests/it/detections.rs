@@ -80,8 +80,8 @@ async fn a_dry_run_counts_and_tells_nobody() {
     server.send(&sshd("Accepted password for root from 203.0.113.7 port 4711 ssh2")).await;
     server.worked().await;
     assert!(alerts(&server).await.is_empty());
-    let set = server.parts.detections.current();
-    assert_eq!(server.parts.detections.counts(&set.rules()[0].header.uid).matches, 1);
+    let uid = "5d0a3b0e-6f3a-4c0e-8f2d-0f6d6f1c0001";
+    assert_eq!(server.parts.detections.counts(&OrgId::default(), uid).matches, 1);
     server.stop().await;
 }
 
@@ -108,7 +108,8 @@ async fn rules_are_swapped_on_reload_and_a_broken_file_takes_no_other_rule_with_
     let rules = path.parent().unwrap().display().to_string();
     let config = crate::support::load(server.dir.path(), &[("MUTT_DETECTION_RULES", &rules)], None);
     server.handle.apply(&config).await;
-    let uids: Vec<_> = server.parts.detections.current().rules().iter().map(|r| r.header.uid.clone()).collect();
+    let sets = server.parts.detections.sets();
+    let uids: Vec<_> = sets.base().rules().map(|one| one.rule.header.uid.clone()).collect();
     assert_eq!(uids, ["5d0a3b0e-6f3a-4c0e-8f2d-0f6d6f1c0002"], "a file that is no YAML has no rules; the other has");
     server.send(&sshd("Accepted password for bob from 203.0.113.7 port 4711 ssh2")).await;
     server.worked().await;
