@@ -38,6 +38,7 @@ pub use standing::{Mode, Standing, Why, on_by_default};
 
 use crate::metrics::{Metrics, labels};
 use arc_swap::ArcSwap;
+use fields::Aliases;
 use guard::Guard;
 use model::{Alert, Event, EventId, OrgId, Timestamp};
 use rules::correlate::Firing;
@@ -60,6 +61,8 @@ pub struct Detections {
     sets: Arc<ArcSwap<Sets>>,
     /// Held while sets are made: what was read earlier must never replace what was read later.
     making: Arc<tokio::sync::Mutex<()>>,
+    /// What this site calls the fields of events.
+    fields: Arc<ArcSwap<Aliases>>,
     guard: Arc<Guard>,
     policy: Arc<Policy>,
     metrics: Arc<Metrics>,
@@ -99,6 +102,7 @@ pub struct About<'a> {
 pub struct Looker {
     sets: Arc<Sets>,
     scratches: Vec<(Arc<Compiled>, Scratch)>,
+    fields: Arc<Aliases>,
     events: u64,
 }
 
@@ -108,6 +112,7 @@ impl Detections {
             library: Arc::default(),
             sets: Arc::default(),
             making: Arc::default(),
+            fields: Arc::default(),
             guard: Arc::new(Guard::new(limits)),
             policy: Arc::new(policy),
             correlations: Correlations::new(store, Arc::clone(&metrics)),
@@ -119,6 +124,11 @@ impl Detections {
     /// The shared rules of now; those that are in force can be a moment older.
     pub fn library(&self) -> Arc<Library> {
         self.library.load_full()
+    }
+
+    /// Puts other mappings of fields in force.
+    pub fn replace_fields(&self, fields: Aliases) {
+        self.fields.store(Arc::new(fields));
     }
 
     /// Takes other shared rules, which are in force after the next reload.
@@ -134,7 +144,8 @@ impl Detections {
     /// What to ask about events, for one batch; `None` where there are no rules.
     pub fn looker(&self) -> Option<Looker> {
         let sets = self.sets();
-        (!sets.is_empty()).then(|| Looker { sets, scratches: Vec::new(), events: 0 })
+        let fields = self.fields.load_full();
+        (!sets.is_empty()).then(|| Looker { sets, scratches: Vec::new(), fields, events: 0 })
     }
 
     /// What is known about a rule of an organisation since the start, by `uid`.
@@ -250,6 +261,7 @@ impl Looker {
         if compiled.rules.is_empty() || fields::from_event(object, &mut fields).is_err() {
             return detected;
         }
+        self.fields.apply(&mut fields);
         self.events += 1;
         let known = self.scratches.iter().position(|(of, _)| Arc::ptr_eq(of, compiled));
         let place = known.unwrap_or_else(|| {

@@ -53,7 +53,12 @@ pub fn run(global: &Global, args: &CheckArgs) -> ExitCode {
     for problem in &refused {
         text.push_str(&format!("detection rule refused: {problem}\n"));
     }
-    let bad_rules = files.problems.len() + files.unreadable.len() + files.sigma.len() + refused.len();
+    let (_, fields) = crate::field_maps::read(&loaded.config.detection.field_paths);
+    for problem in &fields {
+        text.push_str(&format!("fields: {problem}\n"));
+    }
+    let unmapped = fields.iter().filter(|problem| problem.gravity == Gravity::Refused).count();
+    let bad_rules = files.problems.len() + files.unreadable.len() + files.sigma.len() + refused.len() + unmapped;
     if !args.print {
         text.push_str(&format!(
             "the configuration is valid: roles {}; data in {}; {} channel(s); {} rule(s) in files, {} detection rule(s)\n",
