@@ -476,7 +476,7 @@ impl DetectionRuleStore for Kept {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test(flavor = "multi_thread")]
 async fn the_catalog_is_followed_and_what_was_in_force_stays_while_it_is_away() {
     let alerter = Alerter::new(Limits::default());
     let catalog = Arc::new(Kept::default());
