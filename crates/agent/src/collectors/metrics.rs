@@ -77,7 +77,7 @@ impl Look {
     }
 }
 
-/// Mount points of filesystems on devices of this machine, each device once. One over the network could keep us waiting.
+/// Mount points of filesystems on devices of this machine, each device once. One over a network could keep us waiting.
 fn mounts(text: &str) -> Vec<String> {
     let mut seen = std::collections::BTreeSet::new();
     let mut found = Vec::new();

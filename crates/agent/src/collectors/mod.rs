@@ -7,6 +7,7 @@
 
 pub mod auth;
 pub mod files;
+pub mod integrity;
 pub mod journal;
 pub mod metrics;
 pub mod network;
@@ -22,7 +23,7 @@ use tokio::task::JoinSet;
 use wire::{LogEvent, Record, record};
 
 /// All collectors there are.
-pub const NAMES: &[&str] = &["heartbeat", "files", "auth", "journal", "metrics", "processes", "network"];
+pub const NAMES: &[&str] = &["heartbeat", "files", "auth", "journal", "metrics", "processes", "network", "integrity"];
 
 /// What every collector is handed.
 #[derive(Clone)]
@@ -99,6 +100,10 @@ impl Started {
             "network" => network::can_run().map(|()| {
                 self.tasks.spawn(network::run(context));
                 "network-monitoring"
+            }),
+            "integrity" => integrity::can_run().map(|()| {
+                self.tasks.spawn(integrity::run(context));
+                "file-integrity"
             }),
             other => Err(format!("there is no collector {other}")),
         })

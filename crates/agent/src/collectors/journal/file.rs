@@ -199,7 +199,7 @@ impl Journal {
         Err(broken("an endless chain"))
     }
 
-    /// At most so many entries behind a number, in order. Called again with the last one's number, it goes on from there.
+    /// At most so many entries behind a number, in order. Called with the last one's number, it goes on from there.
     pub fn read(&mut self, after: u64, entries_max: usize) -> io::Result<Vec<Entry>> {
         let mut found: Vec<Entry> = Vec::new();
         let mut at = match self.at {

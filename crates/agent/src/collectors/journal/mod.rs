@@ -120,8 +120,8 @@ impl Follow {
 
     /// What came since.
     fn look(&mut self) -> Vec<Observation> {
-        // Of each sequence: what was found, and up to where all files are read. Entries are written one after another, so
-        // those up to the newest of this moment are there by now, whichever file they are in.
+        // Of each sequence: what was found, and up to where all files are read. Entries are written one after
+        // another, so those up to the newest of this moment are there by now, whichever file they are in.
         let mut found: BTreeMap<String, (Vec<Entry>, u64)> = BTreeMap::new();
         for journal in self.open.values() {
             let (_, complete) = found.entry(hex(&journal.seqnum_id)).or_default();
