@@ -38,6 +38,10 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), RunError> {
     let dir = settings.data_dir.clone();
     let data =
         |source: Box<dyn std::error::Error + Send + Sync>| RunError::Data { dir: dir.display().to_string(), source };
+    // What hosts say is for nobody else on the host.
+    let made =
+        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).recursive(true).create(&dir);
+    made.map_err(|e| data(e.into()))?;
     let epoch = random().map_err(|e| data(e.into()))?;
     let bounds = SpoolBounds { bytes_max: settings.spool_bytes_max, ..SpoolBounds::default() };
     let fs = Arc::new(wal::OsFilesystem);

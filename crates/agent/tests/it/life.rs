@@ -52,6 +52,9 @@ async fn it_says_that_it_is_alive_follows_files_and_stops_with_0() {
         assert_eq!(log.seq, memory.order[1].1);
     }
     assert_eq!(agent.terminate().await, Some(0));
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(dir.path().join("data")).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o700);
     let log = log_of(dir.path());
     assert!(log.contains("authenticated as acme/web") && log.contains("⇢ streaming logs as acme/web"), "{log}");
     assert!(!log.contains("sm_acme_1_web"), "the token is in the log: {log}");

@@ -27,7 +27,7 @@ use std::time::Duration;
 /// Without news, files are looked at this often: news do not come from every filesystem.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// News come in swarms.
-const GATHER: Duration = Duration::from_millis(25);
+const GATHER: Duration = Duration::from_millis(40);
 /// Turns without news after which patterns are expanded again.
 const EXPAND_EVERY: u32 = 10;
 /// How long a file that was renamed may still be written to.
