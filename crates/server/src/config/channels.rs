@@ -1,7 +1,8 @@
 //! E-mail, Slack, PagerDuty and requests of one's own: as they are written, and as they are opened.
 
+use super::check::Check;
 use super::raw::ten_seconds;
-use super::validate::{ChannelSettings, Check};
+use super::settings::ChannelSettings;
 use connectors::channels::{
     BodyFormat, ChannelConfig, EmailConfig, HttpConfig, HttpMethod, PAGERDUTY_URL, PagerDutyConfig, SlackConfig,
     SlackFormat, SmtpTls,

@@ -1,7 +1,7 @@
 //! The routing tree of the configuration: `[[routes]]`, and `[incidents]` for what they leave out.
 
+use super::check::Check;
 use super::raw;
-use super::validate::Check;
 use pipeline::notify::{MatcherSpec, Policy, PolicySpec, RouteSpec, Router};
 use runtime::config::{Problem, nearest};
 use serde::de::DeserializeOwned;
