@@ -333,9 +333,11 @@ impl Http {
         };
         let format = match self.format.as_str() {
             "json" => BodyFormat::Json,
+            "security-manager" => BodyFormat::SecurityManager,
             "text" => BodyFormat::Text,
             other => {
-                check.problem(format!("{path}.format"), format!("`{other}` is not one of json, text"));
+                let known = "json, text, security-manager";
+                check.problem(format!("{path}.format"), format!("`{other}` is not one of {known}"));
                 BodyFormat::Json
             }
         };
