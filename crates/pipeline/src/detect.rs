@@ -231,6 +231,9 @@ impl Detector {
                 for alert in self.correlated(items, &mut turn) {
                     by_org.entry(alert.org.clone()).or_default().1.push(alert);
                 }
+                let named = turn.name().await;
+                self.report("correlations", &named);
+                named?;
                 Some(turn)
             }
             Some(_) | None => None,
@@ -313,7 +316,9 @@ impl Detector {
         let now = self.clock.now();
         let mut turn = self.detections.turn(&sets).await?;
         let mut told = Vec::new();
-        for (org, set, firings) in turn.pass(now) {
+        let passed = turn.pass(now);
+        turn.name().await?;
+        for (org, set, firings) in passed {
             let alert = |firing: &Firing| {
                 let event = nobodys(&org, firing, now);
                 self.detections.fired(&set, firing, &About { event: &event, team: None, now })
