@@ -150,6 +150,15 @@ impl Follow {
             return self.take(now, 0, turn);
         }
         if let Some(file) = now {
+            self.add(file)?;
+        }
+        Ok(())
+    }
+
+    /// What the name stands for now; unless it was renamed meanwhile, and found under its new name.
+    fn add(&mut self, file: File) -> io::Result<()> {
+        let meta = file.metadata()?;
+        if !self.files.iter().any(|open| (open.dev, open.ino) == (meta.dev(), meta.ino())) {
             self.files.push_back(Open::new(file, 0, &self.multiline, None)?);
         }
         Ok(())
@@ -204,8 +213,7 @@ impl Follow {
                 self.files.push_back(Open::new(sibling.file, 0, &self.multiline, Some(self.settle))?);
             }
         }
-        self.files.push_back(Open::new(file, 0, &self.multiline, None)?);
-        Ok(())
+        self.add(file)
     }
 
     /// The file was emptied in place, perhaps after a copy was made of it.

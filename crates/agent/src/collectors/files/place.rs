@@ -6,11 +6,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::time::Duration;
 
 /// How much of a file's beginning tells it from others.
 const FINGERPRINT_BYTES: u64 = 1_024;
 /// Other names of a rotated file that are looked at.
 const SIBLINGS_MAX: usize = 256;
+/// Listings of a folder in which files are being renamed.
+const LISTINGS_MAX: usize = 50;
 
 /// A place in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,15 +61,6 @@ pub struct Sibling {
     pub dev: u64,
     pub ino: u64,
     pub modified: (i64, i64),
-    /// What rotation put behind the name.
-    suffix: String,
-}
-
-impl Sibling {
-    /// The number of schemes that count: the larger, the older. Longer ones are dates.
-    fn count(&self) -> Option<u32> {
-        Some(&self.suffix).filter(|suffix| suffix.len() < 6).and_then(|suffix| suffix.parse().ok())
-    }
 }
 
 /// Whether `name` is what rotation makes of `base`: `base.1`, `base-20260101`, `base.old`. Packed ones cannot be read.
@@ -85,35 +79,70 @@ pub fn base_of(name: &str) -> Option<&str> {
         .find(|base| is_rotated(base, name))
 }
 
-/// The rotated files beside `path`, oldest first.
+/// A name that rotation gave, and the file that has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Listed {
+    suffix: String,
+    id: (u64, u64),
+}
+
+fn listed(dir: &Path, base: &str) -> io::Result<Vec<Listed>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir)?.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| is_rotated(base, name)) else { continue };
+        // One that vanishes while it is listed has another name by then.
+        if let (Ok(meta), Some(suffix)) = (entry.metadata(), name.get(base.len() + 1..)) {
+            found.push(Listed { suffix: suffix.to_owned(), id: (meta.dev(), meta.ino()) });
+        }
+    }
+    found.sort_by(|a, b| a.suffix.cmp(&b.suffix));
+    Ok(found)
+}
+
+/// The rotated files beside `path`, oldest first; of very many, the newest.
+///
+/// While files are being renamed a listing can miss one or show one twice, so it is made again until it stays the same.
 pub fn siblings(path: &Path) -> io::Result<Vec<Sibling>> {
     let (Some(dir), Some(base)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir)?.flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| is_rotated(base, name)) else { continue };
-        if found.len() >= SIBLINGS_MAX {
+    for _ in 0..LISTINGS_MAX {
+        let before = listed(dir, base)?;
+        found = opened(path, base, &before);
+        if listed(dir, base)? == before {
             break;
         }
-        // One that vanishes between listing and opening was not to be had.
-        let Ok(Some(file)) = open_regular(&entry.path()) else { continue };
-        let meta = file.metadata()?;
-        let modified = (meta.mtime(), meta.mtime_nsec());
-        let suffix = name.get(base.len() + 1..).unwrap_or_default().to_owned();
-        found.push(Sibling { file, dev: meta.dev(), ino: meta.ino(), modified, suffix });
-    }
-    // Names tell the order better than times: a file can be written to after it was renamed.
-    let counted = found.iter().filter(|sibling| sibling.count().is_some()).count();
-    if counted == found.len() {
-        found.sort_by_key(|sibling| std::cmp::Reverse(sibling.count()));
-    } else if counted == 0 {
-        found.sort_by(|a, b| a.suffix.cmp(&b.suffix));
-    } else {
-        found.sort_by_key(|sibling| sibling.modified);
+        std::thread::sleep(Duration::from_millis(2));
     }
     Ok(found)
+}
+
+fn opened(path: &Path, base: &str, listed: &[Listed]) -> Vec<Sibling> {
+    let mut found = Vec::new();
+    // By the scheme that most have; times decide only where names do not.
+    let count = |suffix: &str| Some(suffix).filter(|s| s.len() < 6).and_then(|s| s.parse::<u32>().ok());
+    let mut names: Vec<&Listed> = listed.iter().collect();
+    let counted = names.iter().filter(|name| count(&name.suffix).is_some()).count();
+    if counted == names.len() {
+        names.sort_by_key(|name| std::cmp::Reverse(count(&name.suffix)));
+    }
+    for name in names.iter().skip(names.len().saturating_sub(SIBLINGS_MAX)) {
+        let separators = ['.', '-', '_'];
+        let file = separators.iter().find_map(|separator| {
+            let path = path.with_file_name(format!("{base}{separator}{}", name.suffix));
+            open_regular(&path).ok().flatten()
+        });
+        let Some(file) = file else { continue };
+        let Ok(meta) = file.metadata() else { continue };
+        let modified = (meta.mtime(), meta.mtime_nsec());
+        found.push(Sibling { file, dev: meta.dev(), ino: meta.ino(), modified });
+    }
+    if counted != 0 && counted != names.len() {
+        found.sort_by_key(|sibling| sibling.modified);
+    }
+    found
 }
 
 /// Opens a file for reading without waiting; `None` where there is none, or no regular one: a pipe or a device is not
