@@ -11,13 +11,16 @@ use rules::correlate::{Change, Correlator, Firing, Hit, Plans, Record, Share, St
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::StorageResult;
-use storage::correlations::CorrelationStore;
+use storage::correlations::{Commit, CorrelationStore, Hold, WorkerId};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+
+/// The only one: the store is not shared.
+const WORKER: WorkerId = WorkerId(0);
 
 /// The state of all organisations.
 #[derive(Clone)]
 pub struct Correlations {
-    store: Arc<CorrelationStore>,
+    store: Arc<dyn CorrelationStore>,
     state: Arc<Mutex<State>>,
 }
 
@@ -28,21 +31,22 @@ struct State {
 }
 
 struct Loaded {
+    holds: Vec<Hold>,
     plans: Arc<Plans>,
     by_org: BTreeMap<OrgId, Correlator>,
 }
 
 /// The right to change the state; what is changed counts once [`Turn::keep`] said so.
 pub struct Turn {
-    store: Arc<CorrelationStore>,
+    store: Arc<dyn CorrelationStore>,
     state: OwnedMutexGuard<State>,
     records: Vec<(OrgId, Vec<Record>)>,
     kept: bool,
 }
 
 impl Correlations {
-    pub fn new(store: CorrelationStore) -> Self {
-        Self { store: Arc::new(store), state: Arc::default() }
+    pub fn new(store: Arc<dyn CorrelationStore>) -> Self {
+        Self { store, state: Arc::default() }
     }
 
     /// Waits for the turn, with the correlations of `set` in force.
@@ -59,7 +63,12 @@ impl Correlations {
             }
             None => {
                 let mut by_org: BTreeMap<OrgId, Correlator> = BTreeMap::new();
-                for (org, group, parts) in self.store.load().await? {
+                let holds = self.store.hold(WORKER).await?.holds;
+                let mut stored = Vec::new();
+                for hold in &holds {
+                    stored.extend(self.store.load(*hold).await?);
+                }
+                for (org, group, parts) in stored {
                     let correlator = by_org.entry(org.clone()).or_insert_with(|| new(set.plans()));
                     match correlator.restore(group, parts.iter().map(Vec::as_slice)) {
                         Ok(true) => {}
@@ -70,7 +79,7 @@ impl Correlations {
                         }
                     }
                 }
-                turn.state.loaded = Some(Loaded { plans: Arc::clone(set.plans()), by_org });
+                turn.state.loaded = Some(Loaded { holds, plans: Arc::clone(set.plans()), by_org });
             }
         }
         Ok(turn)
@@ -110,8 +119,9 @@ impl Turn {
 
     /// Stores what was changed; call it when the alerts are written.
     pub async fn keep(mut self) -> StorageResult<()> {
-        for (org, records) in std::mem::take(&mut self.records) {
-            self.store.store(&org, records).await?;
+        let commit = Commit { records: std::mem::take(&mut self.records), ..Commit::default() };
+        if let Some(loaded) = &self.state.loaded {
+            self.store.commit(&loaded.holds, commit).await?;
         }
         self.kept = true;
         Ok(())

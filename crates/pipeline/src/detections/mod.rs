@@ -72,7 +72,7 @@ pub struct Looker {
 }
 
 impl Detections {
-    pub fn new(policy: Policy, limits: Limits, store: CorrelationStore, metrics: Arc<Metrics>) -> Self {
+    pub fn new(policy: Policy, limits: Limits, store: Arc<dyn CorrelationStore>, metrics: Arc<Metrics>) -> Self {
         Self {
             current: Arc::new(ArcSwap::from_pointee(DetectionSet::default())),
             guard: Arc::new(Guard::new(limits)),

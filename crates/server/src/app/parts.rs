@@ -23,7 +23,7 @@ use std::time::Duration;
 use storage::StorageResult;
 use storage::catalog::{Catalog, CatalogConfig};
 use storage::coordination::Coordination;
-use storage::correlations::CorrelationStore;
+use storage::correlations::LocalCorrelations;
 use storage::events::EventStore;
 use storage::queue::Queues;
 
@@ -91,7 +91,7 @@ impl Parts {
         load_rule_files(&rulebook, &config.rule_paths).await;
         patiently("catalog", &health, stop, || rulebook.reload()).await.context("failed to load the rules")?;
         let detection = &config.detection;
-        let correlations = CorrelationStore::open(&dir.join("correlations.db"))?;
+        let correlations = Arc::new(LocalCorrelations::open(&dir.join("correlations.db"))?);
         let detections =
             Detections::new(detection.policy.clone(), detection.limits, correlations, Arc::clone(&metrics));
         if config.has(Role::Alerter) {
