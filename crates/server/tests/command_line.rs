@@ -207,6 +207,10 @@ fn check_config_lists_every_mistake_and_exits_2() {
         muttd(dir.path(), &["check-config", "--config", "d.toml"], &[]).status.success(),
         "the defaults are a valid file"
     );
+    std::fs::write(dir.path().join("fields.yml"), "mappings:\n  - wen: {a: b}\n    fields: {User: who}\n").unwrap();
+    let unmapped = muttd(dir.path(), &["check-config"], &[("MUTT_DETECTION_FIELDS", "fields.yml")]);
+    let said = text(&unmapped.stdout);
+    assert!(!unmapped.status.success() && said.contains("fields: fields.yml:2: mappings[0]: `wen`"), "{said}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::encode::{self, Part, StateError};
 use super::group::{Group, Step};
-use super::hit::{Hit, shard};
+use super::hit::{Hit, moved, shard};
 use super::plan::{Plan, Plans};
 use super::runs::{Run, Turn};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -115,6 +115,21 @@ pub struct Counters {
     pub groups_evicted: u64,
     /// Groups that nobody touched any more.
     pub groups_expired: u64,
+}
+
+impl Counters {
+    /// What was counted since `before`.
+    pub fn since(self, before: Self) -> Self {
+        Self {
+            hits: self.hits - before.hits,
+            repeated: self.repeated - before.repeated,
+            late: self.late - before.late,
+            ahead: self.ahead - before.ahead,
+            members_dropped: self.members_dropped - before.members_dropped,
+            groups_evicted: self.groups_evicted - before.groups_evicted,
+            groups_expired: self.groups_expired - before.groups_expired,
+        }
+    }
 }
 
 /// Which groups a worker has.
@@ -421,16 +436,6 @@ impl Correlator {
         self.groups.insert(id, kept);
         Ok(true)
     }
-}
-
-/// Gives hits the new indices of their correlations; those without one go.
-fn moved(hits: &mut Vec<Hit>, places: &[Option<usize>]) {
-    hits.retain_mut(|hit| {
-        let place = places.get(hit.correlation).copied().flatten();
-        hit.correlation = place.unwrap_or_default();
-        moved(&mut hit.above, places);
-        place.is_some()
-    });
 }
 
 /// A batch on its way.

@@ -15,6 +15,8 @@
 //! | more: floor | `0` or `1` and signed |
 //! | more: hits | count; time signed, event 16, meaning |
 //!
+//! Hits on their way from one worker to another (version 1): the version, `2`, event 16, time signed, uppers.
+//!
 //! A meaning is an input, `0` or `1` and a digest 16 or `2` and a number 8, and uppers: what the same
 //! event means to higher correlations. Those are a count and each a fingerprint 16, group 16, key and
 //! meaning. Numbers are LEB128, signed ones in zigzag; texts have their length before them. Reading
@@ -30,6 +32,7 @@ use super::runs::Run;
 const VERSION: u8 = 1;
 const WHOLE: u8 = 0;
 const MORE: u8 = 1;
+const HITS: u8 = 2;
 /// Deepest nesting of hits; no plan has more.
 const DEPTH_MAX: usize = 32;
 
@@ -145,6 +148,36 @@ pub(super) fn read(plans: &Plans, bytes: &[u8]) -> Result<Part, StateError> {
             if reader.rest.is_empty() { Ok(Part::More { hits, floor, touched }) } else { Err(StateError::Damaged) }
         }
         _ => Err(StateError::Damaged),
+    }
+}
+
+impl Plans {
+    /// A hit as bytes, for a worker elsewhere: correlations are named by what they mean, not by place.
+    pub fn write_hit(&self, hit: &Hit) -> Vec<u8> {
+        let mut out = vec![VERSION, HITS];
+        out.extend(hit.event.to_be_bytes());
+        signed(&mut out, hit.time);
+        write_uppers(&mut out, self, std::slice::from_ref(hit));
+        out
+    }
+
+    /// Reads what other plans wrote. `None` where they have a correlation that is not here, or means
+    /// something else here.
+    pub fn read_hit(&self, bytes: &[u8]) -> Result<Option<Hit>, StateError> {
+        let mut reader = Reader { rest: bytes };
+        let version = reader.byte()?;
+        if version != VERSION {
+            return Err(StateError::Version { version });
+        }
+        if reader.byte()? != HITS {
+            return Err(StateError::Damaged);
+        }
+        let (event, time) = (u128::from_be_bytes(reader.array()?), reader.time()?);
+        let mut hits = reader.uppers(self, event, time, 0)?;
+        if hits.len() > 1 || !reader.rest.is_empty() {
+            return Err(StateError::Damaged);
+        }
+        Ok(hits.pop())
     }
 }
 

@@ -40,6 +40,16 @@ impl Hit {
     }
 }
 
+/// Gives hits the new indices of their correlations; those without one go.
+pub(super) fn moved(hits: &mut Vec<Hit>, places: &[Option<usize>]) {
+    hits.retain_mut(|hit| {
+        let place = places.get(hit.correlation).copied().flatten();
+        hit.correlation = place.unwrap_or_default();
+        moved(&mut hit.above, places);
+        place.is_some()
+    });
+}
+
 /// Which of `count` workers owns a group. Any number of workers works, each with groups of its own.
 pub fn shard(group: u128, count: usize) -> usize {
     let count = count.max(1) as u128;

@@ -253,6 +253,7 @@ pub struct Alerter {
 pub struct Detection {
     pub shipped: bool,
     pub rules: Vec<String>,
+    pub fields: Vec<String>,
     pub dry_run: bool,
     pub team: String,
     pub page_from: String,

@@ -386,3 +386,31 @@ fn a_hundred_thousand_different_values_are_counted_exactly_in_bounded_memory() {
     assert_eq!(correlator.counters().members_dropped, 0);
     assert!(largest < 24 << 20, "{largest}");
 }
+
+#[test]
+fn hits_find_their_correlations_among_other_plans_and_as_bytes() {
+    let old = Plans::compile(&collection(&CORRELATIONS), limits(5));
+    let mut others: Vec<(&str, &str)> = CORRELATIONS.to_vec();
+    others.reverse();
+    others.retain(|(name, _)| *name != "few");
+    let new = Plans::compile(&collection(&others), limits(5));
+    let sorted = |mut hits: Vec<Hit>| {
+        hits.sort_by_key(|hit| (hit.correlation, hit.input, hit.group));
+        hits
+    };
+    let (mut told, mut left) = (0, 0);
+    for sample in samples(3, 100) {
+        let mine = hits(&old, &sample);
+        let mut adopted = mine.clone();
+        new.adopt(&old, &mut adopted);
+        (told, left) = (told + adopted.len(), left + mine.len() - adopted.len());
+        assert_eq!(sorted(adopted.clone()), sorted(hits(&new, &sample)));
+        let read: Vec<Hit> = mine.iter().filter_map(|hit| new.read_hit(&old.write_hit(hit)).unwrap()).collect();
+        assert_eq!(read, adopted);
+        for hit in &mine {
+            let bytes = old.write_hit(hit);
+            (0..bytes.len()).for_each(|cut| assert!(old.read_hit(&bytes[..cut]).is_err(), "cut at {cut}"));
+        }
+    }
+    assert!(told > 100 && left > 30, "{told} {left}");
+}
