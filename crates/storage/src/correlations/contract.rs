@@ -296,12 +296,11 @@ fn real_hits(plans: &Plans) -> Vec<Hit> {
 
 const NOW: i64 = 20_000_000;
 
-/// Takes what waits, at most `limit`, and works it on state that is read anew; what fires. `crash`: before
-/// the commit.
-async fn work(store: &Store, plans: &Arc<Plans>, hits: &[Hit], limit: usize, crash: bool) -> BTreeSet<u128> {
+/// Takes what waits and works it on state that is read anew; what fires. `crash`: before the commit.
+async fn work(store: &Store, plans: &Arc<Plans>, crash: bool) -> BTreeSet<u128> {
     let held = holds(store).await;
     let mut fired = BTreeSet::new();
-    let waiting = store.waiting(&held, limit).await.unwrap();
+    let waiting = store.waiting(&held, 100).await.unwrap();
     let mut commit = taking(&waiting);
     for hold in &held {
         let share = Share { index: hold.shard, count: store.shards() };
@@ -309,8 +308,8 @@ async fn work(store: &Store, plans: &Arc<Plans>, hits: &[Hit], limit: usize, cra
         for (_, group, parts) in store.load(*hold).await.unwrap() {
             assert!(correlator.restore(group, parts.iter().map(Vec::as_slice)).unwrap());
         }
-        let number = |w: &Waiting| usize::from_be_bytes(w.hit[..].try_into().unwrap());
-        let ours = waiting.iter().filter(|w| w.key.shard == hold.shard).map(|w| hits[number(w)].clone()).collect();
+        let ours = waiting.iter().filter(|w| w.key.shard == hold.shard);
+        let ours = ours.map(|w| plans.read_hit(&w.hit).unwrap().unwrap()).collect();
         let outcome = correlator.apply(NOW, ours);
         assert!(outcome.elsewhere.is_empty());
         fired.extend(outcome.changes.into_iter().filter_map(|change| Some(change.opened()?.id)));
@@ -333,7 +332,7 @@ async fn what_fires_is_the_same_over_crashes_and_repetitions(open: &impl AsyncFn
         let new = |n: usize| NewHit {
             event: EventId::from_u128(hits[n].event),
             group: hits[n].group,
-            hit: n.to_be_bytes().to_vec(),
+            hit: plans.write_hit(&hits[n]),
             about: Vec::new(),
         };
         range.map(new).collect()
@@ -343,15 +342,15 @@ async fn what_fires_is_the_same_over_crashes_and_repetitions(open: &impl AsyncFn
         let store = open("real").await;
         store.add(&home(), batch(first..last)).await.unwrap();
         // Alerts are out, and then nothing was committed.
-        let lost = work(&store, &plans, &hits, 100, true).await;
+        let lost = work(&store, &plans, true).await;
         drop(store);
         let store = open("real").await;
-        let again = work(&store, &plans, &hits, 100, false).await;
+        let again = work(&store, &plans, false).await;
         assert_eq!(again, lost, "the same alerts");
         fired.extend(again);
         // The batch of events comes again, and what was taken with it.
         store.add(&home(), batch(0..last)).await.unwrap();
-        assert!(work(&store, &plans, &hits, 100, false).await.is_empty());
+        assert!(work(&store, &plans, false).await.is_empty());
     }
     assert_eq!(fired, expected);
 }
