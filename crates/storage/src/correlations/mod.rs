@@ -28,7 +28,7 @@
 //!    correlator with `Share { index: hold.shard, count: store.shards() }` for each organisation. What of a
 //!    shard that is held no more is in memory is forgotten.
 //! 2. A batch of events: [`add`](CorrelationStore::add) its hits, before the batch is acknowledged.
-//! 3. All the time: [`waiting`](CorrelationStore::waiting), apply, write the alerts,
+//! 3. All the time: [`waiting`](CorrelationStore::waiting), apply, commit `Outcome::named`, write the alerts,
 //!    [`commit`](CorrelationStore::commit) with the keys of the hits, the records of the outcomes, and
 //!    `Outcome::elsewhere` as [`Commit::found`]. After any error forget what is in memory of these shards and
 //!    load it again; after a `Conflict`, hold first. The passing of time is committed the same way, with
