@@ -16,7 +16,8 @@
 //! * **All or nothing.** A commit happens as a whole or not at all. Whatever a crash keeps of alerts that
 //!   were written before it, the same hits wait again and lead to the same alerts.
 //! * **Takeover.** Who does not call [`hold`](CorrelationStore::hold) for [`HOLD_FOR`], by the store's
-//!   clock, loses its shards to those who do. Shards are spread evenly, and only as many move as must.
+//!   clock, loses its shards to those who do. Shards are spread evenly, and only as many move as must: after
+//!   an outage of the store, in which nobody could call, everybody has what it had.
 //! * **Bounded.** A hit has at most [`HIT_BYTES_MAX`] bytes (`Invalid`), and beyond about [`WAITING_MAX`]
 //!   hits that wait no more are added (`Full`, the events wait in the queue).
 //! * Groups and hits belong to organisations; nothing of one shows in another's.
@@ -39,9 +40,13 @@
 //!
 //! To add a driver: implement the trait, and let [`open`] choose it.
 
+#[cfg(feature = "contract")]
+pub mod contract;
 mod local;
+mod spread;
 
 pub use local::LocalCorrelations;
+pub(crate) use spread::{Held as ShardHeld, moves};
 
 use crate::catalog::Catalog;
 use crate::{StorageError, StorageResult};
@@ -63,7 +68,7 @@ pub const HOLD_EVERY: Duration = Duration::from_secs(2);
 /// Most bytes of a hit, with what it says about its event.
 pub const HIT_BYTES_MAX: usize = 64 << 10;
 /// Hits that may wait, about.
-pub const WAITING_MAX: u64 = 1_000_000;
+pub const WAITING_MAX: u64 = 200_000;
 /// How long a hit that was taken is known as such: longer than a batch of events is on its way again.
 pub const TAKEN_KEPT: Duration = Duration::from_secs(15 * 60);
 
@@ -87,7 +92,7 @@ pub struct Hold {
 pub struct Held {
     /// By shard.
     pub holds: Vec<Hold>,
-    /// Hits that wait, of all shards; counted up to a little more than [`WAITING_MAX`].
+    /// Hits that wait, of all shards; counted up to [`WAITING_MAX`].
     pub waiting: u64,
 }
 
