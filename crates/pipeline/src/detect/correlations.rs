@@ -59,9 +59,12 @@ impl Detector {
         let mut alerts = Vec::new();
         for (org, items) in by_org {
             let hits = items.iter().flat_map(|item| item.detected.correlated.iter().cloned()).collect();
-            let told: Vec<Told<'_>> =
-                items.iter().flat_map(|item| item.detected.correlated.iter().map(|hit| Told::of(hit))).collect();
             let (set, firings) = turn.apply(org, now, hits);
+            if firings.is_empty() {
+                continue;
+            }
+            let told: Vec<Told<'_>> =
+                items.iter().flat_map(|item| item.detected.correlated.iter().map(Told::of)).collect();
             for firing in firings {
                 let event = newest(&told, &firing).and_then(|id| items.iter().find(|item| item.event.id == id));
                 let Some(item) = event.or(items.last()) else { continue };
