@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::catalog::Actor;
 use storage::catalog::detection_rules::*;
-use storage::correlations::LocalCorrelations;
+use storage::correlations::{LocalCorrelations, WorkerId};
 use storage::{StorageError, StorageResult};
 
 const NOW: i64 = 1_800_000_000;
@@ -94,9 +94,9 @@ struct Alerter {
 impl Alerter {
     fn new(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(LocalCorrelations::open(&folder.path().join("correlations.db")).unwrap());
+        let store = LocalCorrelations::open(&folder.path().join("correlations.db")).unwrap();
         let metrics = Metrics::new();
-        let detections = Detections::new(Policy::default(), limits, store, Arc::clone(&metrics));
+        let detections = Detections::new(Policy::default(), limits, Arc::new(store), WorkerId(1), Arc::clone(&metrics));
         detections.set_library(library(SHARED, false));
         Self { detections, metrics, _folder: folder, events: AtomicU64::new(0) }
     }

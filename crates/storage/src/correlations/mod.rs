@@ -137,6 +137,10 @@ impl HitKey {
         EventId::from_u128(self.event)
     }
 
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
     pub(crate) fn of(org: &OrgId, hit: &NewHit, shards: usize) -> Self {
         let mut hash = Sha256::new_with_prefix(hit.group.to_be_bytes());
         hash.update(&hit.hit);
