@@ -149,6 +149,7 @@ metrics! {
     correlation_members_dropped: Counter = Counter::default(), "mutt_detection_correlation_members_dropped", "Events that a group of a correlation forgot because it was full";
     correlation_groups_evicted: Counter = Counter::default(), "mutt_detection_correlation_groups_evicted", "Groups of correlations that began anew because there were too many, or too large ones";
     correlation_groups_expired: Counter = Counter::default(), "mutt_detection_correlation_groups_expired", "Groups of correlations forgotten because nobody touched them any more";
+    correlation_hits_waiting: Gauge = Gauge::default(), "mutt_detection_correlation_hits_waiting", "Hits that wait to be worked by the alerters that share correlations; each says the same number";
     correlation_groups: Gauge = Gauge::default(), "mutt_detection_correlation_groups", "Groups that correlations keep";
     correlation_bytes: Gauge = Gauge::default(), "mutt_detection_correlation_bytes", "Memory of the groups of correlations, as estimated";
     db_write_latency_ms: Histogram = histogram(&WRITE_MS), "mutt_db_write_latency_ms", "Time to write a batch to the catalog";

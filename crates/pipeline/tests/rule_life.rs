@@ -11,12 +11,12 @@ use pipeline::detections::{
 use pipeline::metrics::Metrics;
 use rules::sigma::{Gravity, Options, Reader};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::catalog::Actor;
 use storage::catalog::detection_rules::*;
-use storage::correlations::CorrelationStore;
+use storage::correlations::{LocalCorrelations, WorkerId};
 use storage::{StorageError, StorageResult};
 
 const NOW: i64 = 1_800_000_000;
@@ -94,9 +94,9 @@ struct Alerter {
 impl Alerter {
     fn new(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = CorrelationStore::open(&folder.path().join("correlations.db")).unwrap();
+        let store = LocalCorrelations::open(&folder.path().join("correlations.db")).unwrap();
         let metrics = Metrics::new();
-        let detections = Detections::new(Policy::default(), limits, store, Arc::clone(&metrics));
+        let detections = Detections::new(Policy::default(), limits, Arc::new(store), WorkerId(1), Arc::clone(&metrics));
         detections.set_library(library(SHARED, false));
         Self { detections, metrics, _folder: folder, events: AtomicU64::new(0) }
     }
@@ -329,17 +329,24 @@ async fn a_change_while_events_come_skips_none_and_repeats_none() {
     const VERSIONS: u32 = 40;
     let alerter = Arc::new(Alerter::with(vec![says("acme", &[("v.yml", 1, &rule("v1", "same"))], &[])]).await);
     let done = Arc::new(AtomicBool::new(false));
+    let worked = Arc::new(AtomicUsize::new(0));
     let worker = {
-        let (alerter, done) = (Arc::clone(&alerter), Arc::clone(&done));
+        let (alerter, done, worked) = (Arc::clone(&alerter), Arc::clone(&done), Arc::clone(&worked));
         tokio::spawn(async move {
             let mut found = Vec::new();
             while !done.load(Ordering::Relaxed) || found.len() < 100 {
                 found.push(alerter.found("acme", "same").await);
+                worked.store(found.len(), Ordering::Relaxed);
             }
+            found.push(alerter.found("acme", "same").await);
             found
         })
     };
     for version in 2..=VERSIONS {
+        // Events come between the changes, however slow the machine.
+        while worked.load(Ordering::Relaxed) < version as usize {
+            tokio::task::yield_now().await;
+        }
         let text = rule(&format!("v{version}"), "same");
         alerter.detections.replace(vec![says("acme", &[("v.yml", version, &text)], &[])]).await.unwrap();
     }

@@ -23,6 +23,7 @@ pub fn read(settings: &DetectionSettings) -> Library {
 }
 
 /// Gives `detections` the shared rules that the settings ask for; what is wrong is logged and left out.
+/// They are in force after its next reload.
 pub async fn load(detections: &Detections, settings: &DetectionSettings) {
     let of_files = settings.clone();
     let Ok(library) = tokio::task::spawn_blocking(move || read(&of_files)).await else { return };
@@ -35,9 +36,6 @@ pub async fn load(detections: &Detections, settings: &DetectionSettings) {
     }
     tracing::info!(rules = shared.rules.len(), correlations = shared.correlations.len(), "detection rules read");
     detections.set_library(library);
-    if let Err(error) = detections.replace(Vec::new()).await {
-        tracing::error!(%error, "detection rules could not be compiled; the old ones stay in force");
-    }
 }
 
 macro_rules! shipped {

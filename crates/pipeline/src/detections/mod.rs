@@ -15,9 +15,10 @@
 //! | `reload` | keeps them fresh |
 //! | `inventory` | all of it, for people |
 //! | `guard` | pauses |
-//! | `correlations`, `alerts` | what follows from matches |
+//! | `correlations`, `announced`, `alerts` | what follows from matches |
 
 mod alerts;
+mod announced;
 mod correlations;
 mod guard;
 mod inventory;
@@ -48,7 +49,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 use storage::StorageResult;
 use storage::catalog::detection_rules::OrgDetectionRules;
-use storage::correlations::CorrelationStore;
+use storage::correlations::{CorrelationStore, HIT_BYTES_MAX, Hold, Waiting, WorkerId};
+use tokio::sync::Notify;
 
 /// Rules that metrics tell apart, and characters of their names; the others are `other`.
 const RULE_LABELS_MAX: usize = 10_000;
@@ -67,6 +69,7 @@ pub struct Detections {
     policy: Arc<Policy>,
     metrics: Arc<Metrics>,
     labelled: Arc<RwLock<HashSet<Box<str>>>>,
+    handed_over: Arc<Notify>,
     correlations: Correlations,
 }
 
@@ -107,7 +110,13 @@ pub struct Looker {
 }
 
 impl Detections {
-    pub fn new(policy: Policy, limits: Limits, store: CorrelationStore, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        policy: Policy,
+        limits: Limits,
+        store: Arc<dyn CorrelationStore>,
+        worker: WorkerId,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             library: Arc::default(),
             sets: Arc::default(),
@@ -115,9 +124,10 @@ impl Detections {
             fields: Arc::default(),
             guard: Arc::new(Guard::new(limits)),
             policy: Arc::new(policy),
-            correlations: Correlations::new(store, Arc::clone(&metrics)),
+            correlations: Correlations::new(store, worker, Arc::clone(&metrics)),
             metrics,
             labelled: Arc::default(),
+            handed_over: Arc::default(),
         }
     }
 
@@ -178,6 +188,58 @@ impl Detections {
     /// The turn to work correlations of what was found with these sets.
     pub async fn turn(&self, sets: &Arc<Sets>) -> StorageResult<Turn> {
         self.correlations.turn(sets).await
+    }
+
+    /// Whether other processes work correlations, too, and hits go to whoever holds their shard.
+    pub fn shares_correlations(&self) -> bool {
+        self.correlations.store().is_shared()
+    }
+
+    /// Gives hits of events of one organisation, found with these sets, to those who work them.
+    pub(crate) async fn hand_over(
+        &self,
+        sets: &Sets,
+        org: &OrgId,
+        events: &[(&Event, &[rules::correlate::Hit])],
+        about: fn(&Event) -> Vec<u8>,
+    ) -> StorageResult<()> {
+        let mut hits = Vec::new();
+        for (event, of_event) in events {
+            let about = about(event);
+            for hit in *of_event {
+                let mut hit = correlations::new_hit(sets.of(org), hit, &|_| about.clone());
+                if hit.hit.len() + hit.about.len() > HIT_BYTES_MAX {
+                    hit.about.clear();
+                }
+                // No alert is worth an event that can never be settled.
+                match hit.hit.len() > HIT_BYTES_MAX {
+                    true => _ = self.metrics.correlation_members_dropped.inc(),
+                    false => hits.push(hit),
+                }
+            }
+        }
+        self.correlations.store().add(org, hits).await?;
+        self.handed_over.notify_one();
+        Ok(())
+    }
+
+    /// Returns soon after this process handed hits over.
+    pub(crate) async fn handed_over(&self) {
+        self.handed_over.notified().await;
+    }
+
+    /// Says that this process lives, and goes on with the shards of correlations that it holds now.
+    pub(crate) async fn hold(&self) -> StorageResult<()> {
+        self.correlations.hold(&self.sets()).await
+    }
+
+    pub(crate) async fn release(&self) -> StorageResult<()> {
+        self.correlations.release().await
+    }
+
+    /// Hits that wait for these shards.
+    pub(crate) async fn waiting(&self, holds: &[Hold], limit: usize) -> StorageResult<Vec<Waiting>> {
+        self.correlations.store().waiting(holds, limit).await
     }
 
     /// The alert of a correlation that begins to fire; `event` is the newest that is known of it.

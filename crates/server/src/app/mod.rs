@@ -472,9 +472,14 @@ impl AppHandle {
         }
         self.parts.live.replace_base(config.live.clone());
         parts::load_rule_files(&self.parts.rulebook, &config.rule_paths).await;
+        if config.has(Role::Alerter) || config.has(Role::Webui) {
+            detection_rules::load(&self.parts.detections, &config.detection).await;
+        }
         if config.has(Role::Alerter) {
             field_maps::load(&self.parts.detections, &config.detection.field_paths).await;
-            detection_rules::load(&self.parts.detections, &config.detection).await;
+            if let Err(error) = self.parts.detections.reload(&*self.parts.catalog).await {
+                tracing::error!(%error, "detection rules could not be reloaded yet; the old ones stay so long");
+            }
         }
         match self.parts.rulebook.reload().await {
             Ok(problems) => tracing::info!(left_out = problems.len(), "configuration and rules reloaded"),

@@ -36,9 +36,9 @@ pub async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Pa
             retries_max: config.event_retries_max,
         };
         if number == 0 {
-            let (passing, stop) = (detector.clone(), stop.clone());
+            let (beside, stop) = (detector.clone(), stop.clone());
             workers.spawn("correlations", async move {
-                passing.pass_time(stop).await;
+                beside.correlate(stop).await;
                 Ok(())
             });
         }
@@ -63,6 +63,12 @@ pub async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Pa
     let (rulebook, rules_stop) = (parts.rulebook.clone(), stop.clone());
     workers.spawn("rules", async move {
         rulebook.run(rules_stop).await;
+        Ok(())
+    });
+    let (detections, catalog) = (parts.detections.clone(), Arc::clone(&parts.catalog));
+    let detections_stop = stop.clone();
+    workers.spawn("detection rules", async move {
+        detections.run(catalog, detections_stop).await;
         Ok(())
     });
     let (outbox, outbox_stop) = (parts.outbox.clone(), stop.clone());

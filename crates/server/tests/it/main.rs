@@ -14,6 +14,7 @@ mod packaging;
 mod prometheus;
 mod retention;
 mod routes;
+mod rule_life;
 mod smoke;
 mod support;
 mod tls;

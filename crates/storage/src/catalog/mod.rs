@@ -38,9 +38,11 @@ mod sqlite;
 pub mod users;
 
 pub use detection::DetectionRecord;
+pub(crate) use fields::org_of;
 pub use postgres::{PgTls, PostgresConfig, postgres_advice};
 
 use crate::StorageResult;
+use crate::correlations::CorrelationStore;
 use crate::sqlite::blocking;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -326,6 +328,10 @@ pub trait Catalog:
 {
     /// A cheap question that fails when the store cannot be used.
     async fn ping(&self) -> StorageResult<()>;
+    /// The state of correlations, where it is kept here: in a catalog that is shared.
+    fn correlations(self: Arc<Self>) -> Option<Arc<dyn CorrelationStore>> {
+        None
+    }
 }
 
 /// Which driver keeps the catalog.

@@ -34,7 +34,7 @@ pub async fn postgres_advice(config: &PostgresConfig) -> StorageResult<Vec<Strin
 }
 
 /// Tables, and what our login does with them.
-const RIGHTS: [(&str, &[&str]); 17] = [
+const RIGHTS: [(&str, &[&str]); 21] = [
     ("alert_rules", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("development_hosts", &["SELECT", "INSERT", "DELETE"]),
     ("device_teams", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -50,6 +50,10 @@ const RIGHTS: [(&str, &[&str]); 17] = [
     ("muttd_detection_documents", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_detection_versions", &["SELECT", "INSERT", "DELETE"]),
     ("muttd_detection_settings", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_correlation_workers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_correlation_shards", &["SELECT", "UPDATE"]),
+    ("muttd_correlation_state", &["SELECT", "INSERT", "DELETE"]),
+    ("muttd_correlation_hits", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_users", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_user_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
