@@ -3,7 +3,7 @@
 
 use crate::flatten::{Bounds, flatten};
 use crate::parsers::{self, Outcome};
-use crate::sources::{self, Names, alias, get, known, push_missing};
+use crate::sources::{self, Marks, alias, get, known, push_missing};
 use crate::{FieldsError, connection, utf8};
 use model::{EventSource, Fields, Leaf};
 use std::borrow::Cow;
@@ -211,7 +211,7 @@ fn json(text: &str) -> Option<Read<'_>> {
     }
     let mut fields = Fields::default();
     let found = flatten(text, Bounds::LeaveOut, &mut fields).ok()?;
-    sources::recognise_written(&found, &Names::of(&fields), &mut fields);
+    sources::recognise_written(&found, Marks::of(&fields), &mut fields);
     Some(Read { leaves: fields.leaves().to_vec(), source: fields.source })
 }
 

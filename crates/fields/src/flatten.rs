@@ -1,14 +1,9 @@
 //! A JSON object becomes leaves. Windows events are recognised by their shape on the way and give
 //! plain names; everything else gives dotted names, as `model::Fields` says.
 
-#![expect(
-    clippy::ptr_arg,
-    reason = "a key that is borrowed from the input stays so in its leaf; `&str` would be copied"
-)]
-
 use crate::json::{Reader, Value};
 use crate::{DEPTH_MAX, FieldsError, LEAVES_MAX, NAME_MAX};
-use model::{Fields, number_text};
+use model::{Fields, Leaf, number_text};
 use std::borrow::Cow;
 
 /// Where in an event a key stands, which decides how its leaves are called.
@@ -59,6 +54,8 @@ pub(crate) fn flatten<'a>(text: &'a str, bounds: Bounds, out: &mut Fields<'a>) -
     if !matches!(reader.value(), Ok(Value::Object)) {
         return Err(FieldsError::NotAnObject);
     }
+    // Most events have a value in every forty bytes or fewer.
+    out.reserve((text.len() / 32).clamp(8, 64));
     let mut flattener =
         Flattener { reader, path: String::new(), depth: 1, left: LEAVES_MAX, bounds, found: Flattened::default(), out };
     flattener.object(0, Place::Root)?;
@@ -82,11 +79,27 @@ impl<'a> Flattener<'a, '_> {
     /// the names around it.
     fn object(&mut self, prefix: usize, place: Place) -> Result<(), FieldsError> {
         let mut first = true;
-        while let Some(key) = self.reader.key(first)? {
+        loop {
+            let key = match self.reader.plain_key(first) {
+                Some(key) => {
+                    // Most members of most events are texts, and those mean the same in each of these.
+                    if matches!(place, Place::Root | Place::Plain)
+                        && let Some(text) = self.reader.plain_text()
+                    {
+                        self.plain_leaf(prefix, key, text)?;
+                        first = false;
+                        continue;
+                    }
+                    Cow::Borrowed(key)
+                }
+                None => match self.reader.key(first)? {
+                    Some(key) => key,
+                    None => return Ok(()),
+                },
+            };
             first = false;
             self.member(prefix, key, place)?;
         }
-        Ok(())
     }
 
     fn member(&mut self, prefix: usize, key: Cow<'a, str>, place: Place) -> Result<(), FieldsError> {
@@ -96,7 +109,7 @@ impl<'a> Flattener<'a, '_> {
                     self.reader.value()?;
                     return self.nested(prefix, inner);
                 }
-                self.value(prefix, &key, Place::Plain)
+                self.value(prefix, key, Place::Plain)
             }
             Place::Event => match (&*key, self.reader.first_key_ahead()) {
                 ("System", Some(_)) => {
@@ -114,7 +127,7 @@ impl<'a> Flattener<'a, '_> {
                 }
                 // The name space of the XML says nothing.
                 ("#attributes" | "@xmlns" | "xmlns", _) => self.skip(),
-                _ => self.value(prefix, &key, Place::Plain),
+                _ => self.value(prefix, key, Place::Plain),
             },
             Place::System => self.system(key),
             Place::UserData => match self.reader.first_key_ahead() {
@@ -122,13 +135,13 @@ impl<'a> Flattener<'a, '_> {
                     self.reader.value()?;
                     self.nested(prefix, Place::EventData)
                 }
-                None => self.value(prefix, &key, Place::Plain),
+                None => self.value(prefix, key, Place::Plain),
             },
             Place::EventData => match &*key {
                 "#attributes" | "@xmlns" | "xmlns" => self.skip(),
-                _ => self.value(prefix, &key, Place::EventData),
+                _ => self.value(prefix, key, Place::EventData),
             },
-            Place::Plain => self.value(prefix, &key, Place::Plain),
+            Place::Plain => self.value(prefix, key, Place::Plain),
         }
     }
 
@@ -177,7 +190,7 @@ impl<'a> Flattener<'a, '_> {
         };
         if self.reader.first_key_ahead().is_none() {
             let before = self.out.leaves().len();
-            self.value(0, &key, Place::Plain)?;
+            self.value(0, key.clone(), Place::Plain)?;
             self.note(&key, before);
             return Ok(());
         }
@@ -213,7 +226,7 @@ impl<'a> Flattener<'a, '_> {
                 }
             };
             let before = self.out.leaves().len();
-            self.value(0, &name, Place::Plain)?;
+            self.value(0, name.clone(), Place::Plain)?;
             self.note(&name, before);
         }
         Ok(())
@@ -235,36 +248,43 @@ impl<'a> Flattener<'a, '_> {
     }
 
     /// The value at the position, called `key` behind the path's first `prefix` bytes.
-    fn value(&mut self, prefix: usize, key: &Cow<'a, str>, place: Place) -> Result<(), FieldsError> {
+    #[inline]
+    fn value(&mut self, prefix: usize, key: Cow<'a, str>, place: Place) -> Result<(), FieldsError> {
         let value = self.reader.value()?;
         self.read(prefix, key, place, value)
     }
 
-    fn read(&mut self, prefix: usize, key: &Cow<'a, str>, place: Place, value: Value<'a>) -> Result<(), FieldsError> {
+    #[inline]
+    fn read(&mut self, prefix: usize, key: Cow<'a, str>, place: Place, value: Value<'a>) -> Result<(), FieldsError> {
         match value {
             Value::Text(text) => self.leaf(prefix, key, Some(text)),
+            Value::Integer("-0") => self.leaf(prefix, key, Some(Cow::Borrowed("0"))),
+            Value::Integer(written) => self.leaf(prefix, key, Some(Cow::Borrowed(written))),
             Value::Number(written) => self.leaf(prefix, key, Some(number_text(written))),
             Value::Bool(true) => self.leaf(prefix, key, Some(Cow::Borrowed("true"))),
             Value::Bool(false) => self.leaf(prefix, key, Some(Cow::Borrowed("false"))),
             Value::Null => self.leaf(prefix, key, None),
-            Value::Array => self.deeper(|this| {
-                if !this.reader.element(true)? {
-                    return this.leaf(prefix, key, None);
-                }
-                loop {
-                    this.value(prefix, key, place)?;
-                    if !this.reader.element(false)? {
-                        return Ok(());
-                    }
-                }
-            }),
+            Value::Array => self.deeper(|this| this.elements(prefix, key, place)),
             Value::Object if place == Place::EventData => self.deeper(|this| this.data(prefix, key)),
             Value::Object => self.deeper(|this| this.members(prefix, key)),
         }
     }
 
+    /// The elements of an array called `key`, its bracket read.
+    fn elements(&mut self, prefix: usize, key: Cow<'a, str>, place: Place) -> Result<(), FieldsError> {
+        if !self.reader.element(true)? {
+            return self.leaf(prefix, key, None);
+        }
+        loop {
+            self.value(prefix, key.clone(), place)?;
+            if !self.reader.element(false)? {
+                return Ok(());
+            }
+        }
+    }
+
     /// The members of an object called `key`, its bracket read.
-    fn members(&mut self, prefix: usize, key: &Cow<'a, str>) -> Result<(), FieldsError> {
+    fn members(&mut self, prefix: usize, key: Cow<'a, str>) -> Result<(), FieldsError> {
         if prefix + key.len() >= NAME_MAX {
             // Names within would be longer still.
             self.over(FieldsError::NameTooLong { max: NAME_MAX })?;
@@ -273,9 +293,9 @@ impl<'a> Flattener<'a, '_> {
         let Some(mut within) = self.reader.key(true)? else {
             return self.leaf(prefix, key, None);
         };
-        let prefix = self.enter(prefix, key);
+        let prefix = self.enter(prefix, &key);
         loop {
-            self.value(prefix, &within, Place::Plain)?;
+            self.value(prefix, within, Place::Plain)?;
             match self.reader.key(false)? {
                 Some(next) => within = next,
                 None => return Ok(()),
@@ -293,7 +313,7 @@ impl<'a> Flattener<'a, '_> {
 
     /// An object within `EventData`: an element with attributes, a text and perhaps a name, or
     /// anything.
-    fn data(&mut self, prefix: usize, key: &Cow<'a, str>) -> Result<(), FieldsError> {
+    fn data(&mut self, prefix: usize, key: Cow<'a, str>) -> Result<(), FieldsError> {
         let mut name: Option<Cow<'a, str>> = None;
         let mut text = false;
         let mut first = true;
@@ -316,12 +336,12 @@ impl<'a> Flattener<'a, '_> {
                 }
                 "@Name" | "Name" if !text && name.is_none() => match self.reader.value()? {
                     Value::Text(given) => name = Some(given),
-                    other => self.read(prefix, &inner, Place::Plain, other)?,
+                    other => self.read(prefix, inner, Place::Plain, other)?,
                 },
                 "#text" | "$value" => {
                     text = true;
                     let called = name.clone().unwrap_or_else(|| key.clone());
-                    self.value(prefix, &called, Place::Plain)?;
+                    self.value(prefix, called, Place::Plain)?;
                 }
                 _ => {
                     if prefix + key.len() >= NAME_MAX {
@@ -329,13 +349,13 @@ impl<'a> Flattener<'a, '_> {
                         self.skip()?;
                         continue;
                     }
-                    let prefix = self.enter(prefix, key);
-                    self.value(prefix, &inner, Place::Plain)?;
+                    let prefix = self.enter(prefix, &key);
+                    self.value(prefix, inner, Place::Plain)?;
                 }
             }
         }
         match name {
-            Some(name) if !text => self.leaf(prefix, &name, None),
+            Some(name) if !text => self.leaf(prefix, name, None),
             None if first => self.leaf(prefix, key, None),
             Some(_) | None => Ok(()),
         }
@@ -354,7 +374,7 @@ impl<'a> Flattener<'a, '_> {
     fn pass(&mut self, value: Value<'a>) -> Result<(), FieldsError> {
         match value {
             Value::Array | Value::Object => self.reader.skip_open(),
-            Value::Text(_) | Value::Number(_) | Value::Bool(_) | Value::Null => Ok(()),
+            Value::Text(_) | Value::Integer(_) | Value::Number(_) | Value::Bool(_) | Value::Null => Ok(()),
         }
     }
 
@@ -370,7 +390,18 @@ impl<'a> Flattener<'a, '_> {
         result
     }
 
-    fn leaf(&mut self, prefix: usize, key: &Cow<'a, str>, value: Option<Cow<'a, str>>) -> Result<(), FieldsError> {
+    /// As [`Self::leaf`], for the most frequent.
+    #[inline(always)]
+    fn plain_leaf(&mut self, prefix: usize, key: &'a str, text: &'a str) -> Result<(), FieldsError> {
+        if prefix > 0 || self.left == 0 || key.len() > NAME_MAX {
+            return self.leaf(prefix, Cow::Borrowed(key), Some(Cow::Borrowed(text)));
+        }
+        self.left -= 1;
+        self.out.push_leaf(Leaf { name: Cow::Borrowed(key), value: Some(Cow::Borrowed(text)) });
+        Ok(())
+    }
+
+    fn leaf(&mut self, prefix: usize, key: Cow<'a, str>, value: Option<Cow<'a, str>>) -> Result<(), FieldsError> {
         if self.left == 0 {
             return self.over(FieldsError::TooMany { max: LEAVES_MAX });
         }
@@ -378,19 +409,16 @@ impl<'a> Flattener<'a, '_> {
             return self.over(FieldsError::NameTooLong { max: NAME_MAX });
         }
         self.left -= 1;
-        let name = if prefix == 0 {
-            key.clone()
-        } else {
-            let mut name = String::with_capacity(prefix + key.len());
-            name.push_str(&self.path[..prefix]);
-            name.push_str(key);
-            Cow::Owned(name)
-        };
-        match value {
-            Some(value) => self.out.push(name, value),
-            None => self.out.push_null(name),
-        }
+        let name = if prefix == 0 { key } else { Cow::Owned(self.joined(prefix, &key)) };
+        self.out.push_leaf(Leaf { name, value });
         Ok(())
+    }
+
+    fn joined(&self, prefix: usize, key: &str) -> String {
+        let mut name = String::with_capacity(prefix + key.len());
+        name.push_str(&self.path[..prefix]);
+        name.push_str(key);
+        name
     }
 
     fn over(&mut self, error: FieldsError) -> Result<(), FieldsError> {

@@ -18,7 +18,9 @@ pub(crate) struct Reader<'a> {
 /// only the bracket.
 pub(crate) enum Value<'a> {
     Text(Cow<'a, str>),
-    /// As written.
+    /// As written: digits only, perhaps with a minus in front.
+    Integer(&'a str),
+    /// As written: with a fraction or an exponent.
     Number(&'a str),
     Bool(bool),
     Null,
@@ -79,7 +81,7 @@ impl<'a> Reader<'a> {
                 self.word("null")?;
                 Value::Null
             }
-            Some(b'-' | b'0'..=b'9') => Value::Number(self.number()?),
+            Some(b'-' | b'0'..=b'9') => self.number()?,
             _ => return Err(self.expected("a value")),
         };
         Ok(value)
@@ -112,6 +114,49 @@ impl<'a> Reader<'a> {
         }
         self.at += 1;
         Ok(Some(key))
+    }
+
+    /// The next key of an object, its colon read, if it is a plain one: no escapes. Otherwise the
+    /// position stays, and [`Self::key`] tells.
+    #[inline(always)]
+    pub fn plain_key(&mut self, first: bool) -> Option<&'a str> {
+        let before = self.at;
+        self.space();
+        if !first && self.peek() == Some(b',') {
+            self.at += 1;
+            self.space();
+        } else if !first {
+            self.at = before;
+            return None;
+        }
+        let key = self.plain_text();
+        self.space();
+        if key.is_none() || self.peek() != Some(b':') {
+            self.at = before;
+            return None;
+        }
+        self.at += 1;
+        key
+    }
+
+    /// The text at the position, if there is one without escapes. Otherwise the position stays, and
+    /// [`Self::value`] tells.
+    #[inline(always)]
+    pub fn plain_text(&mut self) -> Option<&'a str> {
+        let before = self.at;
+        self.space();
+        let rest = self.text.as_bytes().get(self.at + 1..);
+        if self.peek() == Some(b'"')
+            && let Some(rest) = rest
+            && let Some(length) = special(rest)
+            && rest[length] == b'"'
+        {
+            let start = self.at + 1;
+            self.at = start + length + 1;
+            return Some(&self.text[start..start + length]);
+        }
+        self.at = before;
+        None
     }
 
     /// Whether an array has another element, which then is at the position.
@@ -167,7 +212,7 @@ impl<'a> Reader<'a> {
         if self.at < self.text.len() { Err(self.expected("the end")) } else { Ok(()) }
     }
 
-    fn number(&mut self) -> Result<&'a str, FieldsError> {
+    fn number(&mut self) -> Result<Value<'a>, FieldsError> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -176,6 +221,9 @@ impl<'a> Reader<'a> {
             Some(b'0') => self.at += 1,
             Some(b'1'..=b'9') => self.digits(),
             _ => return Err(self.expected("a digit")),
+        }
+        if !matches!(self.peek(), Some(b'.' | b'e' | b'E')) {
+            return Ok(Value::Integer(&self.text[start..self.at]));
         }
         if self.peek() == Some(b'.') {
             self.at += 1;
@@ -188,7 +236,7 @@ impl<'a> Reader<'a> {
             }
             self.some_digits()?;
         }
-        Ok(&self.text[start..self.at])
+        Ok(Value::Number(&self.text[start..self.at]))
     }
 
     fn digits(&mut self) {
@@ -216,18 +264,31 @@ impl<'a> Reader<'a> {
             self.at += 1;
             return Ok(Cow::Borrowed(whole));
         }
+        Ok(Cow::Owned(self.unescaped(start)?))
+    }
+
+    /// The string whose text began at `start`, from the backslash at the position on.
+    fn unescaped(&mut self, start: usize) -> Result<String, FieldsError> {
         let mut out = String::with_capacity(2 * (self.at - start) + 64);
-        out.push_str(&self.text[start..self.at]);
+        // What was read and not yet copied begins here.
+        let mut from = start;
         loop {
-            // At a backslash.
-            self.at += 1;
-            self.escape(&mut out)?;
-            let from = self.at;
-            self.plain()?;
             out.push_str(&self.text[from..self.at]);
+            self.at += 1;
+            from = self.at;
+            match self.peek() {
+                // Stands for itself: it begins the next piece.
+                Some(b'\\' | b'"' | b'/') => self.at += 1,
+                _ => {
+                    self.escape(&mut out)?;
+                    from = self.at;
+                }
+            }
+            self.plain()?;
             if self.peek() == Some(b'"') {
+                out.push_str(&self.text[from..self.at]);
                 self.at += 1;
-                return Ok(Cow::Owned(out));
+                return Ok(out);
             }
         }
     }
@@ -244,10 +305,9 @@ impl<'a> Reader<'a> {
         if rest[n] < 0x20 { Err(self.expected("no control character in a string")) } else { Ok(()) }
     }
 
-    /// Behind a backslash.
+    /// Behind a backslash, at what does not stand for itself.
     fn escape(&mut self, out: &mut String) -> Result<(), FieldsError> {
         let plain = match self.peek() {
-            Some(b @ (b'"' | b'\\' | b'/')) => char::from(b),
             Some(b'n') => '\n',
             Some(b't') => '\t',
             Some(b'r') => '\r',
@@ -296,23 +356,52 @@ impl<'a> Reader<'a> {
 }
 
 /// Where the first quote, backslash or control character is.
+#[inline(always)]
 fn special(bytes: &[u8]) -> Option<usize> {
+    // Keys and most values end in the first words; longer ones are passed in blocks.
+    const FIRST: usize = 24;
+    let mut at = 0;
+    if let Some(first) = bytes.first_chunk::<FIRST>() {
+        if let Some(found) = special_in_words(first) {
+            return Some(found);
+        }
+        at = FIRST;
+        while let Some(block) = bytes[at..].first_chunk()
+            && is_plain(block)
+        {
+            at += block.len();
+        }
+    }
+    let rest = &bytes[at..];
+    let whole = rest.len() - rest.len() % 8;
+    special_in_words(&rest[..whole])
+        .or_else(|| rest[whole..].iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20)).map(|tail| whole + tail))
+        .map(|found| at + found)
+}
+
+/// The same in words of eight bytes; what is left over is not looked at.
+#[inline(always)]
+fn special_in_words(bytes: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    // Sets the high bit of bytes that are zero; above one of those, perhaps of others, so the
-    // lowest is right.
-    let zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (i, word) in words.iter().enumerate() {
+    for (i, word) in bytes.as_chunks::<8>().0.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        let control = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        let found = control | zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\')));
+        // Each difference sets the high bit of the bytes that are looked for, and above one of those
+        // perhaps of others, so the lowest is right; bytes outside ASCII are none of them.
+        let quote = (word ^ (ONES * u64::from(b'"'))).wrapping_sub(ONES);
+        let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
+        let found = (word.wrapping_sub(ONES * 0x20) | quote | backslash) & !word & HIGH;
         if found != 0 {
             return Some(i * 8 + found.trailing_zeros() as usize / 8);
         }
     }
-    let at = tail.iter().position(|b| matches!(b, b'"' | b'\\' | 0..0x20))?;
-    Some(bytes.len() - tail.len() + at)
+    None
+}
+
+/// Whether none of them is in the block; the compiler does it with vectors.
+#[inline]
+fn is_plain(block: &[u8; 32]) -> bool {
+    block.iter().fold(0, |found, b| found | u8::from(*b == b'"') | u8::from(*b == b'\\') | u8::from(*b < 0x20)) == 0
 }
 
 #[cfg(test)]
@@ -345,7 +434,7 @@ mod tests {
 
     #[test]
     fn what_ends_a_run_is_found_at_every_place() {
-        for length in 0..40 {
+        for length in (0..40).chain([63, 64, 95, 100]) {
             for at in 0..length {
                 for byte in [b'"', b'\\', 0, 0x1f, b'\n'] {
                     for filler in [b' ', b'!', b'#', b'[', b']', 0x7f, 0x80, 0xa2, 0xdc, 0xff] {

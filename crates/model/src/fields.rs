@@ -52,6 +52,17 @@ impl<'a> Fields<'a> {
         self.leaves.push(Leaf { name: name.into(), value: None });
     }
 
+    /// Adds a value, or a field without one.
+    #[inline]
+    pub fn push_leaf(&mut self, leaf: Leaf<'a>) {
+        self.leaves.push(leaf);
+    }
+
+    /// Makes room for so many leaves more.
+    pub fn reserve(&mut self, leaves: usize) {
+        self.leaves.reserve(leaves);
+    }
+
     /// All leaves, in the order they were added.
     pub fn leaves(&self) -> &[Leaf<'a>] {
         &self.leaves

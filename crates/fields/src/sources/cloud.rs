@@ -18,32 +18,43 @@ pub(super) fn aws(out: &mut Fields<'_>) -> bool {
     trail
 }
 
+/// Categories of Azure, in lower case.
+const SIGN_INS: &[&str] =
+    &["signinlogs", "noninteractiveusersigninlogs", "serviceprincipalsigninlogs", "managedidentitysigninlogs"];
+const ACTIVITIES: &[&str] = &[
+    "administrative",
+    "servicehealth",
+    "resourcehealth",
+    "alert",
+    "autoscale",
+    "policy",
+    "security",
+    "recommendation",
+    "action",
+    "write",
+    "delete",
+];
+
 /// Activity, sign-in and audit logs as Azure exports them, and risk detections.
 pub(super) fn azure(out: &mut Fields<'_>) -> bool {
-    let category = out.first("category").or_else(|| out.first("Category")).unwrap_or_default().to_ascii_lowercase();
-    let resource = out.first("resourceId").or_else(|| out.first("ResourceId")).unwrap_or_default();
-    let entra = has_prefix(resource, "/tenants/") || out.exists("tenantId") || out.exists("TenantId");
-    let subscription = has_prefix(resource, "/subscriptions/");
-    let operation = out.exists("operationName") || out.exists("OperationName");
-    let service = match &*category {
-        "signinlogs" | "noninteractiveusersigninlogs" | "serviceprincipalsigninlogs" | "managedidentitysigninlogs"
-            if entra =>
-        {
-            "signinlogs"
-        }
-        "auditlogs" if entra => "auditlogs",
-        "administrative" | "servicehealth" | "resourcehealth" | "alert" | "autoscale" | "policy" | "security"
-        | "recommendation" | "action" | "write" | "delete"
-            if subscription && operation =>
-        {
-            "activitylogs"
-        }
-        _ if out.exists("riskEventType") || out.exists("properties.riskEventType") => {
-            set(out, "azure", &[], &["riskdetection", "pim"]);
-            alias(out, "riskEventType", "properties.riskEventType");
-            return true;
-        }
-        _ => return false,
+    let category = out.first("category").or_else(|| out.first("Category")).unwrap_or_default();
+    let is_one_of = |words: &[&str]| words.iter().any(|word| category.eq_ignore_ascii_case(word));
+    let resource = || out.first("resourceId").or_else(|| out.first("ResourceId")).unwrap_or_default();
+    let entra = || has_prefix(resource(), "/tenants/") || out.exists("tenantId") || out.exists("TenantId");
+    let subscription = || has_prefix(resource(), "/subscriptions/");
+    let operation = || out.exists("operationName") || out.exists("OperationName");
+    let service = if is_one_of(SIGN_INS) && entra() {
+        "signinlogs"
+    } else if is_one_of(&["auditlogs"]) && entra() {
+        "auditlogs"
+    } else if is_one_of(ACTIVITIES) && subscription() && operation() {
+        "activitylogs"
+    } else if out.exists("riskEventType") || out.exists("properties.riskEventType") {
+        set(out, "azure", &[], &["riskdetection", "pim"]);
+        alias(out, "riskEventType", "properties.riskEventType");
+        return true;
+    } else {
+        return false;
     };
     set(out, "azure", &[], &[service]);
     capitals(out);

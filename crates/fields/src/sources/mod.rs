@@ -10,10 +10,13 @@ mod cloud;
 mod ecs;
 mod generic;
 mod linux;
+mod marks;
 pub(crate) mod windows;
 mod zeek;
 
 use crate::flatten::Flattened;
+use marks::Mark;
+pub(crate) use marks::Marks;
 use model::Fields;
 use std::borrow::Cow;
 
@@ -39,53 +42,43 @@ const ALL: &[Recogniser] = &[
     (generic::WEB_MARKS, generic::web),
 ];
 
-/// Which names an event may have: a false yes costs a look, a no is certain.
-pub(crate) struct Names(u128);
-
-impl Names {
-    pub fn of(out: &Fields<'_>) -> Self {
-        Self(out.leaves().iter().fold(0, |bits, leaf| bits | Self::bit(&leaf.name)))
-    }
-
-    fn bit(name: &str) -> u128 {
-        let bytes = name.as_bytes();
-        let (first, last) = (bytes.first().copied().unwrap_or(0), bytes.last().copied().unwrap_or(0));
-        1 << ((usize::from(first) * 7 + usize::from(last) * 3 + bytes.len() * 29) % 128)
-    }
-
-    /// Whether the event may have one of these.
-    pub fn any(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.0 & Self::bit(name) != 0)
-    }
-}
-
 /// Fields of an event that are looked at one by one for a second name: each look may walk over all.
 const RENAMED_MAX: usize = 256;
 
 /// Sets `out.source` and adds aliases.
 pub(crate) fn recognise(found: &Flattened, out: &mut Fields<'_>) {
-    let names = Names::of(out);
-    recognise_written(found, &names, out);
+    let marks = Marks::of(out);
+    recognise_written(found, marks, out);
     // Last, so that what the event says of itself wins.
-    explicit(&names, out);
-}
-
-/// The same by what the fields are, whatever they say of themselves.
-pub(crate) fn recognise_written(found: &Flattened, names: &Names, out: &mut Fields<'_>) {
-    if !windows::recognise(found, names, out) {
-        let _ = ALL.iter().any(|(marks, recogniser)| names.any(marks) && recogniser(out));
+    if marks.has(Mark::Explicit) {
+        explicit(out);
     }
 }
 
+/// The same by what the fields are, whatever they say of themselves.
+pub(crate) fn recognise_written(found: &Flattened, marks: Marks, out: &mut Fields<'_>) {
+    if !windows::recognise(found, marks, out) {
+        let mut rows = ALL.iter().enumerate();
+        let _ = rows.any(|(row, (_, recogniser))| marks.has(Mark::Row(row)) && recogniser(out));
+    }
+}
+
+/// The words of an object that names the log source.
+const EXPLICIT: &[&str] = &[
+    "logsource.product",
+    "logsource.category",
+    "logsource.service",
+    "_logsource.product",
+    "_logsource.category",
+    "_logsource.service",
+];
+
 /// An object `logsource` (or `_logsource`) in the event itself, in Sigma's words.
-fn explicit(names: &Names, out: &mut Fields<'_>) {
+fn explicit(out: &mut Fields<'_>) {
     for (product, category, service) in [
         ("logsource.product", "logsource.category", "logsource.service"),
         ("_logsource.product", "_logsource.category", "_logsource.service"),
     ] {
-        if !names.any(&[product, category, service]) {
-            continue;
-        }
         if let Some(product) = get(out, product) {
             out.source.product = Some(lower(product));
         }

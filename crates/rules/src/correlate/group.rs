@@ -316,13 +316,10 @@ impl Group {
         if count == 0 {
             return;
         }
-        if let Sight::Window(window) = &mut self.sight {
-            // Windows to come begin behind what is dropped; one that does not yet does not fit any more.
-            let newest = self.members.entry(count - 1).time;
-            window.slide(&self.members, newest.saturating_add(1), i64::MIN);
-            if !window.shift(count) {
-                self.sight = Sight::None;
-            }
+        if let Sight::Window(window) = &mut self.sight
+            && !window.drop_oldest(&self.members, count)
+        {
+            self.sight = Sight::None;
         }
         self.members.drop_oldest(count);
         self.thinned = self.thinned.saturating_sub(count);

@@ -65,6 +65,17 @@ impl Window {
         }
     }
 
+    /// Takes the oldest members out, so many of them, which are about to be gone. By number: those that
+    /// stay can have the time of the newest of them. `false` where the window ended before them and does
+    /// not fit any more.
+    pub fn drop_oldest(&mut self, members: &Members, count: usize) -> bool {
+        while self.from < self.to.min(count) {
+            self.remove(members, self.from);
+            self.from += 1;
+        }
+        self.shift(count)
+    }
+
     /// The oldest members are gone, so many of them; `false` where it had one of those.
     pub fn shift(&mut self, dropped: usize) -> bool {
         let had = self.from < dropped;

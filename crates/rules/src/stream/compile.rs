@@ -2,17 +2,13 @@
 
 use super::evaluate::Atom;
 use super::keys::{self, Key, Place, Uses};
-use super::{Engine, FieldPlan, Node, Posting, RuleIndex, RulePlan, TextPlan};
+use super::search::{self, Search, Where};
+use super::{Engine, FieldPlan, Node, RuleIndex, RulePlan, TextPlan, sources};
 use crate::operators::Operator;
 use crate::operators::text::Part;
 use crate::sigma::LogSource;
 use crate::{Field, Predicate};
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
-use std::collections::{BTreeMap, HashMap};
-
-/// Texts of one field longer than this in sum are searched with the compact automaton; the fast one
-/// needs some 200 bytes of memory for each of theirs.
-const FAST_LITERAL_BYTES_MAX: usize = 10 << 10;
+use std::collections::HashMap;
 
 pub(super) fn compile<'r>(rules: impl IntoIterator<Item = (&'r LogSource, &'r Predicate)>) -> Engine {
     let rules: Vec<(&LogSource, &Predicate)> = rules.into_iter().collect();
@@ -37,8 +33,9 @@ pub(super) fn compile<'r>(rules: impl IntoIterator<Item = (&'r LogSource, &'r Pr
 /// Texts of one field on their way into a [`TextPlan`].
 #[derive(Default)]
 struct Texts {
-    parts: BTreeMap<String, BTreeMap<Place, Vec<RuleIndex>>>,
-    plan: TextPlan,
+    texts: search::Texts,
+    /// Log sources of the rules that they serve.
+    sources: sources::Set,
 }
 
 /// Equal for equal questions.
@@ -61,11 +58,11 @@ struct Builder<'r> {
 impl<'r> Builder<'r> {
     fn field(&mut self, name: &str) -> u32 {
         if let Some(number) = self.engine.names.get(name) {
-            return *number;
+            return number;
         }
         let number = self.engine.fields.len() as u32;
         self.engine.fields.push(FieldPlan::default());
-        self.engine.names.insert(name.into(), number);
+        self.engine.names.insert(name, number);
         number
     }
 
@@ -128,14 +125,15 @@ impl<'r> Builder<'r> {
     }
 
     fn post(&mut self, key: Key<'_>, rule: RuleIndex, source: u32) {
-        if let Key::Present(name) = key {
-            let field = self.field(name);
-            self.engine.fields[field as usize].present.push(rule);
-            return;
-        }
-        let name = match key {
-            Key::Whole(name, _) | Key::Part(name, ..) => name,
-            Key::Present(name) => Some(name),
+        let (name, text, place) = match key {
+            Key::Present(name) => return self.ask_always(Some(name), rule),
+            Key::Part(name, text, Place::Anywhere) if text.len() < search::ANYWHERE_BYTES_MIN => {
+                return self.ask_always(name, rule);
+            }
+            Key::Whole(name, text) => (name, text, Where::Whole),
+            Key::Part(name, text, Place::Start) => (name, text, Where::Start),
+            Key::Part(name, text, Place::End) => (name, text, Where::End),
+            Key::Part(name, text, Place::Anywhere) => (name, text, Where::Anywhere),
         };
         let texts = match name {
             Some(name) => {
@@ -144,14 +142,20 @@ impl<'r> Builder<'r> {
             }
             None => &mut self.everywhere,
         };
-        texts.plan.sources.add(source);
-        match key {
-            Key::Whole(_, text) => push_once(texts.plan.whole.entry(text.into()).or_default(), rule),
-            Key::Part(_, text, place) => {
-                push_once(texts.parts.entry(text.to_owned()).or_default().entry(place).or_default(), rule);
+        texts.sources.add(source);
+        push_once(texts.texts.entry((place, text.to_owned())).or_default(), rule);
+    }
+
+    /// Makes the rule a candidate wherever the field (any field) has a value.
+    fn ask_always(&mut self, name: Option<&str>, rule: RuleIndex) {
+        let rules = match name {
+            Some(name) => {
+                let field = self.field(name);
+                &mut self.engine.fields[field as usize].present
             }
-            Key::Present(_) => {}
-        }
+            None => &mut self.engine.always,
+        };
+        push_once(rules, rule);
     }
 
     fn finish(self) -> Engine {
@@ -172,21 +176,6 @@ fn push_once(rules: &mut Vec<RuleIndex>, rule: RuleIndex) {
 
 impl Texts {
     fn finish(self) -> TextPlan {
-        let mut plan = self.plan;
-        if self.parts.is_empty() {
-            return plan;
-        }
-        let bytes: usize = self.parts.keys().map(String::len).sum();
-        let kind = if bytes <= FAST_LITERAL_BYTES_MAX { AhoCorasickKind::DFA } else { AhoCorasickKind::ContiguousNFA };
-        let build = |kind| {
-            AhoCorasick::builder().match_kind(MatchKind::Standard).kind(kind).prefilter(false).build(self.parts.keys())
-        };
-        plan.scan = build(Some(kind)).or_else(|_| build(None)).ok();
-        let postings = self
-            .parts
-            .into_values()
-            .map(|places| places.into_iter().map(|(place, rules)| Posting { place, rules }).collect());
-        plan.found = postings.collect();
-        plan
+        TextPlan { search: Search::build(self.texts), sources: self.sources }
     }
 }

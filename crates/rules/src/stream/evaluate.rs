@@ -136,7 +136,7 @@ impl Asker<'_, '_> {
             }
             Atom::Text { field: None, cased: true, shape } => self.all_values().any(|value| shape.fits(value)),
             Atom::Text { field: None, cased: false, shape } => {
-                self.scratch.every.iter().any(|value| shape.fits(&self.scratch.folded[value.clone()]))
+                self.scratch.every.iter().any(|value| shape.fits(value.of(&self.scratch.folded)))
             }
             Atom::Test { field: Some(field), operator } => {
                 self.values(*field, true).any(|raw| operator.matches(&Value::Text { raw, lower: raw }))
@@ -162,7 +162,7 @@ impl Asker<'_, '_> {
             if raw {
                 self.event.leaves()[piece.leaf as usize].value.as_deref().unwrap_or_default()
             } else {
-                &self.scratch.folded[piece.folded.clone()]
+                piece.folded.of(&self.scratch.folded)
             }
         })
     }

@@ -16,16 +16,16 @@
 mod compile;
 mod evaluate;
 mod keys;
+mod search;
 mod sources;
 
 use crate::Predicate;
 use crate::sigma::LogSource;
-use aho_corasick::AhoCorasick;
 use evaluate::Atom;
 use model::{EventSource, Fields};
 use rustc_hash::FxHashMap;
+use search::Search;
 use sources::Sources;
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ pub type RuleIndex = u32;
 pub struct Engine {
     /// Fields that some rule asks about, by name. Events cannot add to it, so its hash need not be one
     /// that withstands chosen keys.
-    names: FxHashMap<Box<str>, u32>,
+    names: Names,
     fields: Vec<FieldPlan>,
     /// Texts that are looked for in the values of every field.
     everywhere: TextPlan,
@@ -51,6 +51,35 @@ pub struct Engine {
     id: Arc<()>,
 }
 
+/// Numbers by name.
+#[derive(Debug, Default)]
+struct Names {
+    known: FxHashMap<Box<str>, u32>,
+    /// By hash, a bit for every name: most fields of most events nobody asks about.
+    seen: [u64; 8],
+}
+
+impl Names {
+    fn place(name: &str) -> (usize, u32) {
+        let bytes = name.as_bytes();
+        let (Some(first), Some(last)) = (bytes.first(), bytes.last()) else { return (0, 0) };
+        let hash = usize::from(*first) * 13 + usize::from(*last) * 3 + bytes.len() * 97;
+        (hash / 64 % 8, (hash % 64) as u32)
+    }
+
+    #[inline]
+    fn get(&self, name: &str) -> Option<u32> {
+        let (word, bit) = Self::place(name);
+        if self.seen[word] >> bit & 1 == 0 { None } else { self.known.get(name).copied() }
+    }
+
+    fn insert(&mut self, name: &str, number: u32) {
+        let (word, bit) = Self::place(name);
+        self.seen[word] |= 1 << bit;
+        self.known.insert(name.into(), number);
+    }
+}
+
 /// What is asked about one field.
 #[derive(Debug, Default)]
 struct FieldPlan {
@@ -62,19 +91,9 @@ struct FieldPlan {
 /// Texts that make rules candidates.
 #[derive(Debug, Default)]
 struct TextPlan {
-    scan: Option<AhoCorasick>,
-    /// By number of the pattern: where in the value it counts, and for which rules.
-    found: Vec<Vec<Posting>>,
-    /// Whole values, folded.
-    whole: HashMap<Box<str>, Vec<RuleIndex>>,
+    search: Search,
     /// Log sources of the rules that it serves.
     sources: sources::Set,
-}
-
-#[derive(Debug)]
-struct Posting {
-    place: keys::Place,
-    rules: Vec<RuleIndex>,
 }
 
 #[derive(Debug)]
@@ -108,7 +127,7 @@ pub struct Scratch {
     used: Vec<u32>,
     folded: String,
     /// All values of the event, folded; empty until somebody asks.
-    every: Vec<Range<usize>>,
+    every: Vec<Folded>,
     admitted: sources::Memory,
 }
 
@@ -119,11 +138,24 @@ struct Slot {
     values: Vec<Piece>,
 }
 
-/// One value: which leaf, and where its folded text lies.
-#[derive(Debug, Clone)]
+/// One value: which leaf, and its folded text.
+#[derive(Debug)]
 struct Piece {
     leaf: u32,
-    folded: Range<usize>,
+    folded: Folded,
+}
+
+/// Where the folded text of a value lies.
+#[derive(Debug)]
+struct Folded {
+    place: Range<usize>,
+    ascii: bool,
+}
+
+impl Folded {
+    fn of<'s>(&self, all: &'s str) -> &'s str {
+        &all[self.place.clone()]
+    }
 }
 
 /// Sees how long each candidate takes, and may leave rules out. The default watches nothing.
@@ -164,7 +196,7 @@ impl Engine {
 
     /// Names of all fields that some rule asks about, in no order. Rules with keywords ask about all.
     pub fn field_names(&self) -> impl Iterator<Item = &str> {
-        self.names.keys().map(|name| &**name)
+        self.names.known.keys().map(|name| &**name)
     }
 
     /// The rules that match, ascending, appended to `hits`.
@@ -205,16 +237,14 @@ impl Engine {
     /// Puts the event's leaves into the slots of the fields that are asked about.
     fn fill(&self, event: &Fields<'_>, scratch: &mut Scratch) {
         for (index, leaf) in event.leaves().iter().enumerate() {
-            let Some(field) = self.names.get(&*leaf.name) else { continue };
-            let slot = &mut scratch.slots[*field as usize];
+            let Some(field) = self.names.get(&leaf.name) else { continue };
+            let slot = &mut scratch.slots[field as usize];
             if !slot.exists {
                 slot.exists = true;
-                scratch.used.push(*field);
+                scratch.used.push(field);
             }
             if let Some(value) = &leaf.value {
-                let start = scratch.folded.len();
-                append_folded(value, &mut scratch.folded);
-                slot.values.push(Piece { leaf: index as u32, folded: start..scratch.folded.len() });
+                slot.values.push(Piece { leaf: index as u32, folded: append_folded(value, &mut scratch.folded) });
             }
         }
     }
@@ -242,43 +272,25 @@ impl Engine {
             add(&plan.present);
             if plan.texts.sources.meets(admitted) {
                 for value in &slot.values {
-                    plan.texts.find(&folded[value.folded.clone()], &mut add);
+                    plan.texts.find(&value.folded, folded, &mut add);
                 }
             }
         }
         if self.everywhere.sources.meets(admitted) {
             for value in every.iter() {
-                self.everywhere.find(&folded[value.clone()], &mut add);
+                self.everywhere.find(value, folded, &mut add);
             }
         }
     }
 }
 
 impl TextPlan {
-    fn find(&self, folded: &str, add: &mut impl FnMut(&[RuleIndex])) {
-        if let Some(rules) = self.whole.get(folded) {
-            add(rules);
-        }
-        self.scan(folded, add);
+    fn find(&self, value: &Folded, all: &str, add: &mut impl FnMut(&[RuleIndex])) {
+        let folded = value.of(all);
+        self.search.find(folded.as_bytes(), add);
         // Patterns in any case also match these two for `k` and `s`, which folding leaves alone.
-        if !folded.is_ascii() && folded.contains(['\u{212A}', 'ſ']) {
-            self.scan(&folded.replace('\u{212A}', "k").replace('ſ', "s"), add);
-        }
-    }
-
-    fn scan(&self, text: &str, add: &mut impl FnMut(&[RuleIndex])) {
-        let Some(scan) = &self.scan else { return };
-        for found in scan.find_overlapping_iter(text) {
-            for posting in &self.found[found.pattern().as_usize()] {
-                let counts = match posting.place {
-                    keys::Place::Anywhere => true,
-                    keys::Place::Start => found.start() == 0,
-                    keys::Place::End => found.end() == text.len(),
-                };
-                if counts {
-                    add(&posting.rules);
-                }
-            }
+        if !value.ascii && folded.contains(['\u{212A}', 'ſ']) {
+            self.search.find(folded.replace('\u{212A}', "k").replace('ſ', "s").as_bytes(), add);
         }
     }
 }
@@ -310,17 +322,15 @@ impl Scratch {
     fn fold_everything(&mut self, event: &Fields<'_>) {
         if self.every.is_empty() {
             for value in event.leaves().iter().filter_map(|leaf| leaf.value.as_deref()) {
-                let start = self.folded.len();
-                append_folded(value, &mut self.folded);
-                self.every.push(start..self.folded.len());
+                self.every.push(append_folded(value, &mut self.folded));
             }
         }
     }
 }
 
-fn append_folded(text: &str, out: &mut String) {
-    if text.is_ascii() {
-        let start = out.len();
+fn append_folded(text: &str, out: &mut String) -> Folded {
+    let (start, ascii) = (out.len(), text.is_ascii());
+    if ascii {
         out.push_str(text);
         if let Some(added) = out.get_mut(start..) {
             added.make_ascii_lowercase();
@@ -328,4 +338,5 @@ fn append_folded(text: &str, out: &mut String) {
     } else {
         out.extend(text.chars().map(crate::operators::text::fold_char));
     }
+    Folded { place: start..out.len(), ascii }
 }

@@ -9,7 +9,8 @@ mod channels;
 mod security;
 pub(crate) mod sysmon;
 
-use super::{Names, address, alias, get, known, push_missing};
+use super::marks::{Mark, Marks};
+use super::{address, alias, get, known, push_missing};
 use crate::flatten::Flattened;
 use model::Fields;
 use std::borrow::Cow;
@@ -33,26 +34,23 @@ enum Kind {
     Unknown,
 }
 
-/// Fields without any of which an event that is not in the form of the XML is none of Windows.
-const MARKS: &[&str] = &[
-    "winlog.channel",
-    "winlog.event_id",
-    "win.system.channel",
-    "data.win.system.channel",
-    "Event.System.Channel",
-    "log_name",
-    "EventID",
-];
+/// Fields of an event of Windows that a collector put into an object of its own.
+pub(super) const NESTED: &[&str] =
+    &["winlog.channel", "win.system.channel", "data.win.system.channel", "Event.System.Channel", "winlog.event_id"];
+/// One of the fields that old versions of Winlogbeat give.
+pub(super) const OLD_BEAT: &[&str] = &["log_name"];
+/// The field without which no other event is one of Windows.
+pub(super) const FLAT: &[&str] = &["EventID"];
 
 /// Sets source and aliases if this is a Windows event.
-pub(super) fn recognise(found: &Flattened, names: &Names, out: &mut Fields<'_>) -> bool {
+pub(super) fn recognise(found: &Flattened, marks: Marks, out: &mut Fields<'_>) -> bool {
     let (channel, id, provider) = match found.windows {
         Some(system) => {
             let value = |at: Option<usize>| at.and_then(|at| out.leaves()[at].value.clone());
             (value(system.channel), value(system.event_id), value(system.provider))
         }
         None => {
-            if !names.any(MARKS) || !plain_names(out) {
+            if !plain_names(marks, out) {
                 return false;
             }
             (get(out, "Channel"), get(out, "EventID"), get(out, "Provider_Name"))
@@ -128,11 +126,10 @@ fn categories(kind: Kind, id: u32, out: &Fields<'_>) -> Option<&'static [&'stati
 
 /// Gives an event that is not in the form of the XML the plain names, if it is one of Windows:
 /// only those have both a channel and an event id, or name Windows where they are collected.
-fn plain_names(out: &mut Fields<'_>) -> bool {
-    let own = ["winlog.channel", "win.system.channel", "data.win.system.channel", "Event.System.Channel"];
-    let nested = own.iter().any(|name| out.exists(name)) || out.exists("winlog.event_id");
-    let old_beat = out.exists("log_name") && out.exists("source_name") && out.exists("event_id");
-    let flat = out.exists("EventID")
+fn plain_names(marks: Marks, out: &mut Fields<'_>) -> bool {
+    let nested = marks.has(Mark::WindowsNested);
+    let old_beat = marks.has(Mark::WindowsOldBeat) && out.exists("source_name") && out.exists("event_id");
+    let flat = marks.has(Mark::WindowsFlat)
         && (out.exists("Channel") || out.exists("Provider_Name") || out.exists("ProviderName") || nxlog(out));
     if !nested && !old_beat && !flat {
         return false;
@@ -166,8 +163,10 @@ fn plain_names(out: &mut Fields<'_>) -> bool {
             ],
         ),
     ] {
-        for theirs in theirs {
-            alias(out, ours, theirs);
+        if !out.exists(ours)
+            && let Some(value) = theirs.iter().find_map(|theirs| get(out, theirs))
+        {
+            out.push(ours, value);
         }
     }
     true

@@ -94,6 +94,23 @@ fn same(collection: &Collection, heard: &Heard, expected: &BTreeSet<Fact>) -> Re
     Ok(())
 }
 
+/// Of more events of one time than a count needs, some go: those that stay still count.
+#[test]
+fn events_of_one_time_count_although_some_of_them_are_dropped() {
+    let collection = collection(&CORRELATIONS[..1]);
+    let plans = Arc::new(Plans::compile(&collection, limits(3)));
+    let sample = |(id, half): (u128, i64)| Sample {
+        id,
+        time: half * SECOND / 2,
+        rules: vec![0],
+        fields: vec![("u", "x".to_owned())],
+    };
+    let events: Vec<Sample> = (1..).zip([0, 0, 0, 0, 7, 8, 9]).map(sample).collect();
+    let expected = naive::firings(&collection, &events);
+    assert_eq!(expected.len(), 1);
+    assert_eq!(run(&plans, &events, 1).0.facts(), expected);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
