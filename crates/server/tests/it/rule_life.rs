@@ -93,7 +93,7 @@ async fn a_document_never_meets_the_events_of_another_organisation() {
     let mut other = login(2);
     other["_org"] = json!("acme");
     let queue = server.parts.queues.get(QueueName::Ingest);
-    queue.publish(vec![Bytes::from(other.to_string())], Durability::Disk).await.unwrap();
+    queue.publish(vec![Bytes::from(other.to_string())], Durability::Strict).await.unwrap();
     server.worked().await;
     assert!(alerts(&server, "default").await.is_empty());
     let of_acme = alerts(&server, "acme").await;
