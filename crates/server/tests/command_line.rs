@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
+#[path = "command_line/rules.rs"]
+mod rules;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;

@@ -26,7 +26,7 @@ impl Default for Policy {
 
 impl Policy {
     /// What is done about a match of this level; `None` = nobody is told.
-    fn handling(&self, level: Level) -> Option<Handling> {
+    pub fn handling(&self, level: Level) -> Option<Handling> {
         match level {
             level if level >= self.page_from => Some(Handling::new("Page_and_ticket")),
             level if level >= self.ticket_from => Some(Handling::new("Ticket_only")),

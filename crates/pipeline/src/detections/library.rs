@@ -207,8 +207,13 @@ impl Library {
         after
     }
 
+    /// What an organisation can have in force, to be tried on events. Reads its documents; takes a while.
+    pub fn collection(&self, rules: &OrgDetectionRules) -> Collection {
+        self.lay(rules).collection.clone()
+    }
+
     /// Where a rule is written.
-    pub(super) fn origin(&self, place: &Place) -> Origin {
+    pub fn origin(&self, place: &Place) -> Origin {
         let name = &*place.file;
         match name.strip_prefix(DOCUMENT) {
             Some(name) => Origin::Document(name.to_owned()),

@@ -135,6 +135,11 @@ impl Detections {
         self.library.load_full()
     }
 
+    /// What events call the fields of the taxonomy.
+    pub fn aliases(&self) -> Arc<Aliases> {
+        self.fields.load_full()
+    }
+
     /// Puts other mappings of fields in force.
     pub fn replace_fields(&self, fields: Aliases) {
         self.fields.store(Arc::new(fields));

@@ -4,6 +4,7 @@ use super::{Fault, Place};
 use crate::suggest;
 use crate::yaml::{Node, NodeValue};
 use model::{EventSource, Level};
+use std::fmt;
 
 /// The part that rules, correlations and filters share.
 #[derive(Debug, Clone)]
@@ -33,6 +34,17 @@ pub struct LogSource {
     pub product: Option<String>,
     pub category: Option<String>,
     pub service: Option<String>,
+}
+
+impl fmt::Display for LogSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [("product", &self.product), ("category", &self.category), ("service", &self.service)];
+        let mut said = parts.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        if let Some((name, value)) = said.next() {
+            write!(f, "{name} {value}")?;
+        }
+        said.try_for_each(|(name, value)| write!(f, ", {name} {value}"))
+    }
 }
 
 impl LogSource {

@@ -13,12 +13,14 @@
 //! | `condition` | `1 of selection_* and not filter` → one predicate |
 //! | [`correlation`] | documents with `correlation:` |
 //! | [`filter`] | documents with `filter:`, laid over the rules they name |
+//! | [`examples`] | events that a rule must and must not match |
 //! | [`collection`] | many texts → rules, correlations, problems |
 
 pub mod collection;
 mod condition;
 pub mod correlation;
 mod detection;
+pub mod examples;
 pub mod filter;
 pub mod header;
 mod modifier;

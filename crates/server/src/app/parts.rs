@@ -97,10 +97,10 @@ impl Parts {
             Detections::new(detection.policy.clone(), detection.limits, correlations, worker, Arc::clone(&metrics));
         // The Web API shows the rules, whoever works by them.
         if config.has(Role::Alerter) || config.has(Role::Webui) {
+            field_maps::load(&detections, &detection.field_paths).await;
             detection_rules::load(&detections, detection).await;
         }
         if config.has(Role::Alerter) {
-            field_maps::load(&detections, &detection.field_paths).await;
             patiently("catalog", &health, stop, || detections.reload(&*catalog))
                 .await
                 .context("failed to load the detection rules")?;
