@@ -13,6 +13,7 @@ pub mod deliver;
 pub mod detect;
 pub mod detections;
 pub mod foreign;
+pub mod history;
 mod live;
 pub mod metrics;
 pub mod notify;

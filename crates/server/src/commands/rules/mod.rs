@@ -2,7 +2,9 @@
 
 mod backtest;
 mod explain;
+mod hunt;
 mod lint;
+mod past;
 mod run;
 
 use super::client::Client;
@@ -33,6 +35,8 @@ enum RulesCommand {
     Run(run::RunArgs),
     /// What Sigma rules would have found in the events that are kept, by day and host
     Backtest(backtest::BacktestArgs),
+    /// Hunt with Sigma rules in the events that are kept
+    Hunt(hunt::HuntArgs),
     /// What Sigma rules mean in words and in SQL, and why they match an event
     Explain(explain::ExplainArgs),
     /// Check rule files: mistakes, and what is probably not meant
@@ -70,11 +74,8 @@ enum RulesCommand {
 pub fn run(global: &Global, args: RulesArgs) -> ExitCode {
     match args.command {
         RulesCommand::Run(args) => run::run(&args),
-        RulesCommand::Backtest(args) => match block_on(backtest::run(global, &args)) {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => print_failure(&error),
-            Err(error) => print_failure(&error.into()),
-        },
+        RulesCommand::Backtest(args) => ended(block_on(backtest::run(global, &args))),
+        RulesCommand::Hunt(args) => ended(block_on(hunt::run(global, &args))),
         RulesCommand::Explain(args) => explain::run(&args),
         RulesCommand::Lint { paths, json } => lint::run(&paths, json),
         RulesCommand::Test { paths, explain, who: false } => test(&paths, explain, None),
@@ -83,12 +84,16 @@ pub fn run(global: &Global, args: RulesArgs) -> ExitCode {
             Err(problems) => print_problems(&problems),
         },
         RulesCommand::Import { paths, dry_run, reason } => {
-            match block_on(import(global, &paths, dry_run, reason.as_deref())) {
-                Ok(Ok(())) => ExitCode::SUCCESS,
-                Ok(Err(error)) => print_failure(&error),
-                Err(error) => print_failure(&error.into()),
-            }
+            ended(block_on(import(global, &paths, dry_run, reason.as_deref())))
         }
+    }
+}
+
+fn ended(result: std::io::Result<Result<()>>) -> ExitCode {
+    match result {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => print_failure(&error),
+        Err(error) => print_failure(&error.into()),
     }
 }
 
