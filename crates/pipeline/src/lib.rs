@@ -21,5 +21,6 @@ pub mod outbox;
 pub mod rejects;
 pub mod remediate;
 pub mod rulebook;
+pub mod schedule;
 
 pub use live::{Live, LiveSettings, RetentionPolicy, ShedMode};

@@ -6,6 +6,7 @@ mod hunt;
 mod lint;
 mod past;
 mod run;
+mod schedule;
 
 use super::client::Client;
 use super::{Global, block_on, out, print_failure, print_problems};
@@ -37,6 +38,8 @@ enum RulesCommand {
     Backtest(backtest::BacktestArgs),
     /// Hunt with Sigma rules in the events that are kept
     Hunt(hunt::HuntArgs),
+    /// How far scheduled rules came, their last runs, and what they could not look at
+    Schedule(schedule::ScheduleArgs),
     /// What Sigma rules mean in words and in SQL, and why they match an event
     Explain(explain::ExplainArgs),
     /// Check rule files: mistakes, and what is probably not meant
@@ -75,6 +78,7 @@ pub fn run(global: &Global, args: RulesArgs) -> ExitCode {
     match args.command {
         RulesCommand::Run(args) => run::run(&args),
         RulesCommand::Backtest(args) => ended(block_on(backtest::run(global, &args))),
+        RulesCommand::Schedule(args) => ended(block_on(schedule::run(global, &args))),
         RulesCommand::Hunt(args) => ended(block_on(hunt::run(global, &args))),
         RulesCommand::Explain(args) => explain::run(&args),
         RulesCommand::Lint { paths, json } => lint::run(&paths, json),

@@ -22,6 +22,7 @@ mod migrate;
 mod pool;
 mod retention;
 mod rules;
+mod schedules;
 mod users;
 mod values;
 
