@@ -263,7 +263,12 @@ impl Detector {
     }
 
     /// Writes audit rows and alerts; those of which somebody is to be told come back.
-    async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<Vec<Alert>> {
+    pub(crate) async fn record(
+        &self,
+        org: &OrgId,
+        audits: Vec<AuditEntry>,
+        alerts: Vec<Alert>,
+    ) -> StorageResult<Vec<Alert>> {
         let planned: Vec<NewAlert> = alerts.into_iter().map(|alert| self.planner.plan(alert)).collect();
         let recorded = self.catalog.record_planned(org, audits, planned.clone()).await;
         self.report("catalog", &recorded);
@@ -286,7 +291,7 @@ impl Detector {
         told
     }
 
-    fn report<T>(&self, part: &'static str, result: &StorageResult<T>) {
+    pub(crate) fn report<T>(&self, part: &'static str, result: &StorageResult<T>) {
         match result {
             Ok(_) => self.health.ok(part),
             Err(error) => self.health.failed(part, error.to_string()),

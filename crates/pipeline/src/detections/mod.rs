@@ -12,6 +12,7 @@
 //! | `library` | shared rules, and what an organisation lays over them |
 //! | `standing` | whether a rule is in force, and how |
 //! | `set`, `sets` | compiled: for one organisation, for all |
+//! | `scheduled` | what is asked now and then, and not of each event |
 //! | `reload` | keeps them fresh |
 //! | `inventory` | all of it, for people |
 //! | `guard` | pauses |
@@ -23,15 +24,18 @@ mod guard;
 mod inventory;
 mod library;
 mod reload;
+mod scheduled;
 mod set;
 mod sets;
 mod standing;
 
 pub use alerts::Policy;
+pub(crate) use alerts::firing_alert;
 pub use correlations::{Correlations, Turn};
 pub use guard::{Limits, Paused, RuleCounts};
 pub use inventory::{Inventory, ListedRule, RuleKind};
 pub use library::{Library, OrgProblem, Origin, SharedText, draft_document};
+pub use scheduled::ScheduledRule;
 pub use set::{DetectionRule, DetectionSet, InForce};
 pub use sets::Sets;
 pub use standing::{Mode, Standing, Why, on_by_default};
@@ -248,8 +252,27 @@ impl Detections {
 
     /// The alert of a correlation that begins to fire; `event` is the newest that is known of it.
     pub fn fired(&self, set: &DetectionSet, firing: &Firing, about: &About<'_>) -> Option<Alert> {
-        let of = set.correlation(firing.correlation)?;
+        self.fired_by(set.correlation(firing.correlation)?, firing, about)
+    }
+
+    /// The same of a correlation that is known.
+    pub(crate) fn fired_by(&self, of: InForce<'_>, firing: &Firing, about: &About<'_>) -> Option<Alert> {
         self.judged(of, about, || self.policy.fired(of, firing, about))
+    }
+
+    /// The alert of a rule that matches; `fields` are those that it shows.
+    pub(crate) fn matched_by(&self, of: InForce<'_>, about: &About<'_>, fields: &[(String, String)]) -> Option<Alert> {
+        self.judged(of, about, || self.policy.alert(of, about, fields))
+    }
+
+    /// The alert that says that a scheduled rule could not look at some events.
+    pub(crate) fn missed(&self, of: InForce<'_>, about: &About<'_>, what: &str) -> Alert {
+        self.policy.missed(of, about, what)
+    }
+
+    /// What this site calls the fields of events.
+    pub fn fields(&self) -> Arc<Aliases> {
+        self.fields.load_full()
     }
 
     /// The alerts that follow from what was found. `team` is that of the event's host, if it has one.
@@ -264,9 +287,7 @@ impl Detections {
         let about = About { event, team, now };
         let set = sets.of(&event.org);
         let hits = detected.hits.iter().filter_map(|hit| Some((set.rule(hit.rule)?, hit)));
-        let alerts =
-            hits.filter_map(|(of, hit)| self.judged(of, &about, || self.policy.alert(of, &about, &hit.fields)));
-        alerts.collect()
+        hits.filter_map(|(of, hit)| self.matched_by(of, &about, &hit.fields)).collect()
     }
 
     /// Counts a match; the alert that follows from it, which may be that its rule is paused.
@@ -295,7 +316,7 @@ impl Detections {
     }
 
     /// What metrics call a rule. Organisations can write as many as they like.
-    fn label<'u>(&self, uid: &'u str) -> &'u str {
+    pub(crate) fn label<'u>(&self, uid: &'u str) -> &'u str {
         const OTHER: &str = "other";
         let uid = uid.char_indices().nth(RULE_LABEL_CHARS_MAX).map_or(uid, |(cut, _)| &uid[..cut]);
         if self.labelled.read().is_ok_and(|known| known.contains(uid)) {

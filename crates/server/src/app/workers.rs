@@ -9,6 +9,7 @@ use pipeline::deliver::Deliverer;
 use pipeline::detect::Detector;
 use pipeline::notify::Keeper;
 use pipeline::remediate::Remediator;
+use pipeline::schedule::Scheduler;
 use runtime::backoff::Backoff;
 use runtime::{Stop, Supervisor};
 use std::sync::Arc;
@@ -36,6 +37,11 @@ pub async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Pa
             retries_max: config.event_retries_max,
         };
         if number == 0 {
+            let (scheduler, scheduler_stop) = (Scheduler::new(detector.clone()), stop.clone());
+            workers.spawn("schedules", async move {
+                scheduler.run(scheduler_stop).await;
+                Ok(())
+            });
             let (beside, stop) = (detector.clone(), stop.clone());
             workers.spawn("correlations", async move {
                 beside.correlate(stop).await;

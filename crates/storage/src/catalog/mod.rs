@@ -1,5 +1,5 @@
-//! The catalog: rules, hosts, teams, documents of detection rules, the audit of events and of changes,
-//! alerts and their state, incidents and silences, users of the Web API and their keys.
+//! The catalog: rules, hosts, teams, documents of detection rules, the places of scheduled ones, the audit of
+//! events and of changes, alerts and their state, incidents and silences, users of the Web API and their keys.
 //!
 //! One small trait per aggregate, business operations instead of rows, no transaction object: what
 //! must happen together is one call. [`Catalog`] is all of them.
@@ -34,6 +34,7 @@ mod fields;
 pub mod incidents;
 mod postgres;
 pub mod retention;
+pub mod schedules;
 mod sqlite;
 pub mod users;
 
@@ -323,6 +324,7 @@ pub trait Catalog:
     + detection_rules::DetectionRuleStore
     + incidents::IncidentStore
     + retention::RetentionStore
+    + schedules::ScheduleStore
     + users::UserStore
     + 'static
 {

@@ -122,6 +122,9 @@ fn of_correlation(collection: &Collection, place: usize, dialect: Dialect) -> Re
 fn heading(header: &Header, says: &str, text: &mut String) {
     let _ =
         writeln!(text, "{} ({}, {})\n  {}\n  {says}", header.title, header.uid, header.level.as_str(), header.place);
+    if let Some(schedule) = header.schedule {
+        let _ = writeln!(text, "  {}", schedule.describe());
+    }
 }
 
 fn shown(dialect: Dialect, sql: Result<String, rules::sql::SqlError>, text: &mut String) {

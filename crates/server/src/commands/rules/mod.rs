@@ -3,10 +3,13 @@
 mod backtest;
 mod documents;
 mod explain;
+mod hunt;
 mod import;
 mod lint;
 mod list;
+mod past;
 mod run;
+mod schedule;
 mod test;
 
 use super::client::Client;
@@ -29,6 +32,10 @@ enum RulesCommand {
     Run(run::RunArgs),
     /// What Sigma rules would have found in the events that are kept, by day and host
     Backtest(backtest::BacktestArgs),
+    /// Hunt with Sigma rules in the events that are kept
+    Hunt(hunt::HuntArgs),
+    /// How far scheduled rules came, their last runs, and what they could not look at
+    Schedule(schedule::ScheduleArgs),
     /// What Sigma rules mean in words and in SQL, and why they match an event
     Explain(explain::ExplainArgs),
     /// Check rule files: mistakes, and what is probably not meant
@@ -62,11 +69,9 @@ enum RulesCommand {
 pub fn run(global: &Global, args: RulesArgs) -> ExitCode {
     match args.command {
         RulesCommand::Run(args) => run::run(&args),
-        RulesCommand::Backtest(args) => match block_on(backtest::run(global, &args)) {
-            Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => print_failure(&error),
-            Err(error) => print_failure(&error.into()),
-        },
+        RulesCommand::Backtest(args) => ended(block_on(backtest::run(global, &args))),
+        RulesCommand::Schedule(args) => ended(block_on(schedule::run(global, &args))),
+        RulesCommand::Hunt(args) => ended(block_on(hunt::run(global, &args))),
         RulesCommand::Explain(args) => explain::run(&args),
         RulesCommand::Lint { paths, json } => lint::run(&paths, json),
         RulesCommand::Test(args) => test::run(global, &args),
@@ -97,6 +102,14 @@ fn say(global: &Global, ask: impl AsyncFnOnce(&Client) -> Result<String>) -> Exi
             out(&text);
             ExitCode::SUCCESS
         }
+        Ok(Err(error)) => print_failure(&error),
+        Err(error) => print_failure(&error.into()),
+    }
+}
+
+fn ended(result: std::io::Result<Result<()>>) -> ExitCode {
+    match result {
+        Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => print_failure(&error),
         Err(error) => print_failure(&error.into()),
     }

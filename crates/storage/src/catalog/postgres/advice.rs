@@ -34,7 +34,7 @@ pub async fn postgres_advice(config: &PostgresConfig) -> StorageResult<Vec<Strin
 }
 
 /// Tables, and what our login does with them.
-const RIGHTS: [(&str, &[&str]); 21] = [
+const RIGHTS: [(&str, &[&str]); 24] = [
     ("alert_rules", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("development_hosts", &["SELECT", "INSERT", "DELETE"]),
     ("device_teams", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -45,6 +45,9 @@ const RIGHTS: [(&str, &[&str]); 21] = [
     ("muttd_event_counts", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_incidents", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_silences", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_schedules", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_schedule_runs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_schedule_gaps", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_meta", &["SELECT"]),
     ("muttd_detection_orgs", &["SELECT", "INSERT", "UPDATE"]),
     ("muttd_detection_documents", &["SELECT", "INSERT", "UPDATE", "DELETE"]),

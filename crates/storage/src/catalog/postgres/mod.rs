@@ -23,6 +23,7 @@ mod migrate;
 mod pool;
 mod retention;
 mod rules;
+mod schedules;
 mod users;
 mod values;
 
