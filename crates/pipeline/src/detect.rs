@@ -231,6 +231,9 @@ impl Detector {
                 for alert in self.correlated(items, &mut turn) {
                     by_org.entry(alert.org.clone()).or_default().1.push(alert);
                 }
+                let named = turn.name().await;
+                self.report("correlations", &named);
+                named?;
                 Some(turn)
             }
             Some(_) | None => None,
@@ -313,7 +316,9 @@ impl Detector {
         let now = self.clock.now();
         let mut turn = self.detections.turn(&sets).await?;
         let mut told = Vec::new();
-        for (org, set, firings) in turn.pass(now) {
+        let passed = turn.pass(now);
+        turn.name().await?;
+        for (org, set, firings) in passed {
             let alert = |firing: &Firing| {
                 let event = nobodys(&org, firing, now);
                 self.detections.fired(&set, firing, &About { event: &event, team: None, now })
@@ -367,17 +372,7 @@ impl Detector {
         let rule = &matched.rule;
         let handling = rule.draft.handling(matched.environment);
         let raw = codec::public_object(&event.raw);
-        let forwards = handling.forwards();
-        let audit = AuditEntry {
-            event_id: event.id,
-            event_timestamp: event.timestamp,
-            hostname: event.host.clone(),
-            matched_rule_id: rule.id,
-            handling_decision: handling.as_str().to_owned(),
-            forwarded: forwards && self.outbox.delivers(),
-            raw_message: raw.clone(),
-        };
-        let alert = forwards.then(|| Alert {
+        let alert = handling.forwards().then(|| Alert {
             id: AlertId::derive(event.id, "rule"),
             org: event.org.clone(),
             kind: AlertKind::Rule,
@@ -391,9 +386,20 @@ impl Detector {
             rule_id: Some(rule.id),
             signature: signature(event, rule.id),
             message: event.message.clone(),
-            raw_json: raw,
+            raw_json: raw.clone(),
             detection: None,
         });
+        let told = alert.as_ref().is_some_and(|alert| self.planner.router().tells(alert));
+        let audit = AuditEntry {
+            event_id: event.id,
+            event_timestamp: event.timestamp,
+            hostname: event.host.clone(),
+            matched_rule_id: rule.id,
+            handling_decision: handling.as_str().to_owned(),
+            // Where an incident or a silence decides otherwise, the catalog corrects it.
+            forwarded: told && self.outbox.delivers(),
+            raw_message: raw,
+        };
         (audit, alert)
     }
 

@@ -4,7 +4,7 @@ use super::About;
 use super::guard::Paused;
 use super::set::{DetectionRule, InForce};
 use crate::codec;
-use model::{Alert, AlertId, AlertKind, Detection, EventId, Handling, Level, Timestamp};
+use model::{Alert, AlertId, AlertKind, Detection, EventId, Handling, Level};
 use rules::correlate::Firing;
 
 /// What matches lead to, by level.
@@ -132,10 +132,10 @@ impl Policy {
     }
 }
 
-/// The alert of a firing: the same firing has the same, whichever batch it comes with.
+/// The alert of a firing: the same firing has the same, whichever batch it comes with, and wherever it begins
+/// then.
 pub(crate) fn firing_alert(firing: &Firing) -> AlertId {
-    let cause = EventId::new(Timestamp::from_micros(firing.anchor), (firing.id >> 64) as u32, firing.id as u64);
-    AlertId::derive(cause, &format!("correlation:{:032x}", firing.id))
+    AlertId::derive(EventId::from_u128(firing.id), "correlation")
 }
 
 /// What the alerts of one incident share: the values that the rule groups by, else the host.
@@ -155,6 +155,7 @@ fn said(of: InForce<'_>) -> Detection {
     let header = &of.rule.header;
     Detection {
         rule_uid: header.uid.clone(),
+        name: header.name.clone().unwrap_or_default(),
         title: header.title.clone(),
         description: header.description.clone(),
         level: of.level,

@@ -1,9 +1,9 @@
 //! Correlations over the events of all workers of this process.
 //!
-//! What a batch means is worked out in memory, its alerts are written to the catalog, then the new
-//! state is stored, and only then another batch may begin: whatever a crash keeps of this, the batch
-//! comes back and leads to the same firings with the same ids. If anything fails in between, the state
-//! in memory is forgotten and read again.
+//! What a batch means is worked out in memory, the names of firings that begin are stored, its alerts are
+//! written to the catalog, then the new state is stored, and only then another batch may begin: whatever
+//! a crash keeps of this, its events come back, alone or with others, and lead to the same firings with
+//! the same ids. If anything fails in between, the state in memory is forgotten and read again.
 
 use super::set::DetectionSet;
 use super::sets::Sets;
@@ -44,6 +44,7 @@ pub struct Turn {
     state: OwnedMutexGuard<State>,
     sets: Arc<Sets>,
     records: Vec<(OrgId, Vec<Record>)>,
+    named: Vec<(OrgId, Vec<Record>)>,
     /// Counts once it is kept: a batch that comes back is not counted twice.
     counted: Vec<Counters>,
     metrics: Arc<Metrics>,
@@ -64,6 +65,7 @@ impl Correlations {
             state,
             sets: Arc::clone(sets),
             records: Vec::new(),
+            named: Vec::new(),
             counted: Vec::new(),
             metrics: Arc::clone(&self.metrics),
             kept: false,
@@ -124,6 +126,7 @@ impl Turn {
         }
         let before = own.correlator.counters();
         let outcome = own.correlator.apply(now.micros(), hits);
+        self.named.push((org.clone(), outcome.named));
         self.counted.push(own.correlator.counters().since(before));
         records.extend(outcome.records);
         self.records.push((org.clone(), records));
@@ -138,12 +141,21 @@ impl Turn {
             let mut records = own.follow(&self.sets, org);
             let before = own.correlator.counters();
             let outcome = own.correlator.pass(now.micros());
+            self.named.push((org.clone(), outcome.named));
             self.counted.push(own.correlator.counters().since(before));
             records.extend(outcome.records);
             self.records.push((org.clone(), records));
             fired.push((org.clone(), Arc::clone(&own.set), opened(outcome.changes)));
         }
         fired
+    }
+
+    /// Stores the names of what begins to fire; call it before anybody is told of that.
+    pub async fn name(&mut self) -> StorageResult<()> {
+        for (org, records) in std::mem::take(&mut self.named).into_iter().filter(|(_, records)| !records.is_empty()) {
+            self.store.store(&org, records).await?;
+        }
+        Ok(())
     }
 
     /// Stores what was changed; call it when the alerts are written.
@@ -241,5 +253,46 @@ correlation: {type: event_count, rules: [failed], group-by: [src_ip], timespan: 
             (&*value("mutt_detection_correlation_groups"), &*value("mutt_detection_correlation_bytes")),
             ("0", "0")
         );
+    }
+
+    #[tokio::test]
+    async fn a_firing_that_was_told_before_a_crash_has_its_name_when_its_events_come_back_with_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || {
+            let store = CorrelationStore::open(&folder.path().join("correlations.db")).unwrap();
+            Correlations::new(store, Metrics::new())
+        };
+        let mut reader = Reader::default();
+        reader.text("rules.yml", FAILURES);
+        let library = Library::new(reader, Vec::new(), Options::default(), false);
+        let sets = Arc::new(Sets::default().next(&Arc::new(library), Vec::new()));
+        let hits = |seconds: &[i64]| -> Vec<Hit> {
+            let mut fields = Fields::new(EventSource::default());
+            fields.push("src_ip", "192.0.2.7");
+            let (mut hits, mut lacking) = (Vec::new(), Lacking::default());
+            for second in seconds {
+                let event = Event { id: *second as u128, time: second * 1_000_000 };
+                sets.base().plans().hits(0, event, &fields, &mut hits, &mut lacking);
+            }
+            hits
+        };
+        let (org, now) = (OrgId::default(), Timestamp::from_micros(100_000_000));
+        let mut told = Vec::new();
+        // Dies after it was told; the second time with events that were sent before.
+        for seconds in [&[40, 30, 50][..], &[40, 30, 50, 10, 20], &[50, 20, 40, 10, 30]] {
+            let mut turn = open().turn(&sets).await.unwrap();
+            let firings = turn.apply(&org, now, hits(seconds)).1;
+            turn.name().await.unwrap();
+            told.extend(firings.into_iter().map(|firing| (firing.id, firing.anchor / 1_000_000)));
+        }
+        let id = told[0].0;
+        assert_eq!(told, [(id, 50), (id, 30), (id, 30)], "it begins elsewhere, and is the same");
+        // What is stored at last knows it by that name, also for whoever reads it again.
+        let mut turn = open().turn(&sets).await.unwrap();
+        assert_eq!(turn.apply(&org, now, hits(&[40, 30, 50])).1.len(), 1);
+        turn.name().await.unwrap();
+        turn.keep().await.unwrap();
+        let mut turn = open().turn(&sets).await.unwrap();
+        assert!(turn.apply(&org, now, hits(&[10, 20, 30, 40, 50])).1.is_empty());
     }
 }
