@@ -270,11 +270,6 @@ impl Detections {
         self.policy.missed(of, about, what)
     }
 
-    /// What this site calls the fields of events.
-    pub fn fields(&self) -> Arc<Aliases> {
-        self.fields.load_full()
-    }
-
     /// The alerts that follow from what was found. `team` is that of the event's host, if it has one.
     pub fn alerts(
         &self,

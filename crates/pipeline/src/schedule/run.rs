@@ -74,7 +74,7 @@ impl Scheduler {
             return Ok(going.place.through);
         }
         let questions = one.questions().map_err(|why| StorageError::new(ErrorKind::Invalid, why.to_string()))?;
-        let aliases = self.detector.detections.fields();
+        let aliases = self.detector.detections.aliases();
         let fingerprint = questions.fingerprint();
         let kept = self.kept.remove(key);
         let kept = kept.filter(|kept| {
@@ -190,7 +190,7 @@ impl Scheduler {
         let alerts = match going.one.target() {
             Target::Rule(_) => {
                 going.run.matches += found.matches.len() as u64;
-                self.matched(going, &events, &found).await
+                self.matched(going, &events, &found)
             }
             Target::Correlation(correlation) => {
                 bounded(&history)?;
@@ -252,9 +252,9 @@ impl Scheduler {
     }
 
     /// The alerts of the events that a rule matches.
-    async fn matched(&self, going: &Going<'_>, events: &[StoredEvent], found: &Found) -> Vec<Alert> {
+    fn matched(&self, going: &Going<'_>, events: &[StoredEvent], found: &Found) -> Vec<Alert> {
         let rule = going.one.rule();
-        let aliases = self.detector.detections.fields();
+        let aliases = self.detector.detections.aliases();
         let mut alerts = Vec::new();
         for stored in found.matches.iter().filter_map(|(_, number)| events.get(*number)) {
             let event = self.event(stored);

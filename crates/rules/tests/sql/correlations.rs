@@ -360,7 +360,7 @@ fn kept_events_fire_as_all_events_do() {
     let (mut fired, mut left_out) = (0, 0);
     for _ in 0..3 {
         let events = generated(&mut rng, 60);
-        for index in 0..CORRELATIONS.len() {
+        for (index, correlation) in CORRELATIONS.iter().enumerate() {
             let all = expected(&collection, index, &events);
             let (needs, reach) = (members::needs(&collection, index), members::reach(&collection, index));
             let (from_micros, to_micros) = (rng.i64(-12..0) * SECOND, rng.i64(0..12) * SECOND);

@@ -123,14 +123,17 @@ impl<S: Sink> Hunter<S> {
     }
 }
 
+/// A correlation, one of its groups, and an anchor there.
+type Anchor = (usize, Box<[Box<str>]>, i64);
+
 struct ByStream {
     aliases: Arc<Aliases>,
     engine: Engine,
     plans: Arc<Plans>,
     scratch: Scratch,
     hits: Vec<Hit>,
-    /// By correlation, group and anchor: the newest event there, and its host.
-    newest: HashMap<(usize, Box<[Box<str>]>, i64), (EventId, Arc<str>)>,
+    /// The newest event at each, and its host.
+    newest: HashMap<Anchor, (EventId, Arc<str>)>,
 }
 
 impl ByStream {
