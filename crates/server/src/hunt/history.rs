@@ -193,8 +193,21 @@ impl ByStream {
         let mut correlator = Correlator::new(Arc::clone(&self.plans), Share::ALL);
         let mut changes = correlator.apply(now, hits).changes;
         changes.extend(correlator.pass(i64::MAX).changes);
+        // What is above correlations that settle late is corrected until they have.
+        let mut settled = BTreeMap::new();
+        for change in changes {
+            match change {
+                Change::Opened(firing) | Change::Moved(firing) => {
+                    settled.insert((firing.correlation, firing.id), firing);
+                }
+                Change::GoesOn(_) => {}
+                Change::Merged { correlation, id, .. } | Change::Withdrawn { correlation, id } => {
+                    settled.remove(&(correlation, id));
+                }
+            }
+        }
         let mut fired = Vec::new();
-        for firing in changes.into_iter().filter_map(Change::opened) {
+        for firing in settled.into_values() {
             let at = (firing.correlation, firing.key, firing.anchor);
             let Some((event, host)) = self.newest.get(&at) else { continue };
             let key = at.1.iter().map(|text| text.to_string()).collect();
