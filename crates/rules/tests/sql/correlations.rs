@@ -393,7 +393,7 @@ fn kept_events_fire_as_all_events_do() {
             let mut found = sqlite.rows(&sql);
             found.sort();
             let some: Vec<_> = all.into_iter().filter(|(_, at)| (from_micros..=to_micros).contains(at)).collect();
-            assert_eq!(found, some, "{} {between:?} {reach:?}", CORRELATIONS[index].0);
+            assert_eq!(found, some, "{} {between:?} {reach:?}", correlation.0);
             fired += some.len();
         }
     }
