@@ -297,17 +297,7 @@ impl Detector {
         let rule = &matched.rule;
         let handling = rule.draft.handling(matched.environment);
         let raw = codec::public_object(&event.raw);
-        let forwards = handling.forwards();
-        let audit = AuditEntry {
-            event_id: event.id,
-            event_timestamp: event.timestamp,
-            hostname: event.host.clone(),
-            matched_rule_id: rule.id,
-            handling_decision: handling.as_str().to_owned(),
-            forwarded: forwards && self.outbox.delivers(),
-            raw_message: raw.clone(),
-        };
-        let alert = forwards.then(|| Alert {
+        let alert = handling.forwards().then(|| Alert {
             id: AlertId::derive(event.id, "rule"),
             org: event.org.clone(),
             kind: AlertKind::Rule,
@@ -321,9 +311,20 @@ impl Detector {
             rule_id: Some(rule.id),
             signature: signature(event, rule.id),
             message: event.message.clone(),
-            raw_json: raw,
+            raw_json: raw.clone(),
             detection: None,
         });
+        let told = alert.as_ref().is_some_and(|alert| self.planner.router().tells(alert));
+        let audit = AuditEntry {
+            event_id: event.id,
+            event_timestamp: event.timestamp,
+            hostname: event.host.clone(),
+            matched_rule_id: rule.id,
+            handling_decision: handling.as_str().to_owned(),
+            // Where an incident or a silence decides otherwise, the catalog corrects it.
+            forwarded: told && self.outbox.delivers(),
+            raw_message: raw,
+        };
         (audit, alert)
     }
 

@@ -2,10 +2,9 @@
 //! the shard.
 //!
 //! In the shared form a batch hands its hits over before it is settled; known hits are no new ones. Each
-//! alerter takes what waits for its shards, works it, announces what it works where something fires, writes
-//! the alerts, and commits that the hits are taken together with the new state, under its fence: of two
-//! that believe they hold a shard only one can commit. What was written and not committed is written again,
-//! with the same ids.
+//! alerter takes what waits for its shards, works it, stores the names of what fires, writes the alerts, and
+//! commits that the hits are taken together with the new state, under its fence: of two that believe they
+//! hold a shard only one can commit. What was written and not committed is written again, with the same ids.
 
 use super::{Detector, Item, META_ALERT_HOST};
 use crate::codec;
@@ -59,9 +58,12 @@ impl Detector {
         let mut alerts = Vec::new();
         for (org, items) in by_org {
             let hits = items.iter().flat_map(|item| item.detected.correlated.iter().cloned()).collect();
-            let told: Vec<Told<'_>> =
-                items.iter().flat_map(|item| item.detected.correlated.iter().map(|hit| Told::of(hit))).collect();
             let (set, firings) = turn.apply(org, now, hits);
+            if firings.is_empty() {
+                continue;
+            }
+            let told: Vec<Told<'_>> =
+                items.iter().flat_map(|item| item.detected.correlated.iter().map(Told::of)).collect();
             for firing in firings {
                 let event = newest(&told, &firing).and_then(|id| items.iter().find(|item| item.event.id == id));
                 let Some(item) = event.or(items.last()) else { continue };
@@ -70,6 +72,9 @@ impl Detector {
                 alerts.extend(self.detections.fired(&set, &firing, &about));
             }
         }
+        let named = turn.name().await;
+        self.report("correlations", &named);
+        named?;
         Ok(Some((turn, alerts)))
     }
 
@@ -151,7 +156,9 @@ impl Detector {
         let now = self.clock.now();
         let mut turn = self.detections.turn(&sets).await?;
         let mut told = Vec::new();
-        for (org, set, firings) in turn.pass(now) {
+        let passed = turn.pass(now);
+        turn.name().await?;
+        for (org, set, firings) in passed {
             let alert = |firing: &Firing| {
                 let event = nobodys(&org, firing, now);
                 self.detections.fired(&set, firing, &About { event: &event, team: None, now })
@@ -173,9 +180,8 @@ impl Detector {
         if holds.is_empty() {
             return turn.keep().await.map(|()| 0);
         }
-        let mut waiting = self.detections.waiting(&holds, WAITING_MAX).await?;
+        let waiting = self.detections.waiting(&holds, WAITING_MAX).await?;
         let count = waiting.len();
-        waiting.retain(|hit| turn.is_due(&hit.key));
         let known: HashSet<&HitKey> = waiting.iter().map(|hit| &hit.key).collect();
         unknown.retain(|key, _| known.contains(key));
         let mut by_shard: BTreeMap<(usize, OrgId), Vec<&Waiting>> = BTreeMap::new();
@@ -191,9 +197,7 @@ impl Detector {
                 by_org.entry(org).or_default().extend(alerts);
             }
         }
-        if !by_org.is_empty() {
-            turn.announce(&keys).await?;
-        }
+        turn.name().await?;
         turn.taken(keys);
         let mut told = Vec::new();
         for (org, alerts) in by_org {

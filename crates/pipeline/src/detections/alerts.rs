@@ -4,7 +4,7 @@ use super::About;
 use super::guard::Paused;
 use super::set::{DetectionRule, InForce};
 use crate::codec;
-use model::{Alert, AlertId, AlertKind, Detection, EventId, Handling, Level, Timestamp};
+use model::{Alert, AlertId, AlertKind, Detection, EventId, Handling, Level};
 use rules::correlate::Firing;
 
 /// What matches lead to, by level.
@@ -59,10 +59,9 @@ impl Policy {
         let shown = shown.join(", ");
         let condition = rule.condition.as_deref().unwrap_or_default();
         let parts = [&*shown, condition].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
-        // The same firing has the same id, whichever batch it comes with.
-        let cause = EventId::new(Timestamp::from_micros(firing.anchor), (firing.id >> 64) as u32, firing.id as u64);
         Some(Alert {
-            id: AlertId::derive(cause, &format!("correlation:{:032x}", firing.id)),
+            // The same firing has the same id, whichever batch it comes with, and wherever it begins then.
+            id: AlertId::derive(EventId::from_u128(firing.id), "correlation"),
             message: format!("{}: {}", rule.header.title, parts.join("; ")),
             severity: level.severity(),
             handling,
@@ -133,6 +132,7 @@ fn said(of: InForce<'_>) -> Detection {
     let header = &of.rule.header;
     Detection {
         rule_uid: header.uid.clone(),
+        name: header.name.clone().unwrap_or_default(),
         title: header.title.clone(),
         description: header.description.clone(),
         level: of.level,

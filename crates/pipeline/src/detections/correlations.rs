@@ -1,22 +1,19 @@
 //! Correlations over the events of all workers.
 //!
-//! What hits mean is worked out in memory, the alerts are written to the catalog, then the new state is
-//! stored, and only then other hits may be worked: whatever a crash keeps of this, the hits come back and
-//! lead to the same firings with the same ids. If anything fails in between, the state in memory is
-//! forgotten and read again.
+//! What hits mean is worked out in memory, the names of firings that begin are stored, the alerts are
+//! written to the catalog, then the new state is stored, and only then other hits may be worked: whatever a
+//! crash keeps of this, the hits come back, alone or with others, and lead to the same firings with the same
+//! ids. If anything fails in between, the state in memory is forgotten and read again.
 //!
 //! Where the store is not shared, a batch's hits are worked with it. Where it is, they are handed over
-//! with the batch, and each process works those that wait for the shards that it holds. Which hits those
-//! are it announces before it writes their alerts ([`Turn::announce`]): what fires can depend on what is
-//! worked together, and whoever takes over has to tell the same.
+//! with the batch, and each process works those that wait for the shards that it holds.
 
-use super::announced::{self, HitName};
 use super::set::DetectionSet;
 use super::sets::Sets;
 use crate::metrics::Metrics;
 use model::{EventId, OrgId, Timestamp};
 use rules::correlate::{Change, Correlator, Counters, Firing, Hit, Outcome, Record, Share, StateError, Stored};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use storage::StorageResult;
 use storage::correlations::{Commit, CorrelationStore, HitKey, Hold, NewHit, WorkerId};
@@ -40,8 +37,6 @@ struct State {
 struct Shard {
     hold: Hold,
     by_org: BTreeMap<OrgId, Own>,
-    /// What was announced and not stored; it is worked first, and alone.
-    again: Option<HashSet<HitName>>,
 }
 
 /// The state of one organisation in one shard.
@@ -58,10 +53,10 @@ pub struct Turn {
     state: OwnedMutexGuard<State>,
     sets: Arc<Sets>,
     commit: Commit,
+    named: Vec<(OrgId, Vec<Record>)>,
     /// Counts once it is kept: a batch that comes back is not counted twice.
     counted: Vec<Counters>,
     metrics: Arc<Metrics>,
-    worked_again: bool,
     kept: bool,
 }
 
@@ -84,9 +79,9 @@ impl Correlations {
             state,
             sets: Arc::clone(sets),
             commit: Commit::default(),
+            named: Vec::new(),
             counted: Vec::new(),
             metrics: Arc::clone(&self.metrics),
-            worked_again: false,
             kept: false,
         };
         if turn.state.loaded.is_none() {
@@ -149,13 +144,7 @@ impl Turn {
     async fn load(&mut self, hold: Hold) -> StorageResult<Shard> {
         let share = Share { index: hold.shard, count: self.store.shards() };
         let mut by_org: BTreeMap<OrgId, Own> = BTreeMap::new();
-        let mut again = None;
-        let announced = announced::group(share.index, share.count);
         for (org, group, parts) in self.store.load(hold).await? {
-            if group == announced {
-                again = parts.last().and_then(|part| announced::decode(part));
-                continue;
-            }
             let own = by_org.entry(org.clone()).or_insert_with(|| Own::new(&self.sets, &org, share));
             match own.correlator.restore(group, parts.iter().map(Vec::as_slice)) {
                 Ok(true) => continue,
@@ -168,34 +157,7 @@ impl Turn {
             }
             self.commit.records.push((org, vec![Record { group, stored: Stored::Gone }]));
         }
-        Ok(Shard { hold, by_org, again })
-    }
-
-    /// Whether it is the turn of a hit: not where others were announced in its shard.
-    pub fn is_due(&self, key: &HitKey) -> bool {
-        let shard = self.state.loaded.iter().flatten().find(|shard| shard.hold.shard == key.shard());
-        let again = shard.and_then(|shard| shard.again.as_ref());
-        again.is_none_or(|again| again.contains(&announced::name(key)))
-    }
-
-    /// Says that these hits, and those alone, are worked now: before the first of their alerts is written.
-    pub async fn announce(&mut self, keys: &[HitKey]) -> StorageResult<()> {
-        let mut shards: Vec<usize> = keys.iter().map(HitKey::shard).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let records = |stored: &dyn Fn(usize) -> Stored| {
-            let record = |shard: &usize| Record { group: self.announced(*shard), stored: stored(*shard) };
-            vec![(OrgId::default(), shards.iter().map(record).collect())]
-        };
-        let of = |shard| announced::encode(keys.iter().filter(move |key| key.shard() == shard));
-        let (said, over) = (records(&|shard| Stored::Whole(of(shard))), records(&|_| Stored::Gone));
-        self.store.commit(&self.holds(), Commit { records: said, ..Commit::default() }).await?;
-        self.commit.records.extend(over);
-        Ok(())
-    }
-
-    fn announced(&self, shard: usize) -> u128 {
-        announced::group(shard, self.store.shards())
+        Ok(Shard { hold, by_org })
     }
 
     /// The shards that are held.
@@ -250,7 +212,7 @@ impl Turn {
         let counted = own.correlator.counters().since(before);
         let set = Arc::clone(&own.set);
         self.counted.push(counted);
-        let firings = note(&mut self.commit, org, &set, outcome, about);
+        let firings = note(&mut self.commit, &mut self.named, org, &set, outcome, about);
         (Some(set), firings)
     }
 
@@ -264,21 +226,25 @@ impl Turn {
                 let before = own.correlator.counters();
                 let outcome = own.correlator.pass(now.micros());
                 self.counted.push(own.correlator.counters().since(before));
-                let firings = note(&mut self.commit, org, &own.set, outcome, &|_| Vec::new());
+                let firings = note(&mut self.commit, &mut self.named, org, &own.set, outcome, &|_| Vec::new());
                 fired.push((org.clone(), Arc::clone(&own.set), firings));
             }
         }
         fired
     }
 
-    /// All hits that were due are worked: these are not to come back, and what was announced before is over.
+    /// Hits that were worked are not to come back.
     pub fn taken(&mut self, taken: Vec<HitKey>) {
         self.commit.taken.extend(taken);
-        let again = self.state.loaded.iter().flatten().filter(|shard| shard.again.is_some());
-        let over =
-            again.map(|shard| Record { group: self.announced(shard.hold.shard), stored: Stored::Gone }).collect();
-        self.commit.records.push((OrgId::default(), over));
-        self.worked_again = true;
+    }
+
+    /// Stores the names of what begins to fire; call it before anybody is told of that.
+    pub async fn name(&mut self) -> StorageResult<()> {
+        let named = Commit { records: std::mem::take(&mut self.named), ..Commit::default() };
+        match named.is_empty() {
+            true => Ok(()),
+            false => self.store.commit(&self.holds(), named).await,
+        }
     }
 
     /// Stores what was changed; call it when the alerts are written.
@@ -288,8 +254,6 @@ impl Turn {
             self.store.commit(&self.holds(), commit).await?;
         }
         self.kept = true;
-        let again = self.worked_again;
-        self.state.loaded.iter_mut().flatten().for_each(|shard| shard.again = shard.again.take().filter(|_| !again));
         for counted in &self.counted {
             self.metrics.count_correlated(counted);
         }
@@ -313,11 +277,13 @@ impl Drop for Turn {
 /// known to its incident already.
 fn note(
     commit: &mut Commit,
+    named: &mut Vec<(OrgId, Vec<Record>)>,
     org: &OrgId,
     set: &DetectionSet,
     outcome: Outcome,
     about: &dyn Fn(EventId) -> Vec<u8>,
 ) -> Vec<Firing> {
+    named.push((org.clone(), outcome.named));
     commit.records.push((org.clone(), outcome.records));
     let found = outcome.elsewhere.iter().map(|hit| (org.clone(), new_hit(set, hit, about)));
     commit.found.extend(found);
@@ -400,63 +366,43 @@ correlation: {type: event_count, rules: [failed], group-by: [src_ip], timespan: 
     }
 
     #[tokio::test]
-    async fn who_takes_over_works_what_was_announced_alone_and_tells_the_same() {
+    async fn a_firing_that_was_told_before_a_crash_has_its_name_when_its_events_come_back_with_others() {
         let folder = tempfile::tempdir().unwrap();
+        let open = || {
+            let store = LocalCorrelations::open(&folder.path().join("correlations.db")).unwrap();
+            Correlations::new(Arc::new(store), WorkerId(1), Metrics::new())
+        };
         let mut reader = Reader::default();
         reader.text("rules.yml", FAILURES);
         let library = Library::new(reader, Vec::new(), Options::default(), false);
         let sets = Arc::new(Sets::default().next(&Arc::new(library), Vec::new()));
-        let org = OrgId::default();
-        let hit = |id: u32, second: i64| {
+        let hits = |seconds: &[i64]| -> Vec<Hit> {
             let mut fields = Fields::new(EventSource::default());
             fields.push("src_ip", "192.0.2.7");
             let (mut hits, mut lacking) = (Vec::new(), Lacking::default());
-            let event = EventId::new(Timestamp::from_secs(second), id, 0).to_u128();
-            let event = Event { id: event, time: second * 1_000_000 };
-            sets.base().plans().hits(0, event, &fields, &mut hits, &mut lacking);
-            new_hit(sets.base(), &hits[0], &|_| Vec::new())
-        };
-        // Works what waits and is due; what fires, and how many hits were worked.
-        async fn work(turn: &mut Turn, announces: bool) -> (Vec<u128>, usize) {
-            let org = OrgId::default();
-            let mut waiting = turn.store.waiting(&turn.holds(), 100).await.unwrap();
-            waiting.retain(|one| turn.is_due(&one.key));
-            let hits = waiting.iter().map(|one| turn.read(0, &org, &one.hit).unwrap().unwrap()).collect();
-            let (_, firings) = turn.work(0, &org, Timestamp::from_secs(9_100), hits, &|_| Vec::new());
-            let keys: Vec<HitKey> = waiting.into_iter().map(|one| one.key).collect();
-            if announces {
-                turn.announce(&keys).await.unwrap();
+            for second in seconds {
+                let event = Event { id: *second as u128, time: second * 1_000_000 };
+                sets.base().plans().hits(0, event, &fields, &mut hits, &mut lacking);
             }
-            let worked = keys.len();
-            turn.taken(keys);
-            (firings.iter().map(|firing| firing.id).collect(), worked)
-        }
+            hits
+        };
+        let (org, now) = (OrgId::default(), Timestamp::from_micros(100_000_000));
         let mut told = Vec::new();
-        for announces in [true, false] {
-            let file = folder.path().join(format!("correlations-{announces}.db"));
-            let store: Arc<dyn CorrelationStore> = Arc::new(LocalCorrelations::open(&file).unwrap());
-            let worker = |id| Correlations::new(Arc::clone(&store), WorkerId(id), Metrics::new());
-            store.add(&org, vec![hit(1, 9_000), hit(2, 9_001), hit(4, 9_003)]).await.unwrap();
-            // The alerts are written, the state is not.
-            let mut turn = worker(1).turn(&sets).await.unwrap();
-            let first = work(&mut turn, announces).await;
-            assert_eq!((first.0.len(), first.1), (1, 3));
-            drop(turn);
-            // Another alerter adds an event that came between; the next worker has all.
-            store.add(&org, vec![hit(3, 9_002)]).await.unwrap();
-            let next = worker(2);
-            let mut turn = next.turn(&sets).await.unwrap();
-            let again = work(&mut turn, announces).await;
-            turn.keep().await.unwrap();
-            assert_eq!(again.1, if announces { 3 } else { 4 });
-            assert_eq!(again.0 == first.0, announces, "without, another firing would be told");
-            let mut turn = next.turn(&sets).await.unwrap();
-            let rest = work(&mut turn, false).await;
-            turn.keep().await.unwrap();
-            assert_eq!(rest, (Vec::new(), usize::from(announces)), "it goes on");
-            assert!(store.waiting(&next.turn(&sets).await.unwrap().holds(), 9).await.unwrap().is_empty());
-            told.push(first.0);
+        // Dies after it was told; the second time with events that were sent before.
+        for seconds in [&[40, 30, 50][..], &[40, 30, 50, 10, 20], &[50, 20, 40, 10, 30]] {
+            let mut turn = open().turn(&sets).await.unwrap();
+            let firings = turn.apply(&org, now, hits(seconds)).1;
+            turn.name().await.unwrap();
+            told.extend(firings.into_iter().map(|firing| (firing.id, firing.anchor / 1_000_000)));
         }
-        assert_eq!(told[0], told[1]);
+        let id = told[0].0;
+        assert_eq!(told, [(id, 50), (id, 30), (id, 30)], "it begins elsewhere, and is the same");
+        // What is stored at last knows it by that name, also for whoever reads it again.
+        let mut turn = open().turn(&sets).await.unwrap();
+        assert_eq!(turn.apply(&org, now, hits(&[40, 30, 50])).1.len(), 1);
+        turn.name().await.unwrap();
+        turn.keep().await.unwrap();
+        let mut turn = open().turn(&sets).await.unwrap();
+        assert!(turn.apply(&org, now, hits(&[10, 20, 30, 40, 50])).1.is_empty());
     }
 }

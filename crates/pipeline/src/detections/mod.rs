@@ -15,10 +15,9 @@
 //! | `reload` | keeps them fresh |
 //! | `inventory` | all of it, for people |
 //! | `guard` | pauses |
-//! | `correlations`, `announced`, `alerts` | what follows from matches |
+//! | `correlations`, `alerts` | what follows from matches |
 
 mod alerts;
-mod announced;
 mod correlations;
 mod guard;
 mod inventory;

@@ -94,7 +94,9 @@ impl Sets {
         let compiled = match same.map(|own| own.set.compiled()) {
             _ if Arc::ptr_eq(&laid, library.base()) => Arc::clone(base),
             Some(compiled) if compiled.serves(&wanted) => Arc::clone(compiled),
-            _ => Arc::new(Compiled::new(&laid.collection, &wanted, before.map(|own| &**own.set.compiled()))),
+            Some(_) | None => {
+                Arc::new(Compiled::new(&laid.collection, &wanted, before.map(|own| &**own.set.compiled())))
+            }
         };
         let kept = same.filter(|own| own.settings == settings && Arc::ptr_eq(own.set.compiled(), &compiled));
         let set = match kept {

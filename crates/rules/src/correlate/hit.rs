@@ -81,13 +81,15 @@ pub(super) fn whole(halves: [u64; 2]) -> u128 {
     u128::from(halves[0]) << 64 | u128::from(halves[1])
 }
 
-/// The name of a firing: the same whenever the same events lead to it.
+/// The name of a firing: the same whenever the same events lead to it. Its first 48 bits are the
+/// milliseconds of the anchor, as in ids of events.
 pub(super) fn firing_id(group: u128, anchor: i64, salt: u32) -> u128 {
     let mut hash = Sha256::new_with_prefix(b"firing");
     hash.update(group.to_be_bytes());
     hash.update(anchor.to_be_bytes());
     hash.update(salt.to_be_bytes());
-    u128::from_be_bytes(first_half(&hash.finalize()))
+    let millis = (anchor / 1_000).clamp(0, (1 << 48) - 1) as u128;
+    millis << 80 | u128::from_be_bytes(first_half(&hash.finalize())) >> 48
 }
 
 /// A text for people, cut.

@@ -1,7 +1,7 @@
 //! Settings of detection rules.
 
+use super::check::Check;
 use super::raw;
-use super::validate::Check;
 use model::Level;
 use pipeline::detections::{Limits, Policy};
 use rules::sigma::Placeholders;

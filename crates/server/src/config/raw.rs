@@ -339,6 +339,7 @@ pub struct Remediation {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Incidents {
+    pub group_wait: String,
     pub repeat_interval: String,
     pub suppress_for: String,
     pub resolve_after: String,

@@ -48,6 +48,8 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
     incidents::incidents_are_filtered_and_paged(&open("incident pages").await).await;
     incidents::what_is_quiet_is_resolved_by_itself(&open("quiet").await).await;
     incidents::an_incident_is_escalated_once_whoever_tries(&open("escalation").await).await;
+    incidents::what_waits_for_others_is_told_once_whoever_tries(&open("waiting").await).await;
+    incidents::audit_rows_say_whether_somebody_was_told(&open("forwarded").await).await;
     incidents::silences_hold_until_they_are_over(&open("silences").await).await;
     incidents::keys_and_names_that_no_database_likes_are_kept_apart(&open("incident keys").await).await;
     incidents::closed_incidents_and_old_silences_are_purged(&open("incident purge").await).await;

@@ -141,11 +141,6 @@ impl HitKey {
         self.shard
     }
 
-    /// Which hit of its event, of all that its organisation has.
-    pub fn name(&self) -> u128 {
-        self.name
-    }
-
     pub(crate) fn of(org: &OrgId, hit: &NewHit, shards: usize) -> Self {
         let mut hash = Sha256::new_with_prefix(hit.group.to_be_bytes());
         hash.update(&hit.hit);

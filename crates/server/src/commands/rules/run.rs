@@ -77,7 +77,7 @@ impl Via {
 
 /// What asks the rules.
 enum How {
-    Stream(Engine),
+    Stream(Box<Engine>),
     Sql(hunt::sql::Engine),
 }
 
@@ -110,7 +110,8 @@ fn hunt(args: &RunArgs) -> Result<()> {
     let aliases = field_maps::read_and_tell(&args.fields);
     let engine = match args.via {
         Via::Stream => {
-            How::Stream(Engine::compile(collection.rules.iter().map(|rule| (&rule.source, &rule.predicate))))
+            let rules = collection.rules.iter().map(|rule| (&rule.source, &rule.predicate));
+            How::Stream(Box::new(Engine::compile(rules)))
         }
         Via::Sqlite => How::Sql(hunt::sql::Engine::Sqlite(EventTable::open()?)),
         Via::ClickHouse => {
