@@ -27,7 +27,7 @@ pub mod parsers;
 mod sources;
 mod time;
 
-pub use aliases::{Aliases, SourceFilter};
+pub use aliases::{Aliases, Mapping, SourceFilter};
 pub use error::FieldsError;
 pub use event::{from_event, from_event_bytes};
 pub use time::event_time;

@@ -56,6 +56,8 @@ impl Level {
 pub struct Detection {
     /// The rule's `id`, or its `name`, as its author gave it: stable, and unique in its organisation.
     pub rule_uid: String,
+    /// What its author calls it in one word, beside an `id`; empty where it has none.
+    pub name: String,
     pub title: String,
     pub description: String,
     pub level: Level,

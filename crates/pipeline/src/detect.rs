@@ -6,7 +6,7 @@
 //! published: what a crash keeps from the queue, the outbox publishes at the next start.
 
 use crate::codec;
-use crate::detections::{About, Detected, DetectionSet, Detections, Looker, Turn};
+use crate::detections::{About, Detected, Detections, Looker, Sets, Turn};
 use crate::live::{Live, ShedMode};
 use crate::metrics::{Metrics, labels};
 use crate::notify::Planner;
@@ -148,12 +148,12 @@ impl Detector {
         let started = tokio::time::Instant::now();
         let snapshot = self.rulebook.snapshot();
         let mut looker = self.detections.looker();
-        let set = looker.as_ref().map(|looker| Arc::clone(looker.set()));
+        let sets = looker.as_ref().map(|looker| Arc::clone(looker.sets()));
         let prepared = tokio::task::spawn_blocking(move || prepare(batch, &snapshot, looker.as_mut()))
             .await
             .map_err(|e| StorageError::with_source(model::ErrorKind::Internal, "matching", e))?;
         let mut settlements = prepared.settled;
-        let result = self.effect(prepared.items, set.as_deref(), &mut settlements, again).await;
+        let result = self.effect(prepared.items, sets.as_ref(), &mut settlements, again).await;
         consumer.settle(settlements).await?;
         self.metrics.count_settled(Outcome::DeadLettered, prepared.dead);
         self.metrics.count_settled(Outcome::Duplicate, prepared.copies);
@@ -166,7 +166,7 @@ impl Detector {
     async fn effect(
         &self,
         items: Vec<Item>,
-        set: Option<&DetectionSet>,
+        sets: Option<&Arc<Sets>>,
         settlements: &mut Vec<Settlement>,
         again: Duration,
     ) -> StorageResult<()> {
@@ -176,7 +176,7 @@ impl Detector {
             if items.is_empty() {
                 continue;
             }
-            match self.write(&items, set).await {
+            match self.write(&items, sets).await {
                 Ok(()) => settlements.extend(items.into_iter().map(|item| item.delivery.ack())),
                 Err(error) if error.kind().is_transient() => {
                     settlements.extend(items.into_iter().map(|item| item.delivery.defer(again)));
@@ -208,7 +208,7 @@ impl Detector {
         item.delivery.reject(Rejection { reason: error.to_string(), retryable: true, replays })
     }
 
-    async fn write(&self, items: &[Item], set: Option<&DetectionSet>) -> StorageResult<()> {
+    async fn write(&self, items: &[Item], sets: Option<&Arc<Sets>>) -> StorageResult<()> {
         let mut by_org: BTreeMap<OrgId, (Vec<AuditEntry>, Vec<Alert>)> = BTreeMap::new();
         for (item, matched) in items.iter().filter_map(|item| Some((item, item.matched()?))) {
             let (audits, alerts) = by_org.entry(item.event.org.clone()).or_default();
@@ -216,21 +216,24 @@ impl Detector {
             audits.push(audit);
             alerts.extend(alert);
         }
-        if let Some(set) = set {
+        if let Some(sets) = sets {
             for item in items.iter().filter(|item| !item.detected.hits.is_empty()) {
-                let found = self.detected(item, set);
+                let found = self.detected(item, sets);
                 by_org.entry(item.event.org.clone()).or_default().1.extend(found);
             }
         }
         // Kept to the end: what fails on the way makes the batch come back, and it has to fire again.
-        let turn = match set {
-            Some(set) if items.iter().any(|item| !item.detected.correlated.is_empty()) => {
-                let turn = self.detections.turn(set).await;
+        let turn = match sets {
+            Some(sets) if items.iter().any(|item| !item.detected.correlated.is_empty()) => {
+                let turn = self.detections.turn(sets).await;
                 self.report("correlations", &turn);
                 let mut turn = turn?;
-                for alert in self.correlated(items, set, &mut turn) {
+                for alert in self.correlated(items, &mut turn) {
                     by_org.entry(alert.org.clone()).or_default().1.push(alert);
                 }
+                let named = turn.name().await;
+                self.report("correlations", &named);
+                named?;
                 Some(turn)
             }
             Some(_) | None => None,
@@ -267,7 +270,7 @@ impl Detector {
     }
 
     /// The alerts of correlations that begin to fire with these events.
-    fn correlated(&self, items: &[Item], set: &DetectionSet, turn: &mut Turn) -> Vec<Alert> {
+    fn correlated(&self, items: &[Item], turn: &mut Turn) -> Vec<Alert> {
         let mut by_org: BTreeMap<&OrgId, Vec<&Item>> = BTreeMap::new();
         for item in items.iter().filter(|item| !item.detected.correlated.is_empty()) {
             by_org.entry(&item.event.org).or_default().push(item);
@@ -276,7 +279,8 @@ impl Detector {
         let mut alerts = Vec::new();
         for (org, items) in by_org {
             let hits = items.iter().flat_map(|item| item.detected.correlated.iter().cloned()).collect();
-            for firing in turn.apply(org, now, hits) {
+            let (set, firings) = turn.apply(org, now, hits);
+            for firing in firings {
                 // The newest event of the firing that is here, else one that belongs to its group.
                 let newest = items
                     .iter()
@@ -286,7 +290,7 @@ impl Detector {
                 let Some(item) = newest.or_else(|| items.iter().rev().find(belongs)).or(items.last()) else { continue };
                 let team = self.rulebook.snapshot().team(org, &item.event.host);
                 let about = About { event: &item.event, team: team.as_deref(), now };
-                alerts.extend(self.detections.fired(set, &firing, &about));
+                alerts.extend(self.detections.fired(&set, &firing, &about));
             }
         }
         alerts
@@ -305,14 +309,16 @@ impl Detector {
     }
 
     async fn pass(&self) -> StorageResult<()> {
-        let set = self.detections.current();
-        if set.correlations().next().is_none() {
+        let sets = self.detections.sets();
+        if !sets.correlate() {
             return Ok(());
         }
         let now = self.clock.now();
-        let mut turn = self.detections.turn(&set).await?;
+        let mut turn = self.detections.turn(&sets).await?;
         let mut told = Vec::new();
-        for (org, firings) in turn.pass(now) {
+        let passed = turn.pass(now);
+        turn.name().await?;
+        for (org, set, firings) in passed {
             let alert = |firing: &Firing| {
                 let event = nobodys(&org, firing, now);
                 self.detections.fired(&set, firing, &About { event: &event, team: None, now })
@@ -361,17 +367,7 @@ impl Detector {
         let rule = &matched.rule;
         let handling = rule.draft.handling(matched.environment);
         let raw = codec::public_object(&event.raw);
-        let forwards = handling.forwards();
-        let audit = AuditEntry {
-            event_id: event.id,
-            event_timestamp: event.timestamp,
-            hostname: event.host.clone(),
-            matched_rule_id: rule.id,
-            handling_decision: handling.as_str().to_owned(),
-            forwarded: forwards && self.outbox.delivers(),
-            raw_message: raw.clone(),
-        };
-        let alert = forwards.then(|| Alert {
+        let alert = handling.forwards().then(|| Alert {
             id: AlertId::derive(event.id, "rule"),
             org: event.org.clone(),
             kind: AlertKind::Rule,
@@ -385,17 +381,28 @@ impl Detector {
             rule_id: Some(rule.id),
             signature: signature(event, rule.id),
             message: event.message.clone(),
-            raw_json: raw,
+            raw_json: raw.clone(),
             detection: None,
         });
+        let told = alert.as_ref().is_some_and(|alert| self.planner.router().tells(alert));
+        let audit = AuditEntry {
+            event_id: event.id,
+            event_timestamp: event.timestamp,
+            hostname: event.host.clone(),
+            matched_rule_id: rule.id,
+            handling_decision: handling.as_str().to_owned(),
+            // Where an incident or a silence decides otherwise, the catalog corrects it.
+            forwarded: told && self.outbox.delivers(),
+            raw_message: raw,
+        };
         (audit, alert)
     }
 
     /// The alerts of the detection rules that matched.
-    fn detected(&self, item: &Item, set: &DetectionSet) -> Vec<Alert> {
+    fn detected(&self, item: &Item, sets: &Sets) -> Vec<Alert> {
         let event = &item.event;
         let team = self.rulebook.snapshot().team(&event.org, &event.host);
-        self.detections.alerts(set, event, &item.detected, team.as_deref(), self.clock.now())
+        self.detections.alerts(sets, event, &item.detected, team.as_deref(), self.clock.now())
     }
 
     /// Counts unhandled events by host and shape; the meta-alerts that are due. What a detection rule
@@ -537,7 +544,7 @@ fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot, mut looker: Option<&mut Lo
                     Some(looker) => {
                         let object = codec::public_object(&event.raw);
                         std::str::from_utf8(&object)
-                            .map(|object| looker.look(object, event.id, event.timestamp))
+                            .map(|object| looker.look(&event.org, object, event.id, event.timestamp))
                             .unwrap_or_default()
                     }
                     None => Detected::default(),

@@ -12,6 +12,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use rules::correlate::Counters;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -139,8 +140,17 @@ metrics! {
     alerter_processing_list_depth: Gauge = Gauge::default(), "mutt_alerter_processing_list_depth", "Events leased to the alerter";
     alerter_queue_depth: Gauge = Gauge::default(), "mutt_alerter_queue_depth", "Alerts waiting for delivery, as the alerter sees them";
     alerter_shed_events: Family<Labels, Counter> = Family::default(), "mutt_alerter_shed_events", "Alerts left in the outbox (dlq) or pauses (defer) because the alert queue was over its threshold";
-    detection_rules: Gauge = Gauge::default(), "mutt_detection_rules", "Detection rules in force, those in dry run counted";
+    detection_rules: Gauge = Gauge::default(), "mutt_detection_rules", "Detection rules in force where an organisation says nothing, those in dry run counted";
+    detection_documents_refused: Gauge = Gauge::default(), "mutt_detection_documents_refused", "Rules of organisations that cannot be used and are left out";
+    detection_reloads: Family<Labels, Counter> = Family::default(), "mutt_detection_reloads", "Reloads of the detection rules by status; after a failure the old ones stay";
+    detection_reload_latency: Histogram = histogram(&RELOAD), "mutt_detection_reload_latency_seconds", "Time to read and compile detection rules";
     detection_matches: Family<Labels, Counter> = Family::default(), "mutt_detection_matches", "Matches of detection rules by rule and outcome: alerted, dry_run, paused, counted (its level alerts nobody)";
+    correlation_hits: Family<Labels, Counter> = Family::default(), "mutt_detection_correlation_hits", "What correlations were told of events: counted, repeated (known already), late (behind their group's newest by more than lateness allows) or ahead (of the clock)";
+    correlation_members_dropped: Counter = Counter::default(), "mutt_detection_correlation_members_dropped", "Events that a group of a correlation forgot because it was full";
+    correlation_groups_evicted: Counter = Counter::default(), "mutt_detection_correlation_groups_evicted", "Groups of correlations that began anew because there were too many, or too large ones";
+    correlation_groups_expired: Counter = Counter::default(), "mutt_detection_correlation_groups_expired", "Groups of correlations forgotten because nobody touched them any more";
+    correlation_groups: Gauge = Gauge::default(), "mutt_detection_correlation_groups", "Groups that correlations keep";
+    correlation_bytes: Gauge = Gauge::default(), "mutt_detection_correlation_bytes", "Memory of the groups of correlations, as estimated";
     db_write_latency_ms: Histogram = histogram(&WRITE_MS), "mutt_db_write_latency_ms", "Time to write a batch to the catalog";
 
     moog_requests: Family<Labels, Counter> = Family::default(), "mutt_moog_requests", "Delivery attempts by status and reason";
@@ -258,6 +268,9 @@ impl Metrics {
         for outcome in Outcome::ALL {
             drop(metrics.events_settled.get_or_create(&labels([("outcome", outcome.as_str())])));
         }
+        for outcome in ["counted", "repeated", "late", "ahead"] {
+            drop(metrics.correlation_hits.get_or_create(&labels([("outcome", outcome)])));
+        }
         for input in InputKind::ALL {
             drop(metrics.events_accepted.get_or_create(&labels([("input", input.as_str())])));
         }
@@ -336,6 +349,23 @@ impl Metrics {
             Outcome::Duplicate => return,
         };
         self.alerter_events_processed.get_or_create(&labels([("status", status)])).inc_by(n);
+    }
+
+    /// Counts what correlations did with a batch.
+    pub fn count_correlated(&self, counted: &Counters) {
+        let Counters { hits, repeated, late, ahead, members_dropped, groups_evicted, groups_expired } = *counted;
+        let outcomes = [
+            ("counted", hits.saturating_sub(repeated + late)),
+            ("repeated", repeated),
+            ("late", late),
+            ("ahead", ahead),
+        ];
+        for (outcome, count) in outcomes.into_iter().filter(|(_, count)| *count > 0) {
+            self.correlation_hits.get_or_create(&labels([("outcome", outcome)])).inc_by(count);
+        }
+        self.correlation_members_dropped.inc_by(members_dropped);
+        self.correlation_groups_evicted.inc_by(groups_evicted);
+        self.correlation_groups_expired.inc_by(groups_expired);
     }
 
     /// Sum of the events of one outcome, for tests that add up.

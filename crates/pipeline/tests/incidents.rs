@@ -34,7 +34,8 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// The SOC's alerts: escalated after a quarter of an hour, resolved after two hours.
+/// The SOC's alerts: escalated after a quarter of an hour, resolved after two hours; those of the NOC
+/// wait a minute for others, except the worst.
 fn tree() -> Router {
     let policy = PolicySpec {
         repeat_interval: Some("1h".into()),
@@ -45,7 +46,13 @@ fn tree() -> Router {
     };
     let matcher = MatcherSpec { team: names(&["SOC"]), ..MatcherSpec::default() };
     let route = RouteSpec { matcher, channels: Some(names(&["pager"])), policy, ..RouteSpec::default() };
-    Router::new(names(&["pager", "boss"]), Policy::default(), &[route]).unwrap()
+    let noc = |severity: Option<&str>, wait: &str| RouteSpec {
+        matcher: MatcherSpec { team: names(&["NOC"]), severity: severity.map(str::to_owned), ..MatcherSpec::default() },
+        policy: PolicySpec { group: Some(true), group_wait: Some(wait.into()), ..PolicySpec::default() },
+        ..RouteSpec::default()
+    };
+    let routes = [route, noc(Some("critical"), "0s"), noc(None, "1m")];
+    Router::new(names(&["pager", "boss"]), Policy::default(), &routes).unwrap()
 }
 
 async fn alerter(dir: &Path, clock: &Arc<ManualClock>) -> Alerter {
@@ -98,11 +105,15 @@ fn settings() -> LiveSettings {
 impl Alerter {
     /// Records an alert as detection does, without publishing it.
     async fn record(&self, number: u64, level: Level) -> AlertState {
+        self.record_for("SOC", number, level).await
+    }
+
+    async fn record_for(&self, team: &str, number: u64, level: Level) -> AlertState {
         let detection =
             Detection { rule_uid: "5a1f".into(), title: "Login guessed".into(), level, ..Default::default() };
         let found = alert()
             .number(number)
-            .team("SOC")
+            .team(team)
             .severity(level.severity())
             .signature("192.0.2.1")
             .detection(detection)
@@ -216,4 +227,63 @@ async fn what_is_acknowledged_or_silenced_is_not_escalated() {
     alerter.catalog.change_incident(&org, 1, &IncidentAction::Acknowledge, &alerter.by()).await.unwrap();
     alerter.minutes(60).await;
     assert_eq!(alerter.published().await.len(), 1);
+}
+
+#[tokio::test]
+async fn the_first_alerts_wait_for_others_over_a_restart_and_are_told_as_one() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    let first = alerter(dir.path(), &clock).await;
+    for (number, level) in [(1, Level::Medium), (2, Level::High), (3, Level::Medium)] {
+        assert_eq!(first.record_for("NOC", number, level).await, AlertState::Grouped);
+        clock.advance(Duration::from_secs(15));
+    }
+    first.keeper.round().await.unwrap();
+    assert!(first.published().await.is_empty(), "not yet");
+    drop(first);
+
+    let second = alerter(dir.path(), &clock).await;
+    assert_eq!(second.record_for("NOC", 3, Level::Medium).await, AlertState::Grouped, "its batch comes back");
+    let (org, until) = (OrgId::default(), EPOCH.plus(MINUTE * 3));
+    let draft = SilenceDraft { matcher: r#"{"team":"NOC"}"#.into(), from: EPOCH, until };
+    second.catalog.create_silence(&org, draft, &second.by()).await.unwrap();
+    second.planner.refresh(clock.now()).await.unwrap();
+    second.minutes(1).await;
+    assert!(second.published().await.is_empty(), "a silence holds");
+    second.minutes(2).await;
+    let told = second.published().await;
+    assert_eq!(told.len(), 1);
+    assert!(told[0].message.starts_with("[3 alerts] "), "{}", told[0].message);
+    assert_eq!(told[0].severity, Level::High.severity(), "the worst of them");
+    second.minutes(1).await;
+    assert_eq!(second.published().await.len(), 1, "once");
+
+    // It was written and died before it was published.
+    second.catalog.change_incident(&org, 1, &IncidentAction::Dismiss, &second.by()).await.unwrap();
+    assert_eq!(second.record_for("NOC", 4, Level::Medium).await, AlertState::Grouped);
+    clock.advance(MINUTE);
+    let due = second.catalog.due_waiting(clock.now(), 10).await.unwrap().remove(0);
+    second.catalog.tell_waiting(&due.incident, clock.now()).await.unwrap().unwrap();
+    drop(second);
+    let third = alerter(dir.path(), &clock).await;
+    third.outbox.catch_up().await.unwrap();
+    third.keeper.round().await.unwrap();
+    let told: Vec<_> = third.published().await.into_iter().map(|alert| alert.id).collect();
+    assert_eq!((told.len(), told.last()), (2, Some(&due.alert.id)));
+    assert!(!third.published().await[1].message.starts_with('['), "one is one");
+}
+
+#[tokio::test]
+async fn what_has_a_route_without_waiting_is_told_at_once_with_all_that_waited() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    let alerter = alerter(dir.path(), &clock).await;
+    assert_eq!(alerter.record_for("NOC", 1, Level::Medium).await, AlertState::Grouped);
+    assert_eq!(alerter.record_for("NOC", 2, Level::Critical).await, AlertState::Pending);
+    alerter.minutes(5).await;
+    assert!(alerter.published().await.is_empty(), "nothing waits any more");
+    let incident = alerter.catalog.incident(&OrgId::default(), 1).await.unwrap();
+    assert_eq!((incident.alerts, incident.told, incident.waiting), (2, 1, None));
+    let long = PolicySpec { group_wait: Some("2h".into()), ..PolicySpec::default() };
+    let mut problems = Vec::new();
+    Policy::default().with(&long, "incidents", &mut problems);
+    assert_eq!(problems[0].path, "incidents.group_wait");
 }

@@ -18,6 +18,7 @@
 //! | [`sql`] | the same questions for SQLite and ClickHouse |
 //! | [`mod@lint`] | rules that are allowed but probably not meant |
 //! | [`mod@file`] | rule files in YAML, with their own tests |
+//! | [`field_map`] | files that say what events call the fields of the taxonomy |
 //! | [`yaml`] | bounded YAML trees with lines |
 //! | [`mod@template`] | the shape of a message, and the key of a fault |
 //!
@@ -27,6 +28,7 @@
 pub mod correlate;
 pub mod error;
 pub mod explain;
+pub mod field_map;
 pub mod file;
 pub mod ir;
 pub mod lint;

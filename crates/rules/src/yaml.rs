@@ -130,6 +130,21 @@ pub(crate) fn documents(text: &str) -> (Vec<Node>, Option<YamlError>) {
     if bytes > DOCUMENTS_BYTES_MAX {
         return (nodes, Some(YamlError::TooLarge { bytes, max: DOCUMENTS_BYTES_MAX }));
     }
+    for (line, piece) in pieces(text) {
+        match read(piece) {
+            Ok(Node { value: NodeValue::Null, .. }) => {}
+            Ok(mut node) => {
+                node.shift(line);
+                nodes.push(node);
+            }
+            Err(error) => return (nodes, Some(error.shifted(line))),
+        }
+    }
+    (nodes, None)
+}
+
+/// The documents of a text, as written, each with how many lines are before it.
+pub fn pieces(text: &str) -> Vec<(u64, &str)> {
     let mut start = (0, 0);
     let mut at = 0;
     let mut pieces = Vec::new();
@@ -145,17 +160,7 @@ pub(crate) fn documents(text: &str) -> (Vec<Node>, Option<YamlError>) {
         at += written.len();
     }
     pieces.push((start.1, &text[start.0..]));
-    for (line, piece) in pieces {
-        match read(piece) {
-            Ok(Node { value: NodeValue::Null, .. }) => {}
-            Ok(mut node) => {
-                node.shift(line);
-                nodes.push(node);
-            }
-            Err(error) => return (nodes, Some(error.shifted(line))),
-        }
-    }
-    (nodes, None)
+    pieces
 }
 
 fn node(raw: Spanned<Raw>, source: &str) -> Node {

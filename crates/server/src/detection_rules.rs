@@ -1,52 +1,43 @@
-//! The detection rules of this server: those that ship, and those of files.
+//! The detection rules that all organisations of this server have: those that ship, and those of files.
 
 use crate::config::DetectionSettings;
 use crate::sigma_files;
-use pipeline::detections::{DetectionSet, Detections, Mode};
-use rules::sigma::{Collection, Gravity, Header, Options, Reader};
+use pipeline::detections::{Detections, Library, SharedText};
+use rules::sigma::{Gravity, Options, Reader};
 
 /// Reads the rules that the settings ask for. What cannot be used is among the problems.
-pub fn read(settings: &DetectionSettings) -> Collection {
+pub fn read(settings: &DetectionSettings) -> Library {
     let options = Options { placeholders: settings.placeholders.clone() };
     let mut reader = Reader::new(options.clone());
+    let mut texts = Vec::new();
     if settings.shipped {
         for (name, text) in SHIPPED {
             reader.text(name, text);
+            texts.push(SharedText { name: name.to_owned(), text: text.to_owned(), ships: true });
         }
     }
-    reader.append(sigma_files::reader(&settings.rule_paths, &options));
-    reader.finish()
+    let (of_files, texts_of_files) = sigma_files::reader(&settings.rule_paths, &options);
+    reader.append(of_files);
+    texts.extend(texts_of_files.into_iter().map(|(name, text)| SharedText { name, text, ships: false }));
+    Library::new(reader, texts, options, settings.dry_run)
 }
 
-/// Whether a rule is in force where nobody says otherwise: not if its author calls it unfinished or
-/// given up.
-fn on_by_default(header: &Header) -> bool {
-    !matches!(&*header.status, "experimental" | "deprecated" | "unsupported")
-}
-
-/// Puts the rules that the settings ask for in force; what is wrong is logged and left out.
+/// Gives `detections` the shared rules that the settings ask for; what is wrong is logged and left out.
 pub async fn load(detections: &Detections, settings: &DetectionSettings) {
     let of_files = settings.clone();
-    let compiled = tokio::task::spawn_blocking(move || {
-        let collection = read(&of_files);
-        let mode = if of_files.dry_run { Mode::DryRun } else { Mode::Alert };
-        let set = DetectionSet::compile(&collection, |header| on_by_default(header).then_some(mode));
-        (collection, set)
-    });
-    let Ok((collection, set)) = compiled.await else { return };
-    for problem in &collection.problems {
+    let Ok(library) = tokio::task::spawn_blocking(move || read(&of_files)).await else { return };
+    let shared = library.shared();
+    for problem in &shared.problems {
         match problem.gravity {
             Gravity::Refused => tracing::error!(%problem, "a detection rule was left out"),
             Gravity::Warning => tracing::warn!(%problem, "a detection rule is odd"),
         }
     }
-    tracing::info!(
-        rules = collection.rules.len(),
-        correlations = collection.correlations.len(),
-        in_force = set.rules().len() + set.correlations().count(),
-        "detection rules read"
-    );
-    detections.replace(set);
+    tracing::info!(rules = shared.rules.len(), correlations = shared.correlations.len(), "detection rules read");
+    detections.set_library(library);
+    if let Err(error) = detections.replace(Vec::new()).await {
+        tracing::error!(%error, "detection rules could not be compiled; the old ones stay in force");
+    }
 }
 
 macro_rules! shipped {
@@ -74,6 +65,7 @@ const SHIPPED: [(&str, &str); 12] = shipped! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pipeline::detections::on_by_default;
 
     #[test]
     fn every_rule_file_that_ships_is_here_and_all_of_it_can_be_used() {
@@ -83,7 +75,8 @@ mod tests {
         files.sort();
         let here: Vec<&str> = SHIPPED.iter().map(|(name, _)| name.trim_start_matches("rules/security/")).collect();
         assert_eq!(here, files);
-        let collection = read(&DetectionSettings { shipped: true, ..DetectionSettings::default() });
+        let library = read(&DetectionSettings { shipped: true, ..DetectionSettings::default() });
+        let collection = library.shared();
         assert!(collection.problems.is_empty(), "{:?}", collection.problems);
         let on = collection.rules.iter().filter(|rule| on_by_default(&rule.header)).count();
         assert!(on > 30 && on < collection.rules.len(), "{on} of {}", collection.rules.len());

@@ -6,6 +6,7 @@ pub mod commands;
 pub mod config;
 mod demo;
 mod detection_rules;
+mod field_maps;
 mod host;
 mod hunt;
 mod ingest_http;

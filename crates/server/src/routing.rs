@@ -163,6 +163,7 @@ fn policy_shown(router: &Router, policy: &Policy) -> Value {
         "channels": policy.channels.as_deref().unwrap_or(router.channels()),
         "group": policy.group,
         "group_by": policy.group_by.iter().map(|by| by.text()).collect::<Vec<_>>(),
+        "group_wait": span(policy.group_wait),
         "repeat_interval": span(policy.repeat_interval),
         "suppress_for": span(policy.suppress_for),
         "resolve_after": span(policy.resolve_after),
@@ -207,6 +208,9 @@ pub fn verdict_text(router: &Router, alert: &Alert) -> String {
         return text;
     }
     text.push_str(&format!("incident   {}\n", policy.key(alert)));
+    if !policy.group_wait.is_zero() {
+        text.push_str(&format!("first      after {}, with those that come until then\n", span_text(policy.group_wait)));
+    }
     for (name, span) in
         [("repeated", policy.repeat_interval), ("suppressed", policy.suppress_for), ("resolved", policy.resolve_after)]
     {

@@ -132,7 +132,8 @@ fn a_route_is_tried_without_a_server() {
     let channel = |name: &str| {
         format!("[[channel]]\ntype = \"moogsoft\"\nname = \"{name}\"\nurl = \"http://127.0.0.1:9/{name}\"\n")
     };
-    let routes = "[[routes]]\nname = \"soc\"\nmatch = { tag = \"attack.t1110*\", severity = \"high\" }\nchannels = [\"pager\"]\n";
+    let routes = "[[routes]]\nname = \"soc\"\nmatch = { tag = \"attack.t1110*\", severity = \"high\" }\nchannels = [\"pager\"]\n\
+                  group_wait = \"30s\"\n";
     std::fs::write(dir.path().join("r.toml"), format!("{}{}{routes}", channel("moog"), channel("pager"))).unwrap();
     let run = |args: &[&str]| {
         let output = muttd(dir.path(), &[&["route"], args, &["--config", "r.toml"]].concat(), &[]);
@@ -141,6 +142,7 @@ fn a_route_is_tried_without_a_server() {
     let (code, told) = run(&["test", "--severity", "high", "--tag", "attack.t1110.001", "--team", "SOC"]);
     assert_eq!(code, Some(0), "{told}");
     assert!(told.contains("route      routes[0] (soc)\ntold       pager\nincident "), "{told}");
+    assert!(told.contains("\nfirst      after 30s, with those that come until then\n"), "{told}");
     let (_, told) = run(&["test", "--severity", "low", "--tag", "attack.t1110"]);
     assert!(told.contains("route      no route: everybody\ntold       moog, pager\n"), "{told}");
     std::fs::write(dir.path().join("a.json"), r#"{"detection":{"tags":["attack.t1110"],"level":"critical"}}"#).unwrap();
@@ -207,6 +209,10 @@ fn check_config_lists_every_mistake_and_exits_2() {
         muttd(dir.path(), &["check-config", "--config", "d.toml"], &[]).status.success(),
         "the defaults are a valid file"
     );
+    std::fs::write(dir.path().join("fields.yml"), "mappings:\n  - wen: {a: b}\n    fields: {User: who}\n").unwrap();
+    let unmapped = muttd(dir.path(), &["check-config"], &[("MUTT_DETECTION_FIELDS", "fields.yml")]);
+    let said = text(&unmapped.stdout);
+    assert!(!unmapped.status.success() && said.contains("fields: fields.yml:2: mappings[0]: `wen`"), "{said}");
 }
 
 #[test]

@@ -130,6 +130,32 @@ fn the_sql_of_sqlite_finds_the_same() {
 }
 
 #[test]
+fn events_of_other_names_meet_the_rules_by_a_mapping_whatever_asks() {
+    let dir = folder();
+    let mapping = "
+mappings:
+  - when: {prog: shop}
+    logsource: {product: linux, category: process_creation}
+    fields: {ParentImage: parent.exe, Image: exe, CommandLine: [args.line, line], User|re: who}
+";
+    std::fs::write(dir.path().join("fields.yml"), mapping).unwrap();
+    let event = |prog: &str| json!({"prog": prog, "parent": {"exe": "/usr/sbin/nginx"}, "exe": "/bin/sh", "line": "curl http://198.51.100.1"});
+    std::fs::write(dir.path().join("events.jsonl"), format!("{}\n{}\n", event("shop"), event("other"))).unwrap();
+    let found: BTreeSet<(String, u64)> = [("1".to_owned(), 0)].into();
+    for via in ["stream", "sqlite"] {
+        assert_eq!(run(dir.path(), &["--via", via, "--fields", "fields.yml"]).0, found, "{via}");
+        assert!(run(dir.path(), &["--via", via]).0.is_empty(), "{via}");
+    }
+    let args = ["rules", "run", "--rules", "rules", "--events", "events.jsonl", "--fields", "fields.yml"];
+    let said = String::from_utf8(muttd(dir.path(), &args).stderr).unwrap();
+    assert!(said.starts_with("fields: fields.yml:5: mappings[0].fields.User|re: modifiers belong to rules"), "{said}");
+    let event = event("shop").to_string();
+    let args = ["rules", "explain", "rules", "--rule", "starts a shell", "--fields", "fields.yml", "--event", &event];
+    let why = String::from_utf8(muttd(dir.path(), &args).stdout).unwrap();
+    assert!(why.contains("yes  ParentImage ends with \"/nginx\""), "{why}");
+}
+
+#[test]
 fn the_sql_of_clickhouse_finds_the_same_and_leaves_nothing_there() {
     let server = ClickHouse::start();
     let dir = folder();

@@ -51,6 +51,8 @@ async fn a_file_of_version_one_still_loads() {
     catalog.add_dev_host(&org, "another", &admin()).await.unwrap();
     assert_eq!(catalog.revision().await.unwrap(), 8);
     assert!(catalog.users(&org).await.unwrap().is_empty(), "what came later is there");
+    assert!(catalog.rule_documents(&org).await.unwrap().is_empty());
+    assert_eq!(catalog.detection_revision().await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -102,6 +102,7 @@ async fn tells_of_every_alert(open: Open<'_>) {
         let few = || vec![text.clone(); 3];
         let detection = Detection {
             rule_uid: text.clone(),
+            name: text.clone(),
             title: text.clone(),
             description: text.clone(),
             tags: few(),

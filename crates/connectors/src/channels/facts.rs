@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The names below `alert`.
-pub(super) const NAMES: [&str; 25] = [
+pub(super) const NAMES: [&str; 27] = [
     "id",
     "event_id",
     "correlation_id",
@@ -20,6 +20,7 @@ pub(super) const NAMES: [&str; 25] = [
     "team",
     "severity",
     "level",
+    "agent_severity",
     "handling",
     "page",
     "ticket",
@@ -27,6 +28,7 @@ pub(super) const NAMES: [&str; 25] = [
     "message",
     "description",
     "rule",
+    "name",
     "signature",
     "tags",
     "references",
@@ -64,6 +66,7 @@ struct Facts<'a> {
     team: Cow<'a, str>,
     severity: &'static str,
     level: &'static str,
+    agent_severity: &'static str,
     handling: &'a str,
     page: bool,
     ticket: bool,
@@ -71,6 +74,7 @@ struct Facts<'a> {
     message: Cow<'a, str>,
     description: Cow<'a, str>,
     rule: String,
+    name: String,
     signature: Cow<'a, str>,
     tags: Vec<Cow<'a, str>>,
     references: Vec<Cow<'a, str>>,
@@ -100,6 +104,7 @@ pub(super) fn context(alert: &Alert, url: &str, with_event: bool) -> Value {
             team: short(&alert.team, TEXT_BYTES_MAX),
             severity: alert.severity.as_str(),
             level: level(alert).as_str(),
+            agent_severity: level(alert).as_agent_severity(),
             handling: alert.handling.as_str(),
             page: alert.handling.pages(),
             ticket: alert.handling.tickets(),
@@ -107,6 +112,7 @@ pub(super) fn context(alert: &Alert, url: &str, with_event: bool) -> Value {
             message: short(&alert.message, MESSAGE_BYTES_MAX),
             description: short(detection.map_or("", |d| &d.description), TEXT_BYTES_MAX),
             rule: short(&rule(alert), ITEM_BYTES_MAX).into_owned(),
+            name: short(&name(alert), ITEM_BYTES_MAX).into_owned(),
             signature: short(&alert.signature, TEXT_BYTES_MAX),
             tags: few(detection.map_or(&[], |d| &d.tags)),
             references: few(detection.map_or(&[], |d| &d.references)),
@@ -152,6 +158,12 @@ pub(super) fn rule(alert: &Alert) -> String {
         (None, Some(id)) => id.to_string(),
         (None, None) => String::new(),
     }
+}
+
+/// What the rule is called in one word; without one as [`rule`].
+fn name(alert: &Alert) -> String {
+    let named = alert.detection.as_deref().map(|d| d.name.as_str()).filter(|name| !name.is_empty());
+    named.map_or_else(|| rule(alert), str::to_owned)
 }
 
 /// The rule's level; of rules without levels the one that means the same.
@@ -254,6 +266,7 @@ fn sample(kind: AlertKind, severity: AlertSeverity) -> Alert {
     let level = Level::ALL.into_iter().rfind(|level| level.severity() <= severity).unwrap_or_default();
     let detection = Detection {
         rule_uid: "5a1e6f4c-3f5b-4f0e-9d43-2f9b8f1f0a11".into(),
+        name: "many_failed_logins".into(),
         title: "Many failed logins".into(),
         description: "Somebody guesses passwords.".into(),
         level,

@@ -10,6 +10,8 @@ use model::{Alert, Timestamp};
 use runtime::{KeyRing, Secret};
 
 const JSON: &str = include_str!("templates/alert.json");
+/// The names of the contract (security-manager §4.2), for those who read the old one's alerts.
+const SECURITY_MANAGER: &str = include_str!("templates/security_manager.json");
 const TEXT: &str = include_str!("templates/alert.txt");
 
 /// What the connection decides, and what is ours.
@@ -40,6 +42,8 @@ pub enum BodyFormat {
     /// Values are written as JSON, and the whole has to be JSON.
     #[default]
     Json,
+    /// The same, and without a template the ten names of the alerts of Security Manager 1.
+    SecurityManager,
     Text,
 }
 
@@ -73,6 +77,7 @@ impl HttpTemplate {
         super::check_alert_url(&config.alert_url)?;
         let (escape, ours, content_type) = match config.format {
             BodyFormat::Json => (Escape::Json, JSON, "application/json"),
+            BodyFormat::SecurityManager => (Escape::Json, SECURITY_MANAGER, "application/json"),
             BodyFormat::Text => (Escape::Text, TEXT, "text/plain; charset=utf-8"),
         };
         let content_type = config.content_type.as_deref().unwrap_or(content_type);
@@ -119,5 +124,67 @@ impl Channel for HttpTemplate {
 
     async fn probe(&self) -> Result<(), DeliveryError> {
         self.http.probe().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{AlertSeverity, Detection, Level};
+    use serde_json::{Value, json};
+    use testkit::builders::alert;
+
+    fn rendered(alert: &Alert) -> Value {
+        let template = Template::parse("body", SECURITY_MANAGER, Escape::Json).unwrap();
+        serde_json::from_str(&template.render(alert, "").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn consumers_of_the_old_alerts_find_their_ten_names() {
+        let detection = Detection {
+            rule_uid: "adb64f87-6259-4ae6-9012-fbc8763c7d61".into(),
+            name: "ssh_brute_force".into(),
+            title: "SSH brute force".into(),
+            description: "Somebody guesses passwords.".into(),
+            level: Level::High,
+            events: 5,
+            ..Detection::default()
+        };
+        let found = alert()
+            .host("web-1")
+            .message("SSH brute force: Failed password for root from 192.0.2.7 port 4711 ssh2")
+            .raw_json(r#"{"hostname":"web-1","stream":"auth"}"#)
+            .detection(detection)
+            .build();
+        let expected = json!({
+            "rule_id": "ssh_brute_force",
+            "rule_name": "SSH brute force",
+            "severity": "critical",
+            "org_id": "default",
+            "host_id": "web-1",
+            "timestamp": "2026-01-01T00:00:00.000000Z",
+            "message": "SSH brute force: Failed password for root from 192.0.2.7 port 4711 ssh2",
+            "stream": "auth",
+            "count": 5,
+            "description": "Somebody guesses passwords.",
+        });
+        assert_eq!(rendered(&found), expected);
+        // Of a rule of MUTT, and of an event that no agent sent.
+        let of_mutt = rendered(&alert().severity(AlertSeverity::Warning).raw_json("no JSON").build());
+        assert_eq!((&of_mutt["rule_id"], &of_mutt["severity"]), (&json!("7"), &json!("warning")));
+        assert_eq!(
+            (&of_mutt["stream"], &of_mutt["count"], &of_mutt["description"]),
+            (&json!(""), &json!(1), &json!(""))
+        );
+        for (level, severity) in [
+            (Level::Informational, "info"),
+            (Level::Low, "info"),
+            (Level::Medium, "warning"),
+            (Level::High, "critical"),
+            (Level::Critical, "critical"),
+        ] {
+            let found = alert().detection(Detection { level, ..Detection::default() }).build();
+            assert_eq!(rendered(&found)["severity"], json!(severity), "{level:?}");
+        }
     }
 }

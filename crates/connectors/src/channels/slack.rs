@@ -307,6 +307,7 @@ mod tests {
     fn detection(text: &str, many: usize) -> Detection {
         Detection {
             rule_uid: "uid-1".into(),
+            name: "login_guessed".into(),
             title: text.into(),
             description: text.into(),
             level: Level::High,

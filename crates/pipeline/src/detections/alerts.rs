@@ -2,9 +2,9 @@
 
 use super::About;
 use super::guard::Paused;
-use super::set::DetectionRule;
+use super::set::{DetectionRule, InForce};
 use crate::codec;
-use model::{Alert, AlertId, AlertKind, Detection, EventId, Handling, Level, Timestamp};
+use model::{Alert, AlertId, AlertKind, Detection, EventId, Handling, Level};
 use rules::correlate::Firing;
 
 /// What matches lead to, by level.
@@ -35,63 +35,65 @@ impl Policy {
     }
 
     /// The alert of a match; `None` where its level asks for none.
-    pub(super) fn alert(&self, rule: &DetectionRule, about: &About<'_>, fields: &[(String, String)]) -> Option<Alert> {
-        let handling = self.handling(rule.header.level)?;
+    pub(super) fn alert(&self, of: InForce<'_>, about: &About<'_>, fields: &[(String, String)]) -> Option<Alert> {
+        let InForce { rule, level, .. } = of;
+        let handling = self.handling(level)?;
         let value = |name: &String| fields.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value);
         Some(Alert {
             message: format!("{}: {}", rule.header.title, about.event.message),
-            severity: rule.header.level.severity(),
+            severity: level.severity(),
             handling,
             signature: signature(rule, &about.event.host, rule.group_by.iter().map(value)),
-            detection: Some(Box::new(Detection { fields: fields.to_vec(), events: 1, ..said(rule) })),
-            ..self.base(about, &rule.header.uid)
+            detection: Some(Box::new(Detection { fields: fields.to_vec(), events: 1, ..said(of) })),
+            ..self.base(of, about, &rule.header.uid)
         })
     }
 
     /// The alert of a correlation that begins to fire; `None` where its level asks for none.
-    pub(super) fn fired(&self, rule: &DetectionRule, firing: &Firing, about: &About<'_>) -> Option<Alert> {
-        let handling = self.handling(rule.header.level)?;
+    pub(super) fn fired(&self, of: InForce<'_>, firing: &Firing, about: &About<'_>) -> Option<Alert> {
+        let InForce { rule, level, .. } = of;
+        let handling = self.handling(level)?;
         let fields: Vec<(String, String)> =
             rule.group_by.iter().cloned().zip(firing.key.iter().map(|text| text.to_string())).collect();
         let shown: Vec<String> = fields.iter().map(|(name, value)| format!("{name} {value}")).collect();
         let shown = shown.join(", ");
         let condition = rule.condition.as_deref().unwrap_or_default();
         let parts = [&*shown, condition].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
-        // The same firing has the same id, whichever batch it comes with.
-        let cause = EventId::new(Timestamp::from_micros(firing.anchor), (firing.id >> 64) as u32, firing.id as u64);
         Some(Alert {
-            id: AlertId::derive(cause, &format!("correlation:{:032x}", firing.id)),
+            // The same firing has the same id, whichever batch it comes with, and wherever it begins then.
+            id: AlertId::derive(EventId::from_u128(firing.id), "correlation"),
             message: format!("{}: {}", rule.header.title, parts.join("; ")),
-            severity: rule.header.level.severity(),
+            severity: level.severity(),
             handling,
             signature: signature(rule, "", firing.key.iter().map(|text| &**text)),
             detection: Some(Box::new(Detection {
                 fields,
                 events: firing.metric.map_or(1, |metric| metric.max(firing.events.len() as f64) as u64),
-                ..said(rule)
+                ..said(of)
             })),
-            ..self.base(about, &rule.header.uid)
+            ..self.base(of, about, &rule.header.uid)
         })
     }
 
     /// The alert that says that a rule is paused.
-    pub(super) fn paused(&self, rule: &DetectionRule, about: &About<'_>, why: &Paused) -> Alert {
+    pub(super) fn paused(&self, of: InForce<'_>, about: &About<'_>, why: &Paused) -> Alert {
+        let rule = of.rule;
         let uid = &rule.header.uid;
         Alert {
             message: format!("[MUTT] The detection rule \"{}\" is paused: {why}", rule.header.title),
             signature: format!("paused:{uid}"),
-            team: self.team.clone(),
+            team: of.team.unwrap_or(&self.team).to_owned(),
             detection: Some(Box::new(Detection {
                 title: format!("Detection rule paused: {}", rule.header.title),
                 level: Level::Medium,
                 events: 1,
-                ..said(rule)
+                ..said(of)
             })),
-            ..self.base(about, &format!("paused:{uid}"))
+            ..self.base(of, about, &format!("paused:{uid}"))
         }
     }
 
-    fn base(&self, about: &About<'_>, cause: &str) -> Alert {
+    fn base(&self, of: InForce<'_>, about: &About<'_>, cause: &str) -> Alert {
         let event = about.event;
         Alert {
             id: AlertId::derive(event.id, &format!("detection:{cause}")),
@@ -101,7 +103,7 @@ impl Policy {
             correlation_id: event.correlation_id.clone(),
             created_at: about.now,
             host: event.host.clone(),
-            team: about.team.unwrap_or(&self.team).to_owned(),
+            team: of.team.or(about.team).unwrap_or(&self.team).to_owned(),
             severity: Level::Medium.severity(),
             handling: Handling::new("Ticket_only"),
             rule_id: None,
@@ -125,14 +127,15 @@ fn signature<'v>(rule: &DetectionRule, host: &str, values: impl Iterator<Item = 
     signature
 }
 
-/// What the rule says about itself.
-fn said(rule: &DetectionRule) -> Detection {
-    let header = &rule.header;
+/// What the rule says about itself, and the organisation about it.
+fn said(of: InForce<'_>) -> Detection {
+    let header = &of.rule.header;
     Detection {
         rule_uid: header.uid.clone(),
+        name: header.name.clone().unwrap_or_default(),
         title: header.title.clone(),
         description: header.description.clone(),
-        level: header.level,
+        level: of.level,
         tags: header.tags.clone(),
         references: header.references.clone(),
         false_positives: header.false_positives.clone(),

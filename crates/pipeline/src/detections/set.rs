@@ -1,30 +1,20 @@
-//! Detection rules, compiled together.
+//! Detection rules, compiled together, and how one organisation has them in force.
 
-use model::Fields;
+use super::standing::{Mode, Standing, Standings};
+use model::{Fields, Level};
 use rules::correlate::{Limits, Plans};
-use rules::sigma::correlation::Target;
-use rules::sigma::{Collection, Header, SigmaRule};
+use rules::sigma::{Collection, Header};
 use rules::stream::Engine;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 /// Values of one field that an alert shows, at most, and characters of a value.
 const VALUES_SHOWN_MAX: usize = 4;
 const VALUE_CHARS_MAX: usize = 1_024;
 
-/// What a match leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// An alert.
-    Alert,
-    /// It is counted.
-    DryRun,
-    /// It is counted, and correlations see it; it does not alert by itself.
-    Feeds,
-}
-
-/// A rule in force.
-#[derive(Debug, Clone)]
+/// A rule as its author wrote it.
+#[derive(Debug)]
 pub struct DetectionRule {
     pub header: Header,
     /// Its place in the collection, by which correlations know it.
@@ -33,17 +23,24 @@ pub struct DetectionRule {
     pub fields: Vec<String>,
     /// Fields whose values tell its incidents apart; none = the host does.
     pub group_by: Vec<String>,
-    pub mode: Mode,
     /// Of a correlation: what it says of itself in words.
     pub condition: Option<String>,
+    /// How long its answers take; whoever shares the compiled rule shares it.
+    pub(super) time: Arc<Time>,
+}
+
+/// What is known about the time that a rule takes.
+#[derive(Debug, Default)]
+pub(super) struct Time {
+    /// Answers that were timed, and how long they took together.
+    pub timed: AtomicU64,
+    pub nanos: AtomicU64,
+    /// Until when the rule is paused because it is slow, and the mean that showed it.
+    pub paused_until: AtomicI64,
+    pub paused_mean: AtomicU64,
 }
 
 impl DetectionRule {
-    /// Its place in the collection.
-    pub(super) fn place(&self) -> usize {
-        self.place
-    }
-
     /// What its alerts show of an event.
     pub(super) fn shown(&self, event: &Fields<'_>) -> Vec<(String, String)> {
         let mut shown: Vec<(String, String)> = Vec::new();
@@ -57,93 +54,135 @@ impl DetectionRule {
     }
 }
 
-/// The rules in force, and the engine that asks them.
+/// Rules that somebody has in force, the engine that asks them, and all correlations.
 #[derive(Debug)]
-pub struct DetectionSet {
-    rules: Vec<DetectionRule>,
-    engine: Engine,
-    /// By place in the collection; `None` for those that are not in force.
-    correlations: Vec<Option<DetectionRule>>,
-    plans: Arc<Plans>,
+pub(super) struct Compiled {
+    /// In the order of the engine.
+    pub rules: Vec<DetectionRule>,
+    pub engine: Engine,
+    /// By place in the collection.
+    pub correlations: Vec<DetectionRule>,
+    pub plans: Arc<Plans>,
+    /// By place in the collection: whether the engine has the rule.
+    has: Vec<bool>,
 }
 
-impl Default for DetectionSet {
-    /// Without rules.
-    fn default() -> Self {
-        Self::compile(&Collection::default(), |_| None)
-    }
-}
-
-impl DetectionSet {
-    /// Compiles the rules of a collection; `choose` says in which mode a rule or correlation is in
-    /// force, or that it is not. A rule that correlations in force look at does not alert by itself,
-    /// unless one of them says so (`generate`).
-    pub fn compile(collection: &Collection, choose: impl Fn(&Header) -> Option<Mode>) -> Self {
-        // What correlations in force look at, and whether one of them lets it alert.
-        let mut fed: BTreeMap<Target, bool> = BTreeMap::new();
-        for correlation in collection.correlations.iter().filter(|one| choose(&one.header).is_some()) {
-            for input in &correlation.inputs {
-                *fed.entry(input.target).or_default() |= correlation.generate;
-            }
-        }
-        let mode = |target, mode| if fed.get(&target) == Some(&false) { Mode::Feeds } else { mode };
-        let correlations: Vec<Option<DetectionRule>> = (0..)
-            .zip(&collection.correlations)
-            .map(|(place, correlation)| {
-                let mode = mode(Target::Correlation(place), choose(&correlation.header)?);
-                Some(DetectionRule {
-                    header: correlation.header.clone(),
-                    place,
-                    fields: Vec::new(),
-                    group_by: correlation.group_by.clone(),
-                    mode,
-                    condition: Some(correlation.describe()),
-                })
-            })
-            .collect();
-        let chosen: Vec<(usize, &SigmaRule, Mode)> = (0..)
-            .zip(&collection.rules)
-            .filter_map(|(place, rule)| {
-                let mode = mode(Target::Rule(place), choose(&rule.header)?);
-                Some((place, rule, mode))
-            })
-            .collect();
-        let engine = Engine::compile(chosen.iter().map(|(_, rule, _)| (&rule.source, &rule.predicate)));
-        let rules = chosen.into_iter().map(|(place, rule, mode)| DetectionRule {
+impl Compiled {
+    /// Compiles the rules of a collection that are `wanted`, by their place. What `before` knows about
+    /// the time that they take stays known.
+    pub fn new(collection: &Collection, wanted: &[bool], before: Option<&Self>) -> Self {
+        let times: HashMap<&str, &Arc<Time>> =
+            before.iter().flat_map(|before| &before.rules).map(|rule| (&*rule.header.uid, &rule.time)).collect();
+        let is_wanted = |place: usize| wanted.get(place).copied().unwrap_or_default();
+        let chosen = || collection.rules.iter().enumerate().filter(|(place, _)| is_wanted(*place));
+        let engine = Engine::compile(chosen().map(|(_, rule)| (&rule.source, &rule.predicate)));
+        let rules = chosen().map(|(place, rule)| DetectionRule {
             header: rule.header.clone(),
             place,
             fields: rule.fields.clone(),
             group_by: rule.group_by.clone(),
-            mode,
             condition: None,
+            time: times.get(&*rule.header.uid).map_or_else(Arc::default, |time| Arc::clone(time)),
         });
-        let plans = Arc::new(Plans::compile(collection, Limits::default()));
-        Self { rules: rules.collect(), engine, correlations, plans }
+        let correlations = collection.correlations.iter().enumerate().map(|(place, correlation)| DetectionRule {
+            header: correlation.header.clone(),
+            place,
+            fields: Vec::new(),
+            group_by: correlation.group_by.clone(),
+            condition: Some(correlation.describe()),
+            time: Arc::default(),
+        });
+        Self {
+            rules: rules.collect(),
+            engine,
+            correlations: correlations.collect(),
+            plans: Arc::new(Plans::compile(collection, Limits::default())),
+            has: (0..collection.rules.len()).map(is_wanted).collect(),
+        }
     }
 
-    pub fn rules(&self) -> &[DetectionRule] {
-        &self.rules
+    /// Rules, then correlations.
+    pub fn all(&self) -> impl Iterator<Item = &DetectionRule> {
+        self.rules.iter().chain(&self.correlations)
     }
 
-    /// The correlation at this place of the collection, if it is in force.
-    pub fn correlation(&self, place: usize) -> Option<&DetectionRule> {
-        self.correlations.get(place).and_then(Option::as_ref)
+    /// Whether the engine has all rules that are `wanted`, by their place in the same collection.
+    pub fn serves(&self, wanted: &[bool]) -> bool {
+        wanted.iter().zip(&self.has).all(|(wanted, has)| *has || !wanted)
+    }
+}
+
+/// A rule in force for an organisation.
+#[derive(Debug, Clone, Copy)]
+pub struct InForce<'s> {
+    pub rule: &'s DetectionRule,
+    pub mode: Mode,
+    pub level: Level,
+    /// Who is told, whatever the host; `None` = the host's team.
+    pub team: Option<&'s str>,
+}
+
+/// The rules of one organisation.
+#[derive(Debug)]
+pub struct DetectionSet {
+    compiled: Arc<Compiled>,
+    standings: Standings,
+}
+
+impl DetectionSet {
+    pub(super) fn new(compiled: Arc<Compiled>, standings: Standings) -> Self {
+        Self { compiled, standings }
     }
 
-    /// Correlations that are in force.
-    pub fn correlations(&self) -> impl Iterator<Item = &DetectionRule> {
-        self.correlations.iter().flatten()
+    pub(super) fn compiled(&self) -> &Arc<Compiled> {
+        &self.compiled
     }
 
     pub(super) fn plans(&self) -> &Arc<Plans> {
-        &self.plans
+        &self.compiled.plans
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+    /// A rule by its number in the engine, if it is in force.
+    pub fn rule(&self, number: u32) -> Option<InForce<'_>> {
+        let rule = self.compiled.rules.get(number as usize)?;
+        in_force(rule, self.standings.rules.get(rule.place)?)
     }
 
-    pub(super) fn engine(&self) -> &Engine {
-        &self.engine
+    /// The correlation at this place of the collection, if it is in force.
+    pub fn correlation(&self, place: usize) -> Option<InForce<'_>> {
+        in_force(self.compiled.correlations.get(place)?, self.standings.correlations.get(place)?)
     }
+
+    /// Rules in force.
+    pub fn rules(&self) -> impl Iterator<Item = InForce<'_>> {
+        self.compiled.rules.iter().filter_map(|rule| in_force(rule, self.standings.rules.get(rule.place)?))
+    }
+
+    /// Correlations that are in force.
+    pub fn correlations(&self) -> impl Iterator<Item = InForce<'_>> {
+        (0..self.compiled.correlations.len()).filter_map(|place| self.correlation(place))
+    }
+
+    /// How many rules and correlations are in force.
+    pub fn in_force(&self) -> usize {
+        self.rules().count() + self.correlations().count()
+    }
+
+    /// What it means to correlations that a rule matched: hits are added to `out`.
+    pub(super) fn tell(
+        &self,
+        number: u32,
+        event: rules::correlate::Event,
+        fields: &Fields<'_>,
+        out: &mut Vec<rules::correlate::Hit>,
+    ) {
+        let Some(rule) = self.compiled.rules.get(number as usize) else { return };
+        let told = |place: usize| self.standings.correlations.get(place).is_some_and(|one| one.mode().is_some());
+        let mut lacking = rules::correlate::Lacking::default();
+        self.compiled.plans.hits_of(rule.place, event, fields, &told, out, &mut lacking);
+    }
+}
+
+fn in_force<'s>(rule: &'s DetectionRule, standing: &'s Standing) -> Option<InForce<'s>> {
+    Some(InForce { rule, mode: standing.mode()?, level: standing.level, team: standing.team.as_deref() })
 }

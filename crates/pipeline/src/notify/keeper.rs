@@ -1,4 +1,5 @@
-//! What time does to incidents: resolves those that are quiet, escalates those that nobody looks at.
+//! What time does to incidents: tells of those that waited for more alerts, resolves those that are
+//! quiet, escalates those that nobody looks at.
 //!
 //! Every alerter has a keeper; the catalog sees to it that each thing is done once.
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageResult;
 use storage::catalog::Catalog;
-use storage::catalog::incidents::DueEscalation;
+use storage::catalog::incidents::Due;
 
 /// How often silences are read; how many of these between two rounds.
 const TICK: Duration = Duration::from_millis(500);
@@ -52,9 +53,10 @@ impl Keeper {
         }
     }
 
-    /// One round: resolves, escalates, counts.
+    /// One round: tells what waited, resolves, escalates, counts.
     pub async fn round(&self) -> StorageResult<()> {
         let now = self.clock.now();
+        self.tell_waiting(now).await?;
         let resolved = self.catalog.resolve_quiet(now, LIMIT).await?;
         self.metrics.incidents_auto_resolved.inc_by(resolved);
         let mut escalated = Vec::new();
@@ -78,8 +80,25 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// Tells of incidents whose alerts have waited long enough for others.
+    async fn tell_waiting(&self, now: Timestamp) -> StorageResult<()> {
+        let mut told = Vec::new();
+        for due in self.catalog.due_waiting(now, LIMIT).await? {
+            // It waits on until the silence is over, or somebody acknowledges it.
+            if self.planner.silenced(&due.alert, now).is_some() {
+                continue;
+            }
+            told.extend(self.catalog.tell_waiting(&due.incident, now).await?);
+        }
+        // What a crash keeps from being published, the outbox publishes at the next start.
+        self.outbox.publish(told).await;
+        Ok(())
+    }
+}
+
 /// The alert that says that nobody has looked.
-fn escalation(due: &DueEscalation, now: Timestamp) -> Alert {
+fn escalation(due: &Due, now: Timestamp) -> Alert {
     let (incident, alert) = (&due.incident, &due.alert);
     let cause = format!("escalation:{}:{}", incident.id, incident.escalations + 1);
     Alert {

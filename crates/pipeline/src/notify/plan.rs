@@ -57,6 +57,7 @@ impl Planner {
                 key: policy.key(&alert),
                 rule_uid: rule_uid(&alert),
                 title: title(&alert),
+                group_wait: policy.group_wait,
                 repeat_interval: policy.repeat_interval,
                 suppress_for: policy.suppress_for,
                 resolve_after: policy.resolve_after,

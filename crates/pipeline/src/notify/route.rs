@@ -12,6 +12,7 @@ use std::time::Duration;
 pub struct PolicySpec {
     pub group: Option<bool>,
     pub group_by: Option<Vec<String>>,
+    pub group_wait: Option<String>,
     pub repeat_interval: Option<String>,
     pub suppress_for: Option<String>,
     pub resolve_after: Option<String>,
@@ -104,6 +105,9 @@ pub struct Policy {
     pub group: Option<bool>,
     /// Empty: as the rule says.
     pub group_by: Vec<GroupBy>,
+    /// The first alert of an incident waits so long for others, and is told with their number; zero: it
+    /// is told at once.
+    pub group_wait: Duration,
     /// An incident that goes on is told again after this; zero: never.
     pub repeat_interval: Duration,
     /// At most one notification of an incident's key in this time.
@@ -122,6 +126,7 @@ impl Default for Policy {
             channels: None,
             group: None,
             group_by: Vec::new(),
+            group_wait: Duration::ZERO,
             repeat_interval: HOUR * 4,
             suppress_for: Duration::ZERO,
             resolve_after: HOUR * 24,
@@ -131,6 +136,8 @@ impl Default for Policy {
     }
 }
 
+/// The longest time in which nobody is told of something new.
+const GROUP_WAIT_MAX: Duration = Duration::from_secs(3_600);
 /// Parts of a key at most.
 const GROUP_BY_MAX: usize = 16;
 
@@ -140,6 +147,7 @@ impl Policy {
         let path = |name: &str| if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") };
         let mut policy = Self { group: spec.group.or(self.group), ..self.clone() };
         for (name, text, span) in [
+            ("group_wait", &spec.group_wait, &mut policy.group_wait),
             ("repeat_interval", &spec.repeat_interval, &mut policy.repeat_interval),
             ("suppress_for", &spec.suppress_for, &mut policy.suppress_for),
             ("resolve_after", &spec.resolve_after, &mut policy.resolve_after),
@@ -150,6 +158,10 @@ impl Policy {
                 Some(Err(message)) => problems.push(SpecProblem::new(path(name), message)),
                 None => {}
             }
+        }
+        // A slip (`30d` for `30s`) would hold back what nobody can hold back knowingly: silences do that.
+        if policy.group_wait > GROUP_WAIT_MAX && spec.group_wait.is_some() {
+            problems.push(SpecProblem::new(path("group_wait"), "is longer than 1h: nobody would be told until then"));
         }
         if let Some(parts) = &spec.group_by {
             policy.group_by = group_by(parts, &path("group_by"), problems);

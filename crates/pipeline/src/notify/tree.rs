@@ -133,6 +133,11 @@ impl Router {
         Some(self.channels.iter().filter(|channel| told.contains(channel)).cloned().collect())
     }
 
+    /// Whether its routes name somebody.
+    pub fn tells(&self, alert: &Alert) -> bool {
+        self.receivers(alert).is_none_or(|channels| !channels.is_empty())
+    }
+
     /// [`Self::receivers`] by name, with those that are meant by "all".
     pub fn receivers_named(&self, alert: &Alert) -> Vec<String> {
         self.receivers(alert).unwrap_or_else(|| self.channels.clone())

@@ -2,10 +2,12 @@
 
 use super::encode::{self, Part, StateError};
 use super::group::{Group, Step};
-use super::hit::{Hit, shard};
+use super::hit::{Hit, moved, shard};
+use super::named::{Named, Names};
+use super::outcome::{Change, Counters, Firing, Outcome, Record, Stored};
 use super::plan::{Plan, Plans};
 use super::runs::{Run, Turn};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Most events that a firing names.
@@ -13,109 +15,6 @@ const EVENTS_MAX: usize = 16;
 /// So many bytes may stand behind the whole of a small group before it is written anew; of a large
 /// one, as many as it has.
 const MORE_BYTES_MIN: usize = 1_024;
-
-/// A correlation that fires.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Firing {
-    /// Stays the same while the firing lives. The same events in the same batches lead to the same.
-    pub id: u128,
-    /// Index of the correlation in its collection.
-    pub correlation: usize,
-    /// The texts of the fields of `group-by`, cut where they are long.
-    pub key: Box<[Box<str>]>,
-    /// The anchor at which it fires.
-    pub anchor: i64,
-    /// The last anchor up to which it goes on.
-    pub last: i64,
-    /// The metric at the last anchor that was judged, where it was judged just now. At least so much,
-    /// where a group has more than is needed to know.
-    pub metric: Option<f64>,
-    /// The newest events of the window of `last`; of `event_count` and the kinds that calculate, unless
-    /// the condition is closing.
-    pub events: Vec<u128>,
-}
-
-/// What happened to firings.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    /// It fires: an alert.
-    Opened(Firing),
-    /// It still holds, at newer events too.
-    GoesOn(Firing),
-    /// A late event showed that it began at another anchor; the firing is the same.
-    Moved(Firing),
-    /// A late event showed that two firings are one.
-    Merged { correlation: usize, id: u128, into: u128 },
-    /// A late event showed that it did not hold; only of kinds that calculate.
-    Withdrawn { correlation: usize, id: u128 },
-}
-
-impl Change {
-    /// The firing that begins with it, if one does.
-    pub fn opened(self) -> Option<Firing> {
-        match self {
-            Self::Opened(firing) => Some(firing),
-            Self::GoesOn(_) | Self::Moved(_) | Self::Merged { .. } | Self::Withdrawn { .. } => None,
-        }
-    }
-}
-
-/// What a batch led to.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    pub changes: Vec<Change>,
-    /// State to be stored together with the changes: at most one record a group.
-    pub records: Vec<Record>,
-    /// Hits for groups of other workers; none where there is one worker. To be stored with the
-    /// changes, and given to their owners.
-    pub elsewhere: Vec<Hit>,
-}
-
-/// How the stored state of a group changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    pub group: u128,
-    pub stored: Stored,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stored {
-    /// Replaces all that is stored of the group.
-    Whole(Vec<u8>),
-    /// Comes behind what is stored of the group.
-    More(Vec<u8>),
-    /// Nothing is stored of the group any more.
-    Gone,
-}
-
-impl Stored {
-    /// How many bytes are to be written.
-    pub fn bytes(&self) -> usize {
-        match self {
-            Self::Whole(bytes) | Self::More(bytes) => bytes.len(),
-            Self::Gone => 0,
-        }
-    }
-}
-
-/// What was counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Hits taken.
-    pub hits: u64,
-    /// Hits whose member was there already.
-    pub repeated: u64,
-    /// Hits too late for their group.
-    pub late: u64,
-    /// Hits too far ahead of `now`.
-    pub ahead: u64,
-    /// Members, or what they mean to higher correlations, that a bound pushed out.
-    pub members_dropped: u64,
-    /// Groups that a bound pushed out.
-    pub groups_evicted: u64,
-    /// Groups that nobody touched any more.
-    pub groups_expired: u64,
-}
 
 /// Which groups a worker has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +36,7 @@ pub struct Correlator {
     groups: HashMap<u128, Kept>,
     /// By correlation.
     shelves: Vec<Shelf>,
+    names: Names,
     counters: Counters,
 }
 
@@ -160,7 +60,8 @@ struct Shelf {
 impl Correlator {
     pub fn new(plans: Arc<Plans>, share: Share) -> Self {
         let shelves = vec![Shelf::default(); plans.len()];
-        Self { plans, share, groups: HashMap::new(), shelves, counters: Counters::default() }
+        let (groups, names) = (HashMap::new(), Names::default());
+        Self { plans, share, groups, shelves, names, counters: Counters::default() }
     }
 
     pub fn counters(&self) -> Counters {
@@ -187,7 +88,7 @@ impl Correlator {
             self.level(height, &mut work);
         }
         self.bound(&mut work);
-        work.outcome()
+        work.outcome(&self.plans)
     }
 
     /// Lets time pass without events: windows of closing conditions end `lateness` after they are
@@ -211,7 +112,7 @@ impl Correlator {
         }
         self.expire(&mut work);
         self.bound(&mut work);
-        work.outcome()
+        work.outcome(&self.plans)
     }
 
     /// Groups of a correlation that have something to judge, or to tell, when time gets to `floor`.
@@ -274,7 +175,15 @@ impl Correlator {
             kept.touched = kept.touched.max(work.now);
         }
         let more = encode::write_more(&plans, correlation, &hits, floor, kept.touched);
-        let step = kept.group.step(id, plan, hits, floor);
+        let mut names = self.names.take(id).map(|named| named.ids).unwrap_or_default();
+        let named_before = names.len();
+        let step = kept.group.step(id, plan, hits, floor, &mut names);
+        let renamed = names.len() < named_before;
+        let opened = step.turns.iter().filter_map(|turn| match turn {
+            Turn::Opened(run) => Some(run.id),
+            Turn::GoesOn(_) | Turn::Moved(_) | Turn::Merged { .. } | Turn::Withdrawn { .. } => None,
+        });
+        work.named.entry(id).or_insert((correlation, kept.touched, Vec::new())).2.extend(opened);
         self.counters.late += step.late;
         self.counters.repeated += step.repeated;
         self.counters.members_dropped += step.dropped;
@@ -283,15 +192,18 @@ impl Correlator {
         }
         if kept.group.idle() {
             self.groups.remove(&id);
-            if stored {
+            let named = work.named.get(&id).is_some_and(|(.., ids)| !ids.is_empty());
+            if stored || named {
                 work.records.insert(id, Stored::Gone);
             }
             return step.above;
         }
         let again = work.records.contains_key(&id);
-        let whole = !stored || again || kept.more + more.len() > MORE_BYTES_MIN.max(kept.whole);
+        // What is stored behind the whole is worked again by whoever reads it, and would name firings anew.
+        let whole =
+            !stored || again || renamed || !names.is_empty() || kept.more + more.len() > MORE_BYTES_MIN.max(kept.whole);
         let record = if whole {
-            let whole = encode::write_whole(&plans, &kept.group, kept.touched);
+            let whole = encode::write_whole(&plans, &kept.group, kept.touched, &names);
             (kept.whole, kept.more) = (whole.len(), 0);
             Stored::Whole(whole)
         } else {
@@ -299,6 +211,9 @@ impl Correlator {
             Stored::More(more)
         };
         work.records.insert(id, record);
+        if !names.is_empty() {
+            self.names.add(id, Named { correlation, touched: kept.touched, ids: names });
+        }
         kept.bytes = kept.group.bytes();
         shelf.bytes += kept.bytes;
         shelf.order.insert((kept.touched, id));
@@ -352,6 +267,16 @@ impl Correlator {
                 self.counters.groups_expired += 1;
             }
         }
+        let oldest = |correlation| {
+            let plan = plans.plan(correlation)?;
+            let kept = plan.span.saturating_add(plan.lateness).saturating_add(plans.limits.idle_micros_max);
+            Some(work.now.saturating_sub(kept))
+        };
+        for id in self.names.forget(|correlation, touched| oldest(correlation).is_none_or(|oldest| touched < oldest)) {
+            if !self.groups.contains_key(&id) {
+                work.records.insert(id, Stored::Gone);
+            }
+        }
     }
 
     /// Works by other rules from now on, and keeps the state of every correlation that means the same
@@ -375,7 +300,10 @@ impl Correlator {
             self.shelves[place].order.insert((kept.touched, id));
             self.groups.insert(id, kept);
         }
+        let unnamed = self.names.move_to(&places).into_iter().filter(|id| !self.groups.contains_key(id));
+        gone.extend(unnamed.map(|group| Record { group, stored: Stored::Gone }));
         gone.sort_unstable_by_key(|record| record.group);
+        gone.dedup_by_key(|record| record.group);
         gone
     }
 
@@ -387,7 +315,7 @@ impl Correlator {
             let kept = self.groups.get(id)?;
             Some(Record {
                 group: *id,
-                stored: Stored::Whole(encode::write_whole(&self.plans, &kept.group, kept.touched)),
+                stored: Stored::Whole(encode::write_whole(&self.plans, &kept.group, kept.touched, &self.names.of(*id))),
             })
         };
         ids.iter().filter_map(whole).collect()
@@ -398,22 +326,29 @@ impl Correlator {
     pub fn restore<'p>(&mut self, id: u128, parts: impl IntoIterator<Item = &'p [u8]>) -> Result<bool, StateError> {
         let plans = self.plans.clone();
         let mut kept: Option<Kept> = None;
+        self.names.take(id);
         for bytes in parts {
             match encode::read(&plans, bytes)? {
                 Part::Foreign => return Ok(false),
-                Part::Whole { group, touched } => {
+                Part::Whole { group, touched, named } => {
+                    self.names.take(id);
+                    if !named.is_empty() {
+                        self.names.add(id, Named { correlation: group.correlation, touched, ids: named });
+                    }
                     kept = Some(Kept { group: *group, touched, bytes: 0, whole: bytes.len(), more: 0 });
                 }
+                Part::Named(named) => self.names.add(id, named),
                 Part::More { hits, floor, touched } => {
                     let kept = kept.as_mut().ok_or(StateError::Damaged)?;
                     let plan = plans.plan(kept.group.correlation).ok_or(StateError::Damaged)?;
-                    kept.group.step(id, plan, hits, floor);
+                    kept.group.step(id, plan, hits, floor, &mut VecDeque::new());
+                    self.names.take(id);
                     kept.touched = touched;
                     kept.more += bytes.len();
                 }
             }
         }
-        let Some(mut kept) = kept else { return Ok(false) };
+        let Some(mut kept) = kept else { return Ok(self.names.has(id)) };
         let shelf = &mut self.shelves[kept.group.correlation];
         kept.bytes = kept.group.bytes();
         shelf.bytes += kept.bytes;
@@ -423,16 +358,6 @@ impl Correlator {
     }
 }
 
-/// Gives hits the new indices of their correlations; those without one go.
-fn moved(hits: &mut Vec<Hit>, places: &[Option<usize>]) {
-    hits.retain_mut(|hit| {
-        let place = places.get(hit.correlation).copied().flatten();
-        hit.correlation = place.unwrap_or_default();
-        moved(&mut hit.above, places);
-        place.is_some()
-    });
-}
-
 /// A batch on its way.
 struct Work {
     now: i64,
@@ -440,18 +365,25 @@ struct Work {
     levels: BTreeMap<usize, Vec<Hit>>,
     changes: Vec<Change>,
     records: BTreeMap<u128, Stored>,
+    /// By group: its correlation, when it was touched, and the firings that begin.
+    named: BTreeMap<u128, (usize, i64, Vec<u128>)>,
     elsewhere: Vec<Hit>,
 }
 
 impl Work {
     fn new(now: i64) -> Self {
-        let (levels, records) = (BTreeMap::new(), BTreeMap::new());
-        Self { now, levels, changes: Vec::new(), records, elsewhere: Vec::new() }
+        let (levels, records, named) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { now, levels, changes: Vec::new(), records, named, elsewhere: Vec::new() }
     }
 
-    fn outcome(self) -> Outcome {
-        let records = self.records.into_iter().map(|(group, stored)| Record { group, stored });
-        Outcome { changes: self.changes, records: records.collect(), elsewhere: self.elsewhere }
+    fn outcome(self, plans: &Plans) -> Outcome {
+        let records = self.records.into_iter().map(|(group, stored)| Record { group, stored }).collect();
+        let named = self.named.into_iter().filter(|(_, (.., ids))| !ids.is_empty());
+        let named = named.map(|(group, (correlation, touched, ids))| Record {
+            group,
+            stored: Stored::More(encode::write_named(plans, correlation, touched, &ids)),
+        });
+        Outcome { changes: self.changes, records, named: named.collect(), elsewhere: self.elsewhere }
     }
 }
 

@@ -3,7 +3,7 @@
 //! | part | bytes |
 //! |---|---|
 //! | version | `1` |
-//! | what | `0` whole, `1` more |
+//! | what | `0` whole, `1` more, `2` named |
 //! | correlation | its fingerprint, 16 |
 //! | touched | signed |
 //! | whole: key | count, texts |
@@ -12,8 +12,12 @@
 //! | whole: runs | count; first, last signed, id 16 each |
 //! | whole: members | count; time after the one before, key 16, and of kinds that calculate the number 8 |
 //! | whole: carried | count; time signed, event 16, uppers |
+//! | whole: firings named before | nothing, or count; id 16 each |
 //! | more: floor | `0` or `1` and signed |
+//! | named: firings | count; id 16 each |
 //! | more: hits | count; time signed, event 16, meaning |
+//!
+//! Hits on their way from one worker to another (version 1): the version, `2`, event 16, time signed, uppers.
 //!
 //! A meaning is an input, `0` or `1` and a digest 16 or `2` and a number 8, and uppers: what the same
 //! event means to higher correlations. Those are a count and each a fingerprint 16, group 16, key and
@@ -23,13 +27,17 @@
 use super::group::Group;
 use super::hit::{Hit, TIME_MAX, Value, halves, whole};
 use super::members::Entry;
+use super::named::Named;
 use super::number::NUMBER_MAX;
 use super::plan::Plans;
 use super::runs::Run;
+use std::collections::VecDeque;
 
 const VERSION: u8 = 1;
 const WHOLE: u8 = 0;
 const MORE: u8 = 1;
+const NAMED: u8 = 2;
+const HITS: u8 = 2;
 /// Deepest nesting of hits; no plan has more.
 const DEPTH_MAX: usize = 32;
 
@@ -50,17 +58,20 @@ pub(super) enum Part {
     Whole {
         group: Box<Group>,
         touched: i64,
+        named: VecDeque<u128>,
     },
     More {
         hits: Vec<Hit>,
         floor: Option<i64>,
         touched: i64,
     },
+    /// Firings that somebody may know.
+    Named(Named),
     /// Its correlation is gone, or means something else now.
     Foreign,
 }
 
-pub(super) fn write_whole(plans: &Plans, group: &Group, touched: i64) -> Vec<u8> {
+pub(super) fn write_whole(plans: &Plans, group: &Group, touched: i64, named: &VecDeque<u128>) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + group.members.len() * 20);
     out.extend([VERSION, WHOLE]);
     write_fingerprint(&mut out, plans, group.correlation);
@@ -91,7 +102,15 @@ pub(super) fn write_whole(plans: &Plans, group: &Group, touched: i64) -> Vec<u8>
         out.extend(event.to_be_bytes());
         write_uppers(&mut out, plans, hits);
     }
+    if !named.is_empty() {
+        write_ids(&mut out, named.iter());
+    }
     out
+}
+
+fn write_ids<'i>(out: &mut Vec<u8>, ids: impl ExactSizeIterator<Item = &'i u128>) {
+    unsigned(out, ids.len() as u64);
+    ids.for_each(|id| out.extend(id.to_be_bytes()));
 }
 
 pub(super) fn write_more(plans: &Plans, correlation: usize, hits: &[Hit], floor: Option<i64>, touched: i64) -> Vec<u8> {
@@ -110,6 +129,14 @@ pub(super) fn write_more(plans: &Plans, correlation: usize, hits: &[Hit], floor:
     out
 }
 
+pub(super) fn write_named(plans: &Plans, correlation: usize, touched: i64, ids: &[u128]) -> Vec<u8> {
+    let mut out = vec![VERSION, NAMED];
+    write_fingerprint(&mut out, plans, correlation);
+    signed(&mut out, touched);
+    write_ids(&mut out, ids.iter());
+    out
+}
+
 pub(super) fn read(plans: &Plans, bytes: &[u8]) -> Result<Part, StateError> {
     let mut reader = Reader { rest: bytes };
     let version = reader.byte()?;
@@ -125,7 +152,8 @@ pub(super) fn read(plans: &Plans, bytes: &[u8]) -> Result<Part, StateError> {
     match what {
         WHOLE => {
             let group = Box::new(read_group(plans, correlation, &mut reader)?);
-            Ok(Part::Whole { group, touched })
+            let named = if reader.rest.is_empty() { VecDeque::new() } else { reader.ids()? };
+            if reader.rest.is_empty() { Ok(Part::Whole { group, touched, named }) } else { Err(StateError::Damaged) }
         }
         MORE => {
             let floor = reader.maybe()?;
@@ -146,7 +174,41 @@ pub(super) fn read(plans: &Plans, bytes: &[u8]) -> Result<Part, StateError> {
             }
             if reader.rest.is_empty() { Ok(Part::More { hits, floor, touched }) } else { Err(StateError::Damaged) }
         }
+        NAMED => {
+            let named = Named { correlation, touched, ids: reader.ids()? };
+            if reader.rest.is_empty() { Ok(Part::Named(named)) } else { Err(StateError::Damaged) }
+        }
         _ => Err(StateError::Damaged),
+    }
+}
+
+impl Plans {
+    /// A hit as bytes, for a worker elsewhere: correlations are named by what they mean, not by place.
+    pub fn write_hit(&self, hit: &Hit) -> Vec<u8> {
+        let mut out = vec![VERSION, HITS];
+        out.extend(hit.event.to_be_bytes());
+        signed(&mut out, hit.time);
+        write_uppers(&mut out, self, std::slice::from_ref(hit));
+        out
+    }
+
+    /// Reads what other plans wrote. `None` where they have a correlation that is not here, or means
+    /// something else here.
+    pub fn read_hit(&self, bytes: &[u8]) -> Result<Option<Hit>, StateError> {
+        let mut reader = Reader { rest: bytes };
+        let version = reader.byte()?;
+        if version != VERSION {
+            return Err(StateError::Version { version });
+        }
+        if reader.byte()? != HITS {
+            return Err(StateError::Damaged);
+        }
+        let (event, time) = (u128::from_be_bytes(reader.array()?), reader.time()?);
+        let mut hits = reader.uppers(self, event, time, 0)?;
+        if hits.len() > 1 || !reader.rest.is_empty() {
+            return Err(StateError::Damaged);
+        }
+        Ok(hits.pop())
     }
 }
 
@@ -180,7 +242,7 @@ fn read_group(plans: &Plans, correlation: usize, reader: &mut Reader<'_>) -> Res
             group.carried.add(time, event, hits);
         }
     }
-    if reader.rest.is_empty() { Ok(group) } else { Err(StateError::Damaged) }
+    Ok(group)
 }
 
 fn unsigned(out: &mut Vec<u8>, mut number: u64) {
@@ -273,6 +335,14 @@ impl Reader<'_> {
             }
         }
         Err(StateError::Damaged)
+    }
+
+    fn ids(&mut self) -> Result<VecDeque<u128>, StateError> {
+        let mut ids = VecDeque::new();
+        for _ in 0..self.unsigned()? {
+            ids.push_back(u128::from_be_bytes(self.array()?));
+        }
+        Ok(ids)
     }
 
     fn signed(&mut self) -> Result<i64, StateError> {

@@ -9,7 +9,10 @@ use super::plan::{Plan, Test};
 use super::runs::{self, Judged, Run, Turn};
 use super::window::{Chains, Window};
 use crate::sigma::correlation::Kind;
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+
+/// Names a firing that begins, by its anchor.
+type Mint<'m> = dyn FnMut(i64, u32) -> u128 + 'm;
 
 /// The state.
 #[derive(Debug, Clone)]
@@ -94,14 +97,23 @@ impl Group {
         self.members.len() == 0 && self.carried.is_empty()
     }
 
-    /// Takes hits in, and then time: `floor` is the least that the floor shall be.
-    pub fn step(&mut self, id: u128, plan: &Plan, hits: Vec<Hit>, floor: Option<i64>) -> Step {
+    /// Takes hits in, and then time: `floor` is the least that the floor shall be. Firings that begin
+    /// take their names from `names`, as long as there are some.
+    pub fn step(
+        &mut self,
+        id: u128,
+        plan: &Plan,
+        hits: Vec<Hit>,
+        floor: Option<i64>,
+        names: &mut VecDeque<u128>,
+    ) -> Step {
+        let mut mint = |anchor, salt| names.pop_front().unwrap_or_else(|| firing_id(id, anchor, salt));
         let mut step = Step::default();
         let touched = self.take(plan, hits, &mut step);
         if let Some((first, last)) = touched
             && !plan.closing
         {
-            self.judge_back(id, plan, first, last.saturating_add(plan.span), &mut step);
+            self.judge_back(&mut mint, plan, first, last.saturating_add(plan.span), &mut step);
             if !plan.wavers() {
                 self.tell(first, last.saturating_add(plan.span), &mut step);
             }
@@ -111,7 +123,7 @@ impl Group {
         if let Some(floor) = floor {
             self.floor = floor;
             if plan.closing {
-                self.judge_forward(id, plan, floor.saturating_sub(plan.span), &mut step);
+                self.judge_forward(&mut mint, plan, floor.saturating_sub(plan.span), &mut step);
             } else {
                 if plan.wavers() && plan.heard {
                     self.tell(i64::MIN, floor.saturating_sub(1), &mut step);
@@ -176,7 +188,7 @@ impl Group {
     }
 
     /// Judges the anchors of `first..=last` by the windows that end at them.
-    fn judge_back(&mut self, id: u128, plan: &Plan, first: i64, last: i64, step: &mut Step) {
+    fn judge_back(&mut self, mint: &mut Mint<'_>, plan: &Plan, first: i64, last: i64, step: &mut Step) {
         let mut index = self.members.lower(first);
         let sight = std::mem::take(&mut self.sight);
         let mut sight = match sight {
@@ -221,12 +233,12 @@ impl Group {
         self.sight = if index == self.members.len() { sight } else { Sight::None };
         let before = self.members.before(first).max(self.settled);
         let after = self.members.after(last);
-        self.turn(id, plan, &anchors, before, after, step);
+        self.turn(mint, plan, &anchors, before, after, step);
     }
 
     fn turn(
         &mut self,
-        id: u128,
+        mint: &mut Mint<'_>,
         plan: &Plan,
         anchors: &[(i64, bool)],
         before: Option<i64>,
@@ -234,7 +246,7 @@ impl Group {
         step: &mut Step,
     ) {
         let judged = Judged { anchors, before, after, span: plan.span };
-        let turns = runs::update(&mut self.runs, &judged, |anchor, salt| firing_id(id, anchor, salt));
+        let turns = runs::update(&mut self.runs, &judged, mint);
         step.turns.extend(turns);
     }
 
@@ -245,7 +257,7 @@ impl Group {
     }
 
     /// Judges the anchors before `end` by the windows that begin at them: those are over.
-    fn judge_forward(&mut self, id: u128, plan: &Plan, end: i64, step: &mut Step) {
+    fn judge_forward(&mut self, mint: &mut Mint<'_>, plan: &Plan, end: i64, step: &mut Step) {
         let count = self.members.lower(end);
         if count == 0 {
             return;
@@ -287,7 +299,7 @@ impl Group {
             window.shift(count);
             self.sight = Sight::Window(window);
         }
-        self.turn(id, plan, &anchors, self.settled, None, step);
+        self.turn(mint, plan, &anchors, self.settled, None, step);
         if plan.heard {
             self.tell(i64::MIN, end.saturating_sub(1), step);
             self.carried.forget(end);

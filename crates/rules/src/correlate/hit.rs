@@ -40,6 +40,16 @@ impl Hit {
     }
 }
 
+/// Gives hits the new indices of their correlations; those without one go.
+pub(super) fn moved(hits: &mut Vec<Hit>, places: &[Option<usize>]) {
+    hits.retain_mut(|hit| {
+        let place = places.get(hit.correlation).copied().flatten();
+        hit.correlation = place.unwrap_or_default();
+        moved(&mut hit.above, places);
+        place.is_some()
+    });
+}
+
 /// Which of `count` workers owns a group. Any number of workers works, each with groups of its own.
 pub fn shard(group: u128, count: usize) -> usize {
     let count = count.max(1) as u128;
@@ -71,13 +81,15 @@ pub(super) fn whole(halves: [u64; 2]) -> u128 {
     u128::from(halves[0]) << 64 | u128::from(halves[1])
 }
 
-/// The name of a firing: the same whenever the same events lead to it.
+/// The name of a firing: the same whenever the same events lead to it. Its first 48 bits are the
+/// milliseconds of the anchor, as in ids of events.
 pub(super) fn firing_id(group: u128, anchor: i64, salt: u32) -> u128 {
     let mut hash = Sha256::new_with_prefix(b"firing");
     hash.update(group.to_be_bytes());
     hash.update(anchor.to_be_bytes());
     hash.update(salt.to_be_bytes());
-    u128::from_be_bytes(first_half(&hash.finalize()))
+    let millis = (anchor / 1_000).clamp(0, (1 << 48) - 1) as u128;
+    millis << 80 | u128::from_be_bytes(first_half(&hash.finalize())) >> 48
 }
 
 /// A text for people, cut.

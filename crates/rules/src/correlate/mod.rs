@@ -21,7 +21,9 @@
 //! * **Restart.** State is a function of the batches alone. [`Outcome::records`] stored in one
 //!   transaction with the changes, and read back with [`Correlator::restore`], give the state as it
 //!   was: a batch that comes again after a crash leads to the same changes with the same ids, one
-//!   that was stored before leads to none.
+//!   that was stored before leads to none. Where changes are told before the records are stored,
+//!   [`Outcome::named`] is stored before both: then events that come back in other batches lead to
+//!   firings with the ids that were told.
 //! * **Bounded.** Members a group, groups a correlation, bytes in all ([`Limits`]); what is pushed out
 //!   is counted ([`Counters`]). Settled members are thinned where that changes no answer: a count
 //!   needs its newest few, distinct values need each value's newest, an order needs the newest of
@@ -77,15 +79,18 @@ mod encode;
 mod group;
 mod hit;
 mod members;
+mod named;
 mod number;
+mod outcome;
 mod plan;
 mod ranks;
 mod runs;
 mod window;
 
-pub use correlator::{Change, Correlator, Counters, Firing, Outcome, Record, Share, Stored};
+pub use correlator::{Correlator, Share};
 pub use encode::StateError;
 pub use hit::{Hit, shard};
+pub use outcome::{Change, Counters, Firing, Outcome, Record, Stored};
 pub use plan::{Event, Lacking, Limits, Plans};
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Correlations, ready to be worked: what an event that a rule matched means to each of them.
 
-use super::hit::{Hit, TIME_MAX, Value, group_id, short, value_digest};
+use super::hit::{Hit, TIME_MAX, Value, group_id, moved, short, value_digest};
 use super::number::{Limit, number};
 use crate::sigma::Collection;
 use crate::sigma::correlation::{Condition, Correlation, Expr, Kind, Target, Term};
@@ -208,12 +208,43 @@ impl Plans {
     /// What it means that a rule (by its index in the collection) matched an event: hits are added
     /// to `out`.
     pub fn hits(&self, rule: usize, event: Event, fields: &Fields<'_>, out: &mut Vec<Hit>, lacking: &mut Lacking) {
+        self.hits_of(rule, event, fields, &|_| true, out, lacking);
+    }
+
+    /// The same where only some correlations are told: those that are not hear nothing, and tell those
+    /// above them nothing.
+    pub fn hits_of(
+        &self,
+        rule: usize,
+        event: Event,
+        fields: &Fields<'_>,
+        told: &dyn Fn(usize) -> bool,
+        out: &mut Vec<Hit>,
+        lacking: &mut Lacking,
+    ) {
         for route in self.routes.get(rule).into_iter().flatten() {
-            out.extend(self.hit(route, event, fields, lacking));
+            out.extend(self.hit(route, event, fields, told, lacking));
         }
     }
 
-    fn hit(&self, route: &Route, event: Event, fields: &Fields<'_>, lacking: &mut Lacking) -> Option<Hit> {
+    /// Gives hits that were made by other plans the places of these. Those of correlations that are not
+    /// here, or mean something else here, go.
+    pub fn adopt(&self, others: &Self, hits: &mut Vec<Hit>) {
+        let places: Vec<Option<usize>> = others.plans.iter().map(|plan| self.find(&plan.fingerprint)).collect();
+        moved(hits, &places);
+    }
+
+    fn hit(
+        &self,
+        route: &Route,
+        event: Event,
+        fields: &Fields<'_>,
+        told: &dyn Fn(usize) -> bool,
+        lacking: &mut Lacking,
+    ) -> Option<Hit> {
+        if !told(route.correlation) {
+            return None;
+        }
         let plan = &self.plans[route.correlation];
         let key: Option<Vec<&str>> = route.group_fields.iter().map(|field| fields.first(field)).collect();
         let Some(key) = key else {
@@ -241,7 +272,7 @@ impl Plans {
             group: group_id(&plan.fingerprint, &key),
             key: key.into_iter().map(short).collect(),
             value,
-            above: route.above.iter().filter_map(|route| self.hit(route, event, fields, lacking)).collect(),
+            above: route.above.iter().filter_map(|route| self.hit(route, event, fields, told, lacking)).collect(),
         })
     }
 }

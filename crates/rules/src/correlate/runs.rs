@@ -41,7 +41,7 @@ pub(super) struct Judged<'a> {
 
 /// Brings the runs up to date. `mint` names a new run by its first anchor; what it gives has to
 /// differ for different salts.
-pub(super) fn update(runs: &mut Vec<Run>, judged: &Judged<'_>, mint: impl Fn(i64, u32) -> u128) -> Vec<Turn> {
+pub(super) fn update(runs: &mut Vec<Run>, judged: &Judged<'_>, mint: &mut dyn FnMut(i64, u32) -> u128) -> Vec<Turn> {
     let (Some((start, _)), Some((end, _))) = (judged.anchors.first(), judged.anchors.last()) else {
         return Vec::new();
     };

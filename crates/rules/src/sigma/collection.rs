@@ -61,7 +61,7 @@ pub struct Collection {
 }
 
 /// Reads texts, one after the other.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Reader {
     options: Options,
     collection: Collection,
@@ -204,6 +204,35 @@ impl Reader {
         self.collection.filters.extend(filters);
         self.collection.problems.extend(problems);
         self.collection.documents += documents;
+    }
+
+    /// Adds what another reader read, in place of what is here and has the same `uid`: somebody's own
+    /// rule instead of one for everybody. The headers of what is gone, with those that took its place.
+    pub fn replace_by(&mut self, other: Self) -> Vec<(Header, Header)> {
+        let Collection { rules, filters, .. } = &other.collection;
+        let theirs = rules.iter().map(|rule| &rule.header);
+        let theirs = theirs.chain(filters.iter().map(|filter| &filter.header));
+        let theirs = theirs.chain(other.drafts.iter().map(|draft| &draft.header));
+        let theirs: HashMap<&str, &Header> = theirs.map(|header| (&*header.uid, header)).collect();
+        let mut replaced = Vec::new();
+        let mut stays = |mine: &Header| {
+            let theirs = theirs.get(&*mine.uid);
+            replaced.extend(theirs.map(|theirs| (mine.clone(), (*theirs).clone())));
+            theirs.is_none()
+        };
+        self.collection.rules.retain(|rule| stays(&rule.header));
+        self.collection.filters.retain(|filter| stays(&filter.header));
+        self.drafts.retain(|draft| stays(&draft.header));
+        self.append(other);
+        replaced
+    }
+
+    /// Leaves out the filters for which this says so: they are laid over nothing. Their headers.
+    pub fn leave_out_filters(&mut self, out: impl Fn(&Header) -> bool) -> Vec<Header> {
+        let filters = std::mem::take(&mut self.collection.filters);
+        let (gone, kept): (Vec<_>, Vec<_>) = filters.into_iter().partition(|filter| out(&filter.header));
+        self.collection.filters = kept;
+        gone.into_iter().map(|filter| filter.header).collect()
     }
 
     /// The collection: what takes a name that is taken left out, filters laid over their rules,

@@ -125,6 +125,7 @@ pub fn detection_shown(detection: &Detection) -> Value {
     let fields = detection.fields.iter().map(|(name, value)| json!({ "name": name, "value": value }));
     json!({
         "rule_uid": detection.rule_uid,
+        "name": detection.name,
         "title": detection.title,
         "description": detection.description,
         "level": detection.level.as_str(),

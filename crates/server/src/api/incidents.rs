@@ -155,6 +155,7 @@ pub fn incident_shown(incident: &Incident) -> Value {
         "closed_at": time(closed.map(|(_, at)| *at)),
         "comment": incident.comment,
         "last_told": time(incident.last_told),
+        "told_at": time(incident.waiting.as_ref().map(|waiting| waiting.until)),
         "resolve_at": time(incident.resolve_at.filter(|_| incident.status.is_open())),
         "escalate_at": time(incident.escalate_at),
         "escalations": incident.escalations,

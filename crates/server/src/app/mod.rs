@@ -9,6 +9,7 @@ pub use parts::Parts;
 use crate::api::{ApiOptions, ApiState, Prometheus};
 use crate::config::{Config, Listen, PairListen, Role, TlsSettings};
 use crate::detection_rules;
+use crate::field_maps;
 use crate::ingest_http::IngestSite;
 use crate::keys::{self, Key};
 use crate::site::Site;
@@ -472,6 +473,7 @@ impl AppHandle {
         self.parts.live.replace_base(config.live.clone());
         parts::load_rule_files(&self.parts.rulebook, &config.rule_paths).await;
         if config.has(Role::Alerter) {
+            field_maps::load(&self.parts.detections, &config.detection.field_paths).await;
             detection_rules::load(&self.parts.detections, &config.detection).await;
         }
         match self.parts.rulebook.reload().await {

@@ -1,7 +1,7 @@
 //! What the roles share, opened as configured.
 
 use crate::config::{ChannelSettings, Config, Role};
-use crate::{detection_rules, rule_files};
+use crate::{detection_rules, field_maps, rule_files};
 use anyhow::{Context, Result};
 use connectors::channels::{self, Channel, ChannelConfig, EmailConfig, PagerDutyConfig, SlackConfig};
 use model::ErrorKind;
@@ -95,6 +95,7 @@ impl Parts {
         let detections =
             Detections::new(detection.policy.clone(), detection.limits, correlations, Arc::clone(&metrics));
         if config.has(Role::Alerter) {
+            field_maps::load(&detections, &detection.field_paths).await;
             detection_rules::load(&detections, detection).await;
         }
         let outbox = Outbox::new(

@@ -48,11 +48,17 @@ pub fn run(global: &Global, args: &CheckArgs) -> ExitCode {
         text.push_str(&format!("rule problem: {file} has no list `rules`; Sigma rules belong to detection.rules\n"));
     }
     let detection = crate::detection_rules::read(&loaded.config.detection);
+    let detection = detection.shared();
     let refused: Vec<_> = detection.problems.iter().filter(|problem| problem.gravity == Gravity::Refused).collect();
     for problem in &refused {
         text.push_str(&format!("detection rule refused: {problem}\n"));
     }
-    let bad_rules = files.problems.len() + files.unreadable.len() + files.sigma.len() + refused.len();
+    let (_, fields) = crate::field_maps::read(&loaded.config.detection.field_paths);
+    for problem in &fields {
+        text.push_str(&format!("fields: {problem}\n"));
+    }
+    let unmapped = fields.iter().filter(|problem| problem.gravity == Gravity::Refused).count();
+    let bad_rules = files.problems.len() + files.unreadable.len() + files.sigma.len() + refused.len() + unmapped;
     if !args.print {
         text.push_str(&format!(
             "the configuration is valid: roles {}; data in {}; {} channel(s); {} rule(s) in files, {} detection rule(s)\n",

@@ -167,6 +167,7 @@ fn story(incident: &Value) -> String {
         "closed_at",
         "comment",
         "last_told",
+        "told_at",
         "resolve_at",
         "escalate_at",
     ] {

@@ -1,7 +1,8 @@
 //! E-mail, Slack, PagerDuty and requests of one's own: as they are written, and as they are opened.
 
+use super::check::Check;
 use super::raw::ten_seconds;
-use super::validate::{ChannelSettings, Check};
+use super::settings::ChannelSettings;
 use connectors::channels::{
     BodyFormat, ChannelConfig, EmailConfig, HttpConfig, HttpMethod, PAGERDUTY_URL, PagerDutyConfig, SlackConfig,
     SlackFormat, SmtpTls,
@@ -332,9 +333,11 @@ impl Http {
         };
         let format = match self.format.as_str() {
             "json" => BodyFormat::Json,
+            "security-manager" => BodyFormat::SecurityManager,
             "text" => BodyFormat::Text,
             other => {
-                check.problem(format!("{path}.format"), format!("`{other}` is not one of json, text"));
+                let known = "json, text, security-manager";
+                check.problem(format!("{path}.format"), format!("`{other}` is not one of {known}"));
                 BodyFormat::Json
             }
         };

@@ -1,7 +1,7 @@
 //! Settings of detection rules.
 
+use super::check::Check;
 use super::raw;
-use super::validate::Check;
 use model::Level;
 use pipeline::detections::{Limits, Policy};
 use rules::sigma::Placeholders;
@@ -15,6 +15,8 @@ pub struct DetectionSettings {
     pub shipped: bool,
     /// Files and folders of Sigma rules.
     pub rule_paths: Vec<PathBuf>,
+    /// Files and folders of mappings of fields.
+    pub field_paths: Vec<PathBuf>,
     /// Matches are counted and nobody is told.
     pub dry_run: bool,
     pub policy: Policy,
@@ -57,6 +59,7 @@ pub(super) fn detection(check: &mut Check<'_>, raw: &raw::Detection) -> Detectio
     DetectionSettings {
         shipped: raw.shipped,
         rule_paths: raw.rules.iter().map(PathBuf::from).collect(),
+        field_paths: raw.fields.iter().map(PathBuf::from).collect(),
         dry_run: raw.dry_run,
         policy: Policy { team: raw.team.trim().to_owned(), page_from, ticket_from },
         limits: Limits {

@@ -134,6 +134,7 @@ pub const BINDINGS: &[Binding] = &[
     list("MUTT_RULES", "alerter.rules"),
     plain("MUTT_SHIPPED_RULES", "detection.shipped"),
     list("MUTT_DETECTION_RULES", "detection.rules"),
+    list("MUTT_DETECTION_FIELDS", "detection.fields"),
     plain("MUTT_DETECTION_DRY_RUN", "detection.dry_run"),
     plain("MUTT_DETECTION_TEAM", "detection.team"),
     plain("MUTT_DETECTION_MATCHES_PER_MINUTE_MAX", "detection.matches_per_minute_max"),

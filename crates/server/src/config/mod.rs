@@ -1,20 +1,22 @@
 //! Configuration of `muttd`: layers → raw → validated. The rest of the program sees only [`Config`].
 
 mod channels;
+mod check;
 mod detection;
 mod env;
 mod raw;
 mod routes;
+mod settings;
 mod shown;
 mod snmp;
 mod stores;
 mod validate;
 
 pub use detection::DetectionSettings;
-pub use stores::StoreSettings;
-pub use validate::{
+pub use settings::{
     ChannelSettings, Config, HttpSettings, Listen, MOOGSOFT, PairListen, Role, SyslogSettings, TlsSettings,
 };
+pub use stores::StoreSettings;
 
 use runtime::config::{Layers, Problem, Unit, lookup};
 use std::collections::BTreeMap;

@@ -253,6 +253,7 @@ pub struct Alerter {
 pub struct Detection {
     pub shipped: bool,
     pub rules: Vec<String>,
+    pub fields: Vec<String>,
     pub dry_run: bool,
     pub team: String,
     pub page_from: String,
@@ -338,6 +339,7 @@ pub struct Remediation {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Incidents {
+    pub group_wait: String,
     pub repeat_interval: String,
     pub suppress_for: String,
     pub resolve_after: String,

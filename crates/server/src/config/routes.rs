@@ -1,14 +1,14 @@
 //! The routing tree of the configuration: `[[routes]]`, and `[incidents]` for what they leave out.
 
+use super::check::Check;
 use super::raw;
-use super::validate::Check;
 use pipeline::notify::{MatcherSpec, Policy, PolicySpec, RouteSpec, Router};
 use runtime::config::{Problem, nearest};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 /// Keys of a route.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "name",
     "match",
     "channels",
@@ -16,6 +16,7 @@ const KEYS: [&str; 13] = [
     "routes",
     "group",
     "group_by",
+    "group_wait",
     "repeat_interval",
     "suppress_for",
     "resolve_after",
@@ -65,6 +66,7 @@ fn route(mut table: Table, path: &str, problems: &mut Vec<Problem>) -> RouteSpec
     let policy = PolicySpec {
         group: part(&mut table, "group", path, problems),
         group_by: part(&mut table, "group_by", path, problems),
+        group_wait: part(&mut table, "group_wait", path, problems),
         repeat_interval: part(&mut table, "repeat_interval", path, problems),
         suppress_for: part(&mut table, "suppress_for", path, problems),
         resolve_after: part(&mut table, "resolve_after", path, problems),
@@ -94,6 +96,7 @@ pub(super) fn router(
     channels: Vec<String>,
 ) -> Router {
     let spec = PolicySpec {
+        group_wait: Some(incidents.group_wait.clone()),
         repeat_interval: Some(incidents.repeat_interval.clone()),
         suppress_for: Some(incidents.suppress_for.clone()),
         resolve_after: Some(incidents.resolve_after.clone()),
@@ -138,7 +141,7 @@ mod tests {
     #[test]
     fn routes_are_read_below_one_another_and_shown() {
         let loaded = read(
-            "[incidents]\nrepeat_interval = \"1h\"\n[[routes]]\nname = \"bad\"\nmatch = { severity = \"high\", host = \"db-*\" }\n\
+            "[incidents]\nrepeat_interval = \"1h\"\ngroup_wait = \"30s\"\n[[routes]]\nname = \"bad\"\nmatch = { severity = \"high\", host = \"db-*\" }\n\
              channels = [\"moog\"]\nescalate_after = \"15m\"\nescalate_to = [\"pager\"]\n[[routes.routes]]\nmatch = { team = \"SOC\" }\n\
              group_by = [\"rule\", \"host\"]\n[[routes]]\ncontinue = true\n[[routes]]\nmatch.kind = \"rule\"\n",
         )
@@ -148,6 +151,7 @@ mod tests {
         let below = first.routes().next().unwrap();
         assert_eq!((first.name(), below.path()), ("bad", "routes[0].routes[0]"));
         assert_eq!(below.policy().repeat_interval.as_secs(), 3_600, "from [incidents]");
+        assert_eq!((below.policy().group_wait.as_secs(), router.root().group_wait.as_secs()), (30, 30));
         assert_eq!(below.policy().escalation.as_ref().unwrap().to, ["pager"]);
         assert!(loaded.notes.is_empty(), "{:?}", loaded.notes);
         assert!(loaded.effective.contains("[[routes.routes]]"), "{}", loaded.effective);
@@ -172,6 +176,7 @@ mod tests {
         check("[[routes]]\nmatch = { hosts = \"a\" }\n", &["routes[0].match: unknown field `hosts`"]);
         check("[[routes]]\n[[routes.routes]]\nchannels = \"moog\"\n", &["routes[0].routes[0].channels: "]);
         check("[[routes]]\nrepeat_interval = \"4 hours\"\n", &["routes[0].repeat_interval: `4 hours` is not a time"]);
+        check("[[routes]]\ngroup_wait = \"30d\"\n", &["routes[0].group_wait: is longer than 1h"]);
         check("[incidents]\nresolve_after = \"x\"\n", &["incidents.resolve_after: "]);
         check("[routes]\nname = \"x\"\n", &["routes: is a list of tables"]);
         check("[[routes]]\nescalate_after = \"5m\"\n", &["routes[0].escalate_to: is needed"]);

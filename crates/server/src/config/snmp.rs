@@ -1,7 +1,8 @@
 //! Settings of the SNMP listener.
 
+use super::check::Check;
 use super::raw;
-use super::validate::{Check, Listen};
+use super::settings::Listen;
 use connectors::inputs::snmp::{AuthProtocol, PrivProtocol, SnmpConfig, SnmpUser, unhex};
 use runtime::Secret;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! Which stores are used, where they are, and which secrets the configuration gives.
 
+use super::check::Check;
 use super::raw::{self, Raw};
-use super::validate::{ChannelSettings, Check};
+use super::settings::ChannelSettings;
 use connectors::channels::ChannelConfig;
 use runtime::secrets::{Local, VaultConfig, unusable};
 use runtime::{Credentials, Secret};

@@ -9,9 +9,19 @@ pub mod input;
 pub mod sql;
 pub mod stream;
 
+use fields::Aliases;
 use rules::sigma::{Collection, Header};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Where the events are.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'s> {
+    pub files: &'s [PathBuf],
+    /// What they call the fields of the taxonomy.
+    pub aliases: &'s Aliases,
+}
 
 /// One match.
 #[derive(Debug, Serialize)]

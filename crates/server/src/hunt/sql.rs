@@ -1,13 +1,12 @@
 //! The hunt by SQL: events go into a table, each rule is one question.
 
-use super::{Fired, Found, Summary, clickhouse, input};
+use super::{Fired, Found, Source, Summary, clickhouse, input};
 use anyhow::{Context, Result};
 use model::{Fields, Timestamp};
 use rules::sigma::Collection;
 use rules::sql::correlation::{Events, firings};
 use rules::sql::{Dialect, fields_json, fields_map_json, rule_clause, source_json};
 use std::io::Write;
-use std::path::PathBuf;
 use storage::hunt::{EventTable, Row};
 
 /// Rows that are handed over at once.
@@ -60,7 +59,7 @@ impl Engine {
 pub fn hunt(
     collection: &Collection,
     mut engine: Engine,
-    files: &[PathBuf],
+    from: Source<'_>,
     out: &mut impl Write,
     mut progress: impl FnMut(&Summary),
     summary: &mut Summary,
@@ -68,11 +67,12 @@ pub fn hunt(
     let dialect = engine.dialect();
     let mut rows = Vec::with_capacity(ROWS);
     let mut failed = None;
-    input::read(files, |block| {
+    input::read(from.files, |block| {
         for (line, text) in block.events() {
             let mut fields = Fields::default();
             match fields::from_json_bytes(text, &mut fields) {
                 Ok(()) => {
+                    from.aliases.apply(&mut fields);
                     let encoded = match dialect {
                         Dialect::Sqlite => fields_json(&fields),
                         Dialect::ClickHouse => fields_map_json(&fields),

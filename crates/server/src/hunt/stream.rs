@@ -1,15 +1,15 @@
 //! The hunt with the streaming engine: blocks go to threads, what they find is written in order.
 
 use super::input::{self, Block};
-use super::{Fired, Found, INVALID_SHOWN_MAX, Summary};
+use super::{Fired, Found, INVALID_SHOWN_MAX, Source, Summary};
 use anyhow::Result;
+use fields::Aliases;
 use model::{Fields, Timestamp};
 use rules::correlate::{Change, Correlator, Event, Hit, Lacking, Limits, Plans, Share};
 use rules::sigma::{Collection, SigmaRule};
 use rules::stream::{Engine, Scratch};
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
@@ -37,6 +37,7 @@ struct Hunter<'h> {
     collection: &'h Collection,
     engine: &'h Engine,
     plans: &'h Plans,
+    aliases: &'h Aliases,
     /// By number: whether a rule says something by itself.
     alerting: Vec<bool>,
 }
@@ -45,7 +46,7 @@ struct Hunter<'h> {
 pub fn hunt(
     collection: &Collection,
     engine: &Engine,
-    files: &[PathBuf],
+    source: Source<'_>,
     threads: usize,
     out: &mut impl Write,
     mut progress: impl FnMut(&Summary),
@@ -54,13 +55,14 @@ pub fn hunt(
     let (give, take) = sync_channel::<Block>(threads * 2);
     let (done, searched) = sync_channel::<Searched>(threads * 2);
     let take = Mutex::new(take);
-    let several = files.len() > 1;
+    let several = source.files.len() > 1;
     let plans = Arc::new(Plans::compile(collection, Limits::for_history()));
     let mut correlator = Correlator::new(Arc::clone(&plans), Share::ALL);
-    let hunter = Hunter { collection, engine, plans: &plans, alerting: collection.rules_that_alert() };
+    let (aliases, alerting) = (source.aliases, collection.rules_that_alert());
+    let hunter = Hunter { collection, engine, plans: &plans, aliases, alerting };
     let mut newest = i64::MIN;
     std::thread::scope(|scope| {
-        let reader = scope.spawn(move || input::read(files, |block| give.send(block).is_ok()));
+        let reader = scope.spawn(move || input::read(source.files, |block| give.send(block).is_ok()));
         for _ in 0..threads {
             let (take, done) = (&take, done.clone());
             let hunter = &hunter;
@@ -171,6 +173,7 @@ impl Hunter<'_> {
             fields.clear();
             match fields::from_json_bytes(text, &mut fields) {
                 Ok(()) => {
+                    self.aliases.apply(&mut fields);
                     self.engine.matches(&fields, scratch, &mut hits);
                     let number = block.first_event + searched.events;
                     hits.drain(..).for_each(|rule| self.hit(rule, number, &fields, &mut searched));

@@ -80,8 +80,8 @@ async fn a_dry_run_counts_and_tells_nobody() {
     server.send(&sshd("Accepted password for root from 203.0.113.7 port 4711 ssh2")).await;
     server.worked().await;
     assert!(alerts(&server).await.is_empty());
-    let set = server.parts.detections.current();
-    assert_eq!(server.parts.detections.counts(&set.rules()[0].header.uid).matches, 1);
+    let uid = "5d0a3b0e-6f3a-4c0e-8f2d-0f6d6f1c0001";
+    assert_eq!(server.parts.detections.counts(&OrgId::default(), uid).matches, 1);
     server.stop().await;
 }
 
@@ -108,11 +108,50 @@ async fn rules_are_swapped_on_reload_and_a_broken_file_takes_no_other_rule_with_
     let rules = path.parent().unwrap().display().to_string();
     let config = crate::support::load(server.dir.path(), &[("MUTT_DETECTION_RULES", &rules)], None);
     server.handle.apply(&config).await;
-    let uids: Vec<_> = server.parts.detections.current().rules().iter().map(|r| r.header.uid.clone()).collect();
+    let sets = server.parts.detections.sets();
+    let uids: Vec<_> = sets.base().rules().map(|one| one.rule.header.uid.clone()).collect();
     assert_eq!(uids, ["5d0a3b0e-6f3a-4c0e-8f2d-0f6d6f1c0002"], "a file that is no YAML has no rules; the other has");
     server.send(&sshd("Accepted password for bob from 203.0.113.7 port 4711 ssh2")).await;
     server.worked().await;
     assert_eq!(alerts(&server).await.len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_other_names_meet_the_rules_by_a_mapping_that_is_reread_on_reload() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (rules, fields) = (path("rule.yml"), path("fields.yml"));
+    std::fs::write(&rules, ROOT_LOGIN).unwrap();
+    let mapping = "
+mappings:
+  - when: {app: portal}
+    logsource: {product: linux, service: sshd}
+    fields: {User: who, event_type: what, SourceIp: PEER}
+  - fields: [wrong]
+";
+    std::fs::write(&fields, mapping.replace("PEER", "nobody")).unwrap();
+    let env = [("MUTT_DETECTION_RULES", &*rules), ("MUTT_DETECTION_FIELDS", &*fields)];
+    let server = TestServer::start_in(Arc::clone(&dir), &env, None).await;
+    let login = |peer: &str| {
+        let mut body = event("web1", "a login");
+        body["app"] = json!("portal");
+        (body["who"], body["what"], body["peer"]) = (json!("root"), json!("ssh_success"), json!(peer));
+        body
+    };
+    server.send(&login("203.0.113.1")).await;
+    server.worked().await;
+    std::fs::write(&fields, mapping.replace("PEER", "peer")).unwrap();
+    let config = crate::support::load(server.dir.path(), &env, None);
+    server.handle.apply(&config).await;
+    server.send(&login("203.0.113.2")).await;
+    server.send(&login("a text that is no address")).await;
+    server.worked().await;
+    let mut shown: Vec<_> =
+        alerts(&server).await.into_iter().map(|record| record.alert.detection.unwrap().fields).collect();
+    shown.sort();
+    let address = ("SourceIp".to_owned(), "203.0.113.2".to_owned());
+    assert_eq!(shown, [Vec::new(), Vec::new(), vec![address]]);
     server.stop().await;
 }
 

@@ -41,8 +41,8 @@ BEGIN
     END LOOP;
 END $$;
 
--- Who could write the log can do our work: the same rights on what is new. Keys of users are for those
--- who could edit the rules, too. Functions that run with the owner's rights are not for everybody.
+-- Who could write the log can do our work: the same rights on what is new. Keys of users and detection
+-- rules are for those who could edit the rules, too. Functions that run with the owner's rights are not for everybody.
 DO $$
 DECLARE
     who RECORD;
@@ -62,7 +62,8 @@ BEGIN
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON muttd_incidents, muttd_silences TO %s', who.grantee);
         EXECUTE format('GRANT SELECT, DELETE ON event_audit_log TO %s', who.grantee);
         EXECUTE format('GRANT SELECT ON muttd_meta, muttd_migrations, partition_health_summary TO %s', who.grantee);
-        EXECUTE format('GRANT %s ON muttd_users, muttd_user_keys TO %s',
+        EXECUTE format('GRANT %s ON muttd_users, muttd_user_keys, muttd_detection_orgs, muttd_detection_documents, '
+                       'muttd_detection_versions, muttd_detection_settings TO %s',
                        CASE WHEN who.edits THEN 'SELECT, INSERT, UPDATE, DELETE' ELSE 'SELECT' END, who.grantee);
         FOREACH name IN ARRAY ARRAY['event_audit_log_archive', 'config_audit_log'] LOOP
             IF pg_get_serial_sequence(name, 'id') IS NOT NULL THEN

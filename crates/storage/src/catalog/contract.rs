@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test suite")]
 
+mod detection_rules;
 mod history;
 mod incidents;
 mod settings;
@@ -47,9 +48,24 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
     incidents::incidents_are_filtered_and_paged(&open("incident pages").await).await;
     incidents::what_is_quiet_is_resolved_by_itself(&open("quiet").await).await;
     incidents::an_incident_is_escalated_once_whoever_tries(&open("escalation").await).await;
+    incidents::what_waits_for_others_is_told_once_whoever_tries(&open("waiting").await).await;
+    incidents::audit_rows_say_whether_somebody_was_told(&open("forwarded").await).await;
     incidents::silences_hold_until_they_are_over(&open("silences").await).await;
     incidents::keys_and_names_that_no_database_likes_are_kept_apart(&open("incident keys").await).await;
     incidents::closed_incidents_and_old_silences_are_purged(&open("incident purge").await).await;
+    detection_rules::documents_and_settings_come_back(&open).await;
+    detection_rules::a_new_text_is_a_version_and_the_same_one_is_none(&open("document versions").await).await;
+    detection_rules::a_removed_document_counts_on_when_it_returns(&open("document returns").await).await;
+    detection_rules::a_document_has_to_be_as_expected(&open("document expected").await).await;
+    detection_rules::documents_change_all_or_none(&open("documents all or none").await).await;
+    detection_rules::bad_documents_and_settings_are_invalid(&open("documents invalid").await).await;
+    detection_rules::of_many_versions_the_last_are_kept(&open("document pruning").await).await;
+    detection_rules::documents_and_settings_of_organisations_are_apart(&open("documents of orgs").await).await;
+    detection_rules::of_writers_at_once_none_is_lost(&open("documents race").await).await;
+    detection_rules::every_change_moves_the_detection_revision_alone(&open("detection revision").await).await;
+    detection_rules::changes_are_audited_without_their_texts(&open("documents audited").await).await;
+    detection_rules::a_whole_collection_comes_and_goes_in_one_call(&open("documents many").await).await;
+    detection_rules::the_texts_of_an_organisation_are_bounded_together(&open("documents bytes").await).await;
     users::users_and_keys_come_back(&open).await;
     users::logins_follow_roles_revocation_and_removal(&open("logins").await).await;
     users::users_of_organisations_are_apart(&open("users of orgs").await).await;

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 #[serde(default)]
 pub struct DetectionRecord {
     rule_uid: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    name: String,
     title: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     description: String,
@@ -28,6 +30,7 @@ impl From<&Detection> for DetectionRecord {
     fn from(detection: &Detection) -> Self {
         Self {
             rule_uid: detection.rule_uid.clone(),
+            name: detection.name.clone(),
             title: detection.title.clone(),
             description: detection.description.clone(),
             level: detection.level.as_str().to_owned(),
@@ -44,6 +47,7 @@ impl From<DetectionRecord> for Detection {
     fn from(record: DetectionRecord) -> Self {
         Self {
             rule_uid: record.rule_uid,
+            name: record.name,
             title: record.title,
             description: record.description,
             level: Level::parse(&record.level).unwrap_or_default(),
@@ -75,6 +79,7 @@ mod tests {
     fn a_detection_comes_back_and_other_versions_are_read() {
         let detection = Detection {
             rule_uid: "5a1f".into(),
+            name: "login_guessed".into(),
             title: "Login \0 guessed".into(),
             description: "d".into(),
             level: Level::High,

@@ -14,12 +14,19 @@ use std::collections::BTreeMap;
 pub const DOCUMENT_NAME_MAX: usize = 255;
 /// Longest text of a document, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 1 << 20;
-/// Most documents of an organisation.
+/// Most documents of an organisation. As many removed ones are remembered; of more, the longest gone are
+/// forgotten, and what is new then counts from above the highest version that any of them had.
 pub const DOCUMENTS_MAX: usize = 20_000;
+/// Most bytes of an organisation's documents together.
+pub const ORG_BYTES_MAX: u64 = 256 << 20;
+/// Most changes of one call: enough to replace everything.
+pub const CHANGES_MAX: usize = 2 * DOCUMENTS_MAX;
 /// Versions of a document that are kept; the oldest go.
 pub const VERSIONS_KEPT: u32 = 100;
 /// Longest identifier of a rule, in characters.
 pub const RULE_UID_MAX: usize = 255;
+/// Most rules of which an organisation says something.
+pub const SETTINGS_MAX: usize = 50_000;
 
 /// A document as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +57,7 @@ pub struct DocumentChange {
     pub name: String,
     /// `None` removes it.
     pub text: Option<String>,
-    /// The version that it has to have, 0 = it is not there; `None` = any.
+    /// The version that it has to have, 0 = it is not there (or was removed); `None` = any.
     pub expected: Option<u32>,
 }
 
@@ -114,7 +121,7 @@ pub trait DetectionRuleStore: Send + Sync {
     /// What a document was, newest first; also one that was removed.
     async fn rule_document_versions(&self, org: &OrgId, name: &str) -> StorageResult<Vec<DocumentVersion>>;
     /// Changes all or none: `Conflict` where a document is not as expected, `NotFound` where one to be
-    /// removed is not there, `Invalid` past a bound. A text that is there already is no change and makes
+    /// removed is not there (whatever is expected), `Invalid` past a bound or where a name comes twice. A text that is there already is no change and makes
     /// no version. Returns the version that each has now, in the order of `changes`.
     async fn change_rule_documents(
         &self,
@@ -125,7 +132,7 @@ pub trait DetectionRuleStore: Send + Sync {
     /// By the rule's identifier.
     async fn rule_settings(&self, org: &OrgId) -> StorageResult<BTreeMap<String, RuleSetting>>;
     /// Replaces what is said about a rule, provided it is still `expected`; `Conflict` otherwise. An
-    /// empty one is forgotten.
+    /// empty one is forgotten, and one that is said already is no change.
     async fn set_rule(
         &self,
         org: &OrgId,

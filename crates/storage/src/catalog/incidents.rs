@@ -8,11 +8,12 @@
 //! * Every change by people, and every one that time makes, has its row in the audit of changes.
 
 use super::fields::{check_text, fit, invalid, json_of};
-use super::{Actor, Page, PageRequest};
+use super::{Actor, AuditEntry, Page, PageRequest};
 use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
-use model::{Alert, AlertId, AlertSeverity, AlertState, ErrorKind, OrgId, Timestamp};
+use model::{Alert, AlertId, AlertSeverity, AlertState, ErrorKind, EventId, OrgId, RuleId, Timestamp};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Numbers of incidents and silences, each from 1 within a catalog.
@@ -98,6 +99,19 @@ pub struct Incident {
     /// When it is escalated, unless somebody acknowledges it.
     pub escalate_at: Option<Timestamp>,
     pub escalations: u32,
+    /// Nobody was told of it yet: more alerts are waited for.
+    pub waiting: Option<Waiting>,
+}
+
+/// What waits until somebody is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    pub until: Timestamp,
+    /// The alert that will be told, the first of the worst, and how bad it is.
+    pub alert: AlertId,
+    pub severity: AlertSeverity,
+    /// How many alerts came so far, silenced ones not counted.
+    pub alerts: u64,
 }
 
 /// What is to become of a new alert.
@@ -117,6 +131,8 @@ pub struct Gathering {
     pub key: String,
     pub rule_uid: String,
     pub title: String,
+    /// How long the first alert waits for others; zero: it is told at once.
+    pub group_wait: Duration,
     /// Zero: never.
     pub repeat_interval: Duration,
     pub suppress_for: Duration,
@@ -175,6 +191,7 @@ pub(super) fn join(
             told_severity: None,
             escalate_at: None,
             escalations: 0,
+            waiting: None,
             ..old.clone()
         },
         old => begun(alert, plan, key, old.and_then(|old| old.last_told)),
@@ -193,7 +210,12 @@ pub(super) fn join(
     }
     match untold(&incident, alert, plan) {
         Some(why) => (incident, AlertState::Grouped, Some(why)),
+        None if incident.told_severity.is_none() && !plan.group_wait.is_zero() => {
+            wait(&mut incident, alert, plan);
+            (incident, AlertState::Grouped, Some("waits for others of its group, for group_wait".to_owned()))
+        }
         None => {
+            incident.waiting = None;
             incident.told += 1;
             incident.last_told = Some(now);
             incident.told_severity =
@@ -205,6 +227,70 @@ pub(super) fn join(
             (incident, AlertState::Pending, None)
         }
     }
+}
+
+/// Nobody is told yet, but later of all that came until then.
+fn wait(incident: &mut Incident, alert: &Alert, plan: &Gathering) {
+    let first = || Waiting {
+        until: alert.created_at.plus(plan.group_wait),
+        alert: alert.id,
+        severity: alert.severity,
+        alerts: 0,
+    };
+    let waiting = incident.waiting.get_or_insert_with(first);
+    waiting.alerts += 1;
+    if alert.severity > waiting.severity {
+        (waiting.alert, waiting.severity) = (alert.id, alert.severity);
+    }
+    let until = waiting.until;
+    incident.resolve_at = incident.resolve_at.map(|at| at.max(until));
+    if incident.escalations == 0 && incident.escalate_at.is_none() {
+        incident.escalate_at = plan.escalate_after.map(|after| until.plus(after));
+    }
+}
+
+/// The incident once somebody is told of what waited, with what that was; `None` where nothing waits
+/// any more, or something else than was seen.
+pub(super) fn told_late(incident: &Incident, seen: &Incident, now: Timestamp) -> Option<(Incident, Waiting)> {
+    let waiting = incident.waiting.clone()?;
+    // Alerts that came since belong to it.
+    if seen.waiting.as_ref().is_none_or(|seen| seen.until != waiting.until) || !incident.status.is_open() {
+        return None;
+    }
+    // Told later than it should have been (a silence held): nobody could look before.
+    let late = now.since(waiting.until);
+    let after = Incident {
+        waiting: None,
+        told: incident.told + 1,
+        last_told: Some(now),
+        told_severity: Some(waiting.severity),
+        escalate_at: incident.escalate_at.map(|at| at.plus(late)),
+        ..incident.clone()
+    };
+    Some((after, waiting))
+}
+
+/// What is said of several alerts that are told as one.
+pub(super) fn gathered_message(message: &str, alerts: u64) -> String {
+    if alerts > 1 { format!("[{alerts} alerts] {message}") } else { message.to_owned() }
+}
+
+/// Audit rows as they are true: an alert of which nobody was told was not forwarded.
+pub(super) fn truly_forwarded(
+    mut audits: Vec<AuditEntry>,
+    alerts: &[NewAlert],
+    states: &[AlertState],
+) -> Vec<AuditEntry> {
+    let untold: BTreeSet<(EventId, RuleId)> = alerts
+        .iter()
+        .zip(states)
+        .filter(|(_, state)| matches!(state, AlertState::Grouped | AlertState::Silenced))
+        .filter_map(|(new, _)| Some((new.alert.event_id, new.alert.rule_id?)))
+        .collect();
+    for audit in audits.iter_mut().filter(|audit| audit.forwarded) {
+        audit.forwarded = !untold.contains(&(audit.event_id, audit.matched_rule_id));
+    }
+    audits
 }
 
 /// Whether this closed incident goes on with an alert of now. What was dismissed does not: the next
@@ -240,6 +326,7 @@ fn begun(alert: &Alert, plan: &Gathering, key: &str, last_told: Option<Timestamp
         resolve_at: None,
         escalate_at: None,
         escalations: 0,
+        waiting: None,
     }
 }
 
@@ -288,14 +375,16 @@ pub(super) fn act(incident: &Incident, action: &IncidentAction, by: &Actor) -> S
     let moved = match (action, incident.status) {
         (IncidentAction::Acknowledge, Active) => {
             (after.status, after.acknowledged, after.escalate_at) = (Acknowledged, who, None);
+            // Somebody knows of what waited.
+            after.told_severity = after.told_severity.max(after.waiting.take().map(|waiting| waiting.severity));
             true
         }
         (IncidentAction::Resolve, Active | Acknowledged) => {
-            (after.status, after.closed, after.escalate_at) = (Resolved, who, None);
+            (after.status, after.closed, after.escalate_at, after.waiting) = (Resolved, who, None, None);
             true
         }
         (IncidentAction::Dismiss, Active | Acknowledged) => {
-            (after.status, after.closed, after.escalate_at) = (Dismissed, who, None);
+            (after.status, after.closed, after.escalate_at, after.waiting) = (Dismissed, who, None, None);
             true
         }
         (IncidentAction::Reopen, Resolved | Dismissed) => {
@@ -458,9 +547,9 @@ pub(super) fn too_many_silences() -> StorageError {
     StorageError::new(ErrorKind::Full, format!("there are {SILENCES_MAX} silences that are not over; end some"))
 }
 
-/// An incident that is to be escalated, with the last alert in it.
+/// An incident whose time has come, with an alert of it: the last one, or the one that waited.
 #[derive(Debug, Clone)]
-pub struct DueEscalation {
+pub struct Due {
     pub incident: Incident,
     pub alert: Alert,
 }
@@ -481,10 +570,17 @@ pub trait IncidentStore: Send + Sync {
     ) -> StorageResult<Incident>;
     /// Incidents of all organisations that are open.
     async fn open_incidents(&self) -> StorageResult<u64>;
-    /// Resolves open incidents whose time has come, at most `limit`; returns how many.
+    /// Resolves open incidents whose time has come, at most `limit`; returns how many. What waits is
+    /// told before.
     async fn resolve_quiet(&self, now: Timestamp, limit: usize) -> StorageResult<u64>;
+    /// Incidents whose first alerts have waited long enough, those that wait longest first.
+    async fn due_waiting(&self, now: Timestamp, limit: usize) -> StorageResult<Vec<Due>>;
+    /// Makes the alert that waited `Pending`, with a message that says how many there are, and gives it
+    /// back. `None`, and nothing is done, where the incident is not as it was seen: somebody
+    /// acknowledged it, or another process was first.
+    async fn tell_waiting(&self, seen: &Incident, now: Timestamp) -> StorageResult<Option<Alert>>;
     /// Incidents that nobody acknowledged in time, those that wait longest first.
-    async fn due_escalations(&self, now: Timestamp, limit: usize) -> StorageResult<Vec<DueEscalation>>;
+    async fn due_escalations(&self, now: Timestamp, limit: usize) -> StorageResult<Vec<Due>>;
     /// Records this alert as the incident's escalation, `Pending`. False, and nothing is done, where the
     /// incident is not as it was seen: somebody acknowledged it, or another process was first.
     async fn escalate(&self, seen: &Incident, alert: Alert) -> StorageResult<bool>;

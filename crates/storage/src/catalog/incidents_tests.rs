@@ -34,6 +34,7 @@ fn plan() -> Gathering {
         key: "k".into(),
         rule_uid: "r".into(),
         title: "t".into(),
+        group_wait: Duration::ZERO,
         repeat_interval: MINUTE * 60,
         suppress_for: Duration::ZERO,
         resolve_after: MINUTE * 100,
@@ -194,4 +195,54 @@ fn opened_again_by_hand_it_has_its_quiet_time_before_it() {
     let resolved = act(&incident, &IncidentAction::Resolve, &by(120)).unwrap();
     let again = act(&resolved, &IncidentAction::Reopen, &by(200)).unwrap();
     assert_eq!(again.resolve_at, Some(at(300)));
+}
+
+#[test]
+fn the_first_ones_wait_and_are_told_as_one_of_the_worst() {
+    let plan = Gathering { group_wait: MINUTE * 5, ..plan() };
+    let add = |incident: Option<&Incident>, minutes, severity| join(incident, &alert(minutes, severity), &plan, "k");
+    let (first, state, why) = add(None, 0, AlertSeverity::Minor);
+    assert_eq!((state, why.is_some(), first.told), (AlertState::Grouped, true, 0));
+    let (second, state, _) = add(Some(&first), 1, AlertSeverity::Critical);
+    assert_eq!(state, AlertState::Grouped, "a worse one waits, too");
+    let (third, _, _) = add(Some(&second), 4, AlertSeverity::Critical);
+    let worst = alert(1, AlertSeverity::Critical).id;
+    let waiting = Waiting { until: at(5), alert: worst, severity: AlertSeverity::Critical, alerts: 3 };
+    assert_eq!((third.waiting.as_ref(), third.escalate_at), (Some(&waiting), Some(at(20))), "from when it is told");
+
+    let (told, told_of) = told_late(&third, &first, at(7)).unwrap();
+    assert_eq!((told_of, told.told, told.alerts), (waiting, 1, 3), "those that came since it was seen belong to it");
+    assert_eq!((told.last_told, told.escalate_at), (Some(at(7)), Some(at(22))), "two minutes later than it should");
+    assert_eq!(told_late(&told, &first, at(8)), None, "once");
+    let (_, state, _) = add(Some(&told), 8, AlertSeverity::Critical);
+    assert_eq!(state, AlertState::Grouped, "told already");
+
+    // What must not wait does not, and ends the waiting.
+    let at_once = Gathering { group_wait: Duration::ZERO, ..plan.clone() };
+    let (now, state, _) = join(Some(&second), &alert(2, AlertSeverity::Critical), &at_once, "k");
+    assert_eq!((state, &now.waiting, now.told), (AlertState::Pending, &None, 1));
+    assert_eq!(told_late(&now, &second, at(5)), None);
+}
+
+#[test]
+fn somebody_who_looks_or_closes_ends_the_waiting() {
+    let plan = Gathering { group_wait: MINUTE * 5, resolve_after: MINUTE, ..plan() };
+    let (first, _) = after(&plan, &[0]);
+    assert_eq!(first.resolve_at, Some(at(5)), "not before it was told");
+    let seen = act(&first, &IncidentAction::Acknowledge, &by(1)).unwrap();
+    assert_eq!((seen.waiting.as_ref(), told_late(&seen, &first, at(5))), (None, None));
+    let (_, state, why) = join(Some(&seen), &alert(2, AlertSeverity::Major), &plan, "k");
+    assert_eq!((state, why.as_deref()), (AlertState::Grouped, Some("the incident is acknowledged")));
+    for close in [IncidentAction::Resolve, IncidentAction::Dismiss] {
+        let closed = act(&first, &close, &by(1)).unwrap();
+        assert_eq!(told_late(&closed, &first, at(5)), None, "{close:?}");
+        let (next, state, _) = join(Some(&closed), &alert(2, AlertSeverity::Major), &plan, "k");
+        assert_eq!((state, next.waiting.map(|waiting| waiting.until)), (AlertState::Grouped, Some(at(7))), "{close:?}");
+    }
+}
+
+#[test]
+fn a_message_says_how_many_alerts_it_is_about() {
+    assert_eq!(gathered_message("Login guessed", 1), "Login guessed");
+    assert_eq!(gathered_message("Login guessed", 12), "[12 alerts] Login guessed");
 }

@@ -1,12 +1,14 @@
-//! The catalog: rules, hosts, teams, the audit of events and of changes, alerts and their state, incidents
-//! and silences, users of the Web API and their keys.
+//! The catalog: rules, hosts, teams, documents of detection rules, the audit of events and of changes,
+//! alerts and their state, incidents and silences, users of the Web API and their keys.
 //!
 //! One small trait per aggregate, business operations instead of rows, no transaction object: what
 //! must happen together is one call. [`Catalog`] is all of them.
 //!
 //! Promises of every driver (`contract.rs` checks them):
 //! * Every change of rules, hosts and teams writes its audit row in the same transaction, and moves
-//!   [`RuleStore::revision`], so that workers notice within a second. Users and keys are audited too.
+//!   [`RuleStore::revision`], so that workers notice within a second. Documents and settings of detection
+//!   rules do so with [`DetectionRuleStore::detection_revision`](detection_rules::DetectionRuleStore). Users
+//!   and keys are audited too.
 //! * [`AlertStore::record_planned`] is atomic and idempotent: audit rows by event id, alerts by alert id; an
 //!   alert counts once in its incident, and of a key at most one incident is open.
 //! * Deleting a rule never touches history.
@@ -26,6 +28,7 @@
 #[cfg(feature = "contract")]
 pub mod contract;
 mod detection;
+mod detection_changes;
 pub mod detection_rules;
 mod fields;
 pub mod incidents;
@@ -315,6 +318,7 @@ pub trait Catalog:
     + HostStore
     + AuditStore
     + AlertStore
+    + detection_rules::DetectionRuleStore
     + incidents::IncidentStore
     + retention::RetentionStore
     + users::UserStore

@@ -3,6 +3,7 @@
 use super::{ALL, admin, catalog, config, entry, home, now, total};
 use model::ErrorKind;
 use runtime::{Credentials, Secret};
+use storage::catalog::detection_rules::DocumentChange;
 use storage::catalog::{AuditFilter, CatalogConfig, ConfigChangeFilter, PostgresConfig, open, postgres_advice};
 use testkit::servers::PostgresServer;
 use tokio::task::JoinSet;
@@ -129,7 +130,7 @@ async fn ten_processes_may_start_at_once() {
     while let Some(opened) = opening.join_next().await {
         catalogs.push(opened.unwrap().unwrap());
     }
-    assert_eq!(server.psql("SELECT count(*), count(DISTINCT version) FROM muttd_migrations"), "8|8");
+    assert_eq!(server.psql("SELECT count(*), count(DISTINCT version) FROM muttd_migrations"), "10|10");
     let batch: Vec<_> = (0..20).map(entry).collect();
     for catalog in &catalogs {
         catalog.record(&home(), batch.clone(), Vec::new()).await.unwrap();
@@ -170,6 +171,9 @@ async fn a_user_without_rights_on_the_schema_works_once_the_owner_has_adopted_it
     drop(catalog(&server).await);
     let app = open(CatalogConfig::Postgres(as_app)).await.unwrap();
     app.create_rule(&home(), rule_draft(), &admin()).await.unwrap();
+    let document = DocumentChange { name: "a.yml".into(), text: Some("x".into()), expected: Some(0) };
+    app.change_rule_documents(&home(), vec![document], &admin()).await.unwrap();
+    assert!(app.detection_revision().await.unwrap() > 0);
     app.record(&home(), vec![entry(1), entry(2)], Vec::new()).await.unwrap();
     assert_eq!(server.psql("SELECT DISTINCT tableoid::regclass FROM event_audit_log"), "event_audit_log_2026_11");
     assert_eq!(total(&app).await, 2);

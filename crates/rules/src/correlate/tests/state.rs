@@ -110,6 +110,79 @@ fn a_crash_between_any_two_batches_changes_nothing() {
 }
 
 #[test]
+fn what_was_told_before_a_crash_is_told_by_the_same_name_in_whatever_batches_it_comes_back() {
+    let plans = Arc::new(Plans::compile(&collection(&CORRELATIONS[..1]), limits(100)));
+    let (mut renamed, mut crashes) = (0, 0);
+    for seed in 1..200 {
+        let mut random = random(seed);
+        // Nine events of each user within a window: each user fires once, wherever that begins.
+        let sample = |id: u64| Sample {
+            id: id.into(),
+            time: (id / 5) as i64 * SECOND,
+            rules: vec![0],
+            fields: vec![("u", format!("user{}", id % 5))],
+        };
+        let mut waiting: Vec<Sample> = (0..45).map(sample).collect();
+        for at in (1..waiting.len()).rev() {
+            waiting.swap(at, random(at as u64 + 1) as usize);
+        }
+        let (mut store, mut correlator) = (Store::default(), Correlator::new(plans.clone(), Share::ALL));
+        let mut told: BTreeMap<Box<str>, BTreeSet<u128>> = BTreeMap::new();
+        while !waiting.is_empty() {
+            // Some of those at the front, in any order.
+            let batch: Vec<Sample> = (0..=random(12))
+                .filter_map(|_| {
+                    let at = random(waiting.len().clamp(1, 15) as u64) as usize;
+                    (at < waiting.len()).then(|| waiting.remove(at))
+                })
+                .collect();
+            let outcome = correlator.apply(9 * SECOND, batch.iter().flat_map(|one| hits(&plans, one)).collect());
+            for Record { group, stored } in &outcome.named {
+                let Stored::More(bytes) = stored else { panic!("{stored:?}") };
+                store.state.entry(*group).or_default().push(bytes.clone());
+            }
+            for firing in outcome.changes.iter().cloned().filter_map(Change::opened) {
+                let known = told.entry(firing.key[0].clone()).or_default();
+                renamed += u32::from(known.contains(&firing.id));
+                known.insert(firing.id);
+            }
+            if random(3) == 0 {
+                crashes += 1;
+                correlator = store.open(&plans);
+                batch.into_iter().for_each(|one| waiting.insert(random(waiting.len() as u64 + 1) as usize, one));
+            } else {
+                store.heard = Heard::default();
+                store.write(&Outcome { changes: Vec::new(), ..outcome });
+            }
+        }
+        assert!(told.len() == 5 && told.values().all(|ids| ids.len() == 1), "seed {seed}: {told:?}");
+        assert_eq!(store.open(&plans).snapshot(), correlator.snapshot(), "seed {seed}");
+    }
+    assert!(renamed > 50 && crashes > 500, "{renamed} told again, {crashes} crashes");
+}
+
+#[test]
+fn names_of_firings_that_never_come_back_are_forgotten() {
+    let plans = Arc::new(Plans::compile(&collection(&CORRELATIONS[..1]), limits(5)));
+    let batch: Vec<Hit> = samples(1, 60).iter().flat_map(|one| hits(&plans, one)).collect();
+    let named = Correlator::new(plans.clone(), Share::ALL).apply(60 * SECOND, batch).named;
+    assert!(!named.is_empty());
+    let mut store = Store::default();
+    for Record { group, stored } in named {
+        let Stored::More(bytes) = stored else { panic!("{stored:?}") };
+        store.state.entry(group).or_default().push(bytes);
+    }
+    let mut correlator = store.open(&plans);
+    assert_eq!(correlator.groups(), 0);
+    store.write(&correlator.pass(3_600 * SECOND));
+    assert!(!store.state.is_empty(), "they may still come");
+    store.write(&correlator.pass(3_800 * SECOND));
+    assert!(store.state.is_empty());
+    let gone = store.open(&plans).reload(Arc::new(Plans::compile(&collection(&[]), limits(5))));
+    assert_eq!(gone, []);
+}
+
+#[test]
 fn state_that_is_read_is_the_state_that_was() {
     let plans = Arc::new(Plans::compile(&collection(&CORRELATIONS), limits(5)));
     let (mut store, mut correlator) = (Store::default(), Correlator::new(plans.clone(), Share::ALL));
@@ -145,8 +218,20 @@ fn state_of_version_1_can_be_read() {
     }
     assert_eq!(correlator.snapshot().len(), same.snapshot().len());
     let rest: Vec<Hit> = events[40..].iter().flat_map(|one| hits(&plans, one)).collect();
-    let changes = correlator.apply(60 * SECOND, rest.clone()).changes;
-    assert!(changes == same.apply(60 * SECOND, rest).changes && changes.len() > 3, "{}", changes.len());
+    // Firings of that time have names of another form.
+    let nameless = |changes: Vec<Change>| {
+        let of = |firing| Firing { id: 0, ..firing };
+        let nameless = |change| match change {
+            Change::Opened(firing) => Change::Opened(of(firing)),
+            Change::GoesOn(firing) => Change::GoesOn(of(firing)),
+            Change::Moved(firing) => Change::Moved(of(firing)),
+            Change::Merged { correlation, .. } => Change::Merged { correlation, id: 0, into: 0 },
+            Change::Withdrawn { correlation, .. } => Change::Withdrawn { correlation, id: 0 },
+        };
+        changes.into_iter().map(nameless).collect::<Vec<_>>()
+    };
+    let changes = nameless(correlator.apply(60 * SECOND, rest.clone()).changes);
+    assert!(changes == nameless(same.apply(60 * SECOND, rest).changes) && changes.len() > 3, "{}", changes.len());
 }
 
 #[test]
@@ -385,4 +470,32 @@ fn a_hundred_thousand_different_values_are_counted_exactly_in_bounded_memory() {
     assert_eq!(opened, [(99_999 * 10_000, Some(100_000.0))]);
     assert_eq!(correlator.counters().members_dropped, 0);
     assert!(largest < 24 << 20, "{largest}");
+}
+
+#[test]
+fn hits_find_their_correlations_among_other_plans_and_as_bytes() {
+    let old = Plans::compile(&collection(&CORRELATIONS), limits(5));
+    let mut others: Vec<(&str, &str)> = CORRELATIONS.to_vec();
+    others.reverse();
+    others.retain(|(name, _)| *name != "few");
+    let new = Plans::compile(&collection(&others), limits(5));
+    let sorted = |mut hits: Vec<Hit>| {
+        hits.sort_by_key(|hit| (hit.correlation, hit.input, hit.group));
+        hits
+    };
+    let (mut told, mut left) = (0, 0);
+    for sample in samples(3, 100) {
+        let mine = hits(&old, &sample);
+        let mut adopted = mine.clone();
+        new.adopt(&old, &mut adopted);
+        (told, left) = (told + adopted.len(), left + mine.len() - adopted.len());
+        assert_eq!(sorted(adopted.clone()), sorted(hits(&new, &sample)));
+        let read: Vec<Hit> = mine.iter().filter_map(|hit| new.read_hit(&old.write_hit(hit)).unwrap()).collect();
+        assert_eq!(read, adopted);
+        for hit in &mine {
+            let bytes = old.write_hit(hit);
+            (0..bytes.len()).for_each(|cut| assert!(old.read_hit(&bytes[..cut]).is_err(), "cut at {cut}"));
+        }
+    }
+    assert!(told > 100 && left > 30, "{told} {left}");
 }

@@ -376,6 +376,7 @@ fn events() -> Schemas {
             "Detection",
             object(vec![
                 ("rule_uid", text()),
+                ("name", text()),
                 ("title", text()),
                 ("description", text()),
                 ("level", one_of(&["informational", "low", "medium", "high", "critical"])),

@@ -185,6 +185,7 @@ fn facts(incident: &Incident) -> Html {
         ("Whose", incident.assignee.clone().unwrap_or_else(|| "–".to_owned())),
         ("Acknowledged", by(&incident.acknowledged)),
         ("Closed", by(&incident.closed)),
+        ("Told at (UTC)", time(incident.waiting.as_ref().map(|waiting| waiting.until))),
         ("Escalated at (UTC)", time(incident.escalate_at)),
         ("Last word", incident.comment.clone().unwrap_or_else(|| "–".to_owned())),
     ] {

@@ -3,10 +3,10 @@
 
 use super::super::{Global, out};
 use super::run::options;
-use crate::hunt;
-use crate::sigma_files;
+use crate::{field_maps, hunt, sigma_files};
 use anyhow::{Result, bail};
 use clap::Args;
+use fields::Aliases;
 use model::{Fields, OrgId, Timestamp};
 use pipeline::codec;
 use rules::correlate::{Change, Correlator, Event, Hit, Lacking, Limits, Plans, Share};
@@ -42,6 +42,10 @@ pub struct BacktestArgs {
     /// A value of a placeholder (`%name%`) in rules; again for more values
     #[arg(long = "placeholder", value_name = "NAME=VALUE", value_parser = super::run::placeholder)]
     placeholders: Vec<(String, String)>,
+    /// Files and folders that say what the events call the fields of the taxonomy beside those of the
+    /// configuration (docs/fields.md)
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    fields: Vec<PathBuf>,
     /// A JSON object a rule, with every day and host
     #[arg(long)]
     json: bool,
@@ -74,7 +78,8 @@ pub async fn run(global: &Global, args: &BacktestArgs) -> Result<()> {
         Err(problems) => bail!("the configuration has {} problem(s); `muttd check-config` shows them", problems.len()),
     };
     let store = events::open_to_read(loaded.config.stores.events.clone());
-    let mut test = Backtest::new(&collection);
+    let mapped: Vec<PathBuf> = loaded.config.detection.field_paths.iter().chain(&args.fields).cloned().collect();
+    let mut test = Backtest::new(&collection, field_maps::read_and_tell(&mapped));
     // Newest first, as the store pages.
     let now = runtime::Clock::now(&runtime::SystemClock);
     let mut query =
@@ -103,6 +108,7 @@ pub async fn run(global: &Global, args: &BacktestArgs) -> Result<()> {
 
 struct Backtest<'c> {
     collection: &'c Collection,
+    aliases: Aliases,
     engine: Engine,
     plans: Arc<Plans>,
     scratch: Scratch,
@@ -120,9 +126,10 @@ struct Findings<'c> {
 }
 
 impl<'c> Backtest<'c> {
-    fn new(collection: &'c Collection) -> Self {
+    fn new(collection: &'c Collection, aliases: Aliases) -> Self {
         Self {
             collection,
+            aliases,
             engine: Engine::compile(collection.rules.iter().map(|rule| (&rule.source, &rule.predicate))),
             plans: Arc::new(Plans::compile(collection, Limits::for_history())),
             scratch: Scratch::default(),
@@ -141,6 +148,7 @@ impl<'c> Backtest<'c> {
         if !read {
             return;
         }
+        self.aliases.apply(&mut fields);
         let mut hits = Vec::new();
         self.engine.matches(&fields, &mut self.scratch, &mut hits);
         for rule in hits {

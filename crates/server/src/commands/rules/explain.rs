@@ -2,7 +2,7 @@
 
 use super::super::{out, print_failure};
 use super::run::options;
-use crate::sigma_files;
+use crate::{field_maps, sigma_files};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use model::Fields;
@@ -34,6 +34,9 @@ pub struct ExplainArgs {
     /// An event in JSON: why each rule matches it, or does not
     #[arg(long, value_name = "JSON")]
     event: Option<String>,
+    /// Files and folders that say what the events call the fields of the taxonomy (docs/fields.md)
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    fields: Vec<PathBuf>,
     /// A value of a placeholder (`%name%`) in rules; again for more values
     #[arg(long = "placeholder", value_name = "NAME=VALUE", value_parser = super::run::placeholder)]
     placeholders: Vec<(String, String)>,
@@ -75,9 +78,11 @@ fn explain(args: &ExplainArgs) -> Result<String> {
                 || header.title.to_lowercase().contains(&text.to_lowercase())
         })
     };
+    let aliases = field_maps::read_and_tell(&args.fields);
     let mut fields = Fields::default();
     if let Some(event) = &args.event {
         fields::from_event(event, &mut fields).context("--event is not a JSON object")?;
+        aliases.apply(&mut fields);
     }
     let mut text = String::new();
     for problem in collection.problems.iter().filter(|problem| problem.gravity == Gravity::Refused) {

@@ -1,8 +1,8 @@
 //! `muttd rules run`: hunt in files, without a server.
 
 use super::super::print_failure;
-use crate::hunt::{self, Summary};
-use crate::sigma_files;
+use crate::hunt::{self, Source, Summary};
+use crate::{field_maps, sigma_files};
 use anyhow::Result;
 use clap::Args;
 use rules::sigma::Options;
@@ -47,6 +47,9 @@ pub struct RunArgs {
     /// A value of a placeholder (`%name%`) in rules; again for more values
     #[arg(long = "placeholder", value_name = "NAME=VALUE", value_parser = placeholder)]
     placeholders: Vec<(String, String)>,
+    /// Files and folders that say what the events call the fields of the taxonomy (docs/fields.md)
+    #[arg(long, num_args = 1.., value_name = "PATH")]
+    fields: Vec<PathBuf>,
     /// No progress, even on a terminal
     #[arg(long)]
     quiet: bool,
@@ -74,7 +77,7 @@ impl Via {
 
 /// What asks the rules.
 enum How {
-    Stream(Engine),
+    Stream(Box<Engine>),
     Sql(hunt::sql::Engine),
 }
 
@@ -104,9 +107,11 @@ pub fn run(args: &RunArgs) -> ExitCode {
 fn hunt(args: &RunArgs) -> Result<()> {
     let started = Instant::now();
     let collection = sigma_files::read(&args.rules, &options(&args.placeholders));
+    let aliases = field_maps::read_and_tell(&args.fields);
     let engine = match args.via {
         Via::Stream => {
-            How::Stream(Engine::compile(collection.rules.iter().map(|rule| (&rule.source, &rule.predicate))))
+            let rules = collection.rules.iter().map(|rule| (&rule.source, &rule.predicate));
+            How::Stream(Box::new(Engine::compile(rules)))
         }
         Via::Sqlite => How::Sql(hunt::sql::Engine::Sqlite(EventTable::open()?)),
         Via::ClickHouse => {
@@ -146,14 +151,15 @@ fn hunt(args: &RunArgs) -> Result<()> {
     let total: u64 = files.iter().filter_map(|file| std::fs::metadata(file).ok()).map(|data| data.len()).sum();
     let mut bar =
         Bar { on: !args.quiet && std::io::stderr().is_terminal(), total, started: Instant::now(), drawn: None };
+    let source = Source { files: &files, aliases: &aliases };
     let began = Instant::now();
     let mut out = BufWriter::with_capacity(1 << 16, std::io::stdout().lock());
     let progress = |so_far: &Summary| bar.draw(so_far);
     let hunted = match engine {
         How::Stream(engine) => {
-            hunt::stream::hunt(&collection, &engine, &files, threads, &mut out, progress, &mut summary)
+            hunt::stream::hunt(&collection, &engine, source, threads, &mut out, progress, &mut summary)
         }
-        How::Sql(engine) => hunt::sql::hunt(&collection, engine, &files, &mut out, progress, &mut summary),
+        How::Sql(engine) => hunt::sql::hunt(&collection, engine, source, &mut out, progress, &mut summary),
     };
     bar.end();
     summary.seconds = began.elapsed().as_secs_f64();

@@ -46,6 +46,7 @@ async fn an_alert_carries_what_its_detection_rule_says() {
     let api = api().await;
     let detection = Detection {
         rule_uid: "5a1f".into(),
+        name: "login_guessed".into(),
         title: "Login guessed".into(),
         description: "Many failures, then a success".into(),
         level: Level::High,
@@ -61,6 +62,7 @@ async fn an_alert_carries_what_its_detection_rule_says() {
     assert_eq!((&shown["kind"], &shown["severity"]), (&json!("detection"), &json!("Major")));
     let expected = json!({
         "rule_uid": "5a1f",
+        "name": "login_guessed",
         "title": "Login guessed",
         "description": "Many failures, then a success",
         "level": "high",

@@ -47,6 +47,7 @@ pub(super) fn detected(secs: u64) -> Alert {
     let event = event_id(secs, secs);
     let detection = Detection {
         rule_uid: "5a1f7a0e".into(),
+        name: "login_guessed".into(),
         title: "Login guessed".into(),
         description: "a\0b".into(),
         level: Level::Critical,

@@ -7,7 +7,8 @@ use crate::catalog::incidents::{
     Gathering, Incident, IncidentAction, IncidentFilter, IncidentStatus, NewAlert, Plan, SilenceDraft,
 };
 use crate::catalog::retention::Cutoffs;
-use crate::catalog::{Actor, AlertFilter, ConfigChangeFilter};
+use crate::catalog::{Actor, AlertFilter, AuditEntry, AuditFilter, ConfigChangeFilter};
+use bytes::Bytes;
 use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, ErrorKind, OrgId};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ fn gathering(key: &str) -> Gathering {
         key: key.into(),
         rule_uid: "5a1f".into(),
         title: "Login guessed".into(),
+        group_wait: Duration::ZERO,
         repeat_interval: Duration::from_secs(1_000),
         suppress_for: Duration::ZERO,
         resolve_after: Duration::from_secs(10_000),
@@ -240,6 +242,108 @@ pub async fn an_incident_is_escalated_once_whoever_tries(catalog: &Store) {
     assert!(!catalog.escalate(&due[1].incident, escalation(&due[1].alert)).await.unwrap());
     assert!(catalog.due_escalations(at(9_000), 10).await.unwrap().is_empty());
     assert_eq!(kind(catalog.alert(&home(), escalation(&due[1].alert).id).await), ErrorKind::NotFound);
+}
+
+pub async fn what_waits_for_others_is_told_once_whoever_tries(catalog: &Store) {
+    let wait = Duration::from_secs(30);
+    let waits = |new: NewAlert, key: &str| NewAlert {
+        plan: Plan::Gather(Box::new(Gathering { group_wait: wait, ..gathering(key) })),
+        ..new
+    };
+    let worse = |mut new: NewAlert| {
+        new.alert.severity = AlertSeverity::Critical;
+        new
+    };
+    let batch = vec![
+        waits(gathered(1, "a"), "a"),
+        waits(worse(gathered(2, "a")), "a"),
+        waits(gathered(3, "b"), "b"),
+        waits(worse(gathered(4, "a")), "a"),
+    ];
+    assert_eq!(record(catalog, batch.clone()).await, [AlertState::Grouped; 4]);
+    assert_eq!(record(catalog, batch.clone()).await, [AlertState::Grouped; 4], "again, after a crash");
+    assert!(catalog.pending_alerts(None, 10).await.unwrap().is_empty());
+    assert!(catalog.due_waiting(at(30), 10).await.unwrap().is_empty());
+    let due = catalog.due_waiting(at(40), 10).await.unwrap();
+    let seen: Vec<_> = due.iter().map(|d| (d.incident.key.as_str(), d.alert.id)).collect();
+    assert_eq!(seen, [("a", detected(2).id), ("b", detected(3).id)], "the first of the worst");
+    assert_eq!(catalog.due_waiting(at(40), 1).await.unwrap().len(), 1);
+    // One more comes after it was seen, and belongs to it; time resolves and escalates nothing meanwhile.
+    record(catalog, vec![waits(gathered(35, "a"), "a")]).await;
+    assert_eq!(catalog.resolve_quiet(at(20_000), 10).await.unwrap(), 0);
+    assert!(catalog.due_escalations(at(20_000), 10).await.unwrap().is_empty());
+    let mut workers = tokio::task::JoinSet::new();
+    for _ in 0..5 {
+        let (catalog, seen) = (catalog.clone(), due[0].incident.clone());
+        workers.spawn(async move { catalog.tell_waiting(&seen, at(41)).await.unwrap() });
+    }
+    let told: Vec<Alert> = workers.join_all().await.into_iter().flatten().collect();
+    assert_eq!(told.len(), 1, "one of several processes does it");
+    assert_eq!(told[0].message, format!("[4 alerts] {}", due[0].alert.message));
+    let written = catalog.alert(&home(), detected(2).id).await.unwrap();
+    assert_eq!((written.state, written.state_at, written.detail), (AlertState::Pending, at(41), None));
+    let waiting = catalog.pending_alerts(None, 10).await.unwrap();
+    assert_eq!((waiting.len(), &waiting[0].message), (1, &told[0].message), "the outbox has it, as it is told");
+    assert_eq!(counted(catalog, due[0].incident.id).await, (4, 1, 0));
+    let incident = catalog.incident(&home(), due[0].incident.id).await.unwrap();
+    assert_eq!((incident.waiting, incident.last_told, incident.escalate_at), (None, Some(at(41)), Some(at(141))));
+    assert_eq!(record(catalog, batch).await[1], AlertState::Pending, "its batch, once more");
+    assert_eq!(counted(catalog, due[0].incident.id).await, (4, 1, 0));
+    // Somebody looks at the other before it is told.
+    catalog.change_incident(&home(), due[1].incident.id, &IncidentAction::Acknowledge, &admin(41)).await.unwrap();
+    assert!(catalog.tell_waiting(&due[1].incident, at(42)).await.unwrap().is_none());
+    assert!(catalog.due_waiting(at(9_000), 10).await.unwrap().is_empty());
+}
+
+pub async fn audit_rows_say_whether_somebody_was_told(catalog: &Store) {
+    let of_rule = |secs: u64| Alert { kind: AlertKind::Rule, rule_id: Some(7), detection: None, ..detected(secs) };
+    let entry = |alert: &Alert, forwarded| AuditEntry {
+        event_id: alert.event_id,
+        event_timestamp: alert.created_at,
+        hostname: "h".into(),
+        matched_rule_id: 7,
+        handling_decision: "Page_only".into(),
+        forwarded,
+        raw_message: Bytes::from_static(b"{}"),
+    };
+    let gather = |group_wait| {
+        let key = if group_wait == Duration::ZERO { "a" } else { "w" };
+        Plan::Gather(Box::new(Gathering { group_wait, ..gathering(key) }))
+    };
+    let wait = Duration::from_secs(30);
+    let plans = [
+        (1, gather(Duration::ZERO)),
+        (2, gather(Duration::ZERO)),
+        (3, Plan::Silence(4)),
+        (4, Plan::Tell),
+        (5, gather(wait)),
+        (6, gather(wait)),
+    ];
+    let alerts: Vec<NewAlert> = plans.into_iter().map(|(n, plan)| NewAlert { alert: of_rule(n), plan }).collect();
+    let mut audits: Vec<AuditEntry> = alerts.iter().map(|new| entry(&new.alert, true)).collect();
+    audits.push(entry(&of_rule(7), false));
+    // Another rule's row of an event of which nobody was told.
+    audits.push(AuditEntry { matched_rule_id: 8, ..entry(&of_rule(2), true) });
+    let rows = async || {
+        let found = catalog.audit_log(&home(), &AuditFilter::default(), page(1, 100)).await.unwrap().rows;
+        let mut rows: Vec<_> = found
+            .into_iter()
+            .map(|row| (row.entry.event_timestamp, row.entry.matched_rule_id, row.entry.forwarded))
+            .collect();
+        rows.sort_unstable();
+        rows.into_iter().map(|(_, rule, forwarded)| (rule, forwarded)).collect::<Vec<_>>()
+    };
+    let before = [(7, true), (7, false), (8, true), (7, false), (7, true), (7, false), (7, false), (7, false)];
+    for _ in 0..2 {
+        catalog.record_planned(&home(), audits.clone(), alerts.clone()).await.unwrap();
+        assert_eq!(rows().await, before);
+    }
+    // Somebody is told of the two that waited, by the first of them.
+    let due = catalog.due_waiting(at(40), 10).await.unwrap().remove(0);
+    catalog.tell_waiting(&due.incident, at(40)).await.unwrap();
+    let mut after = before;
+    after[5].1 = true;
+    assert_eq!(rows().await, after);
 }
 
 pub async fn silences_hold_until_they_are_over(catalog: &Store) {

@@ -34,7 +34,7 @@ pub async fn postgres_advice(config: &PostgresConfig) -> StorageResult<Vec<Strin
 }
 
 /// Tables, and what our login does with them.
-const RIGHTS: [(&str, &[&str]); 13] = [
+const RIGHTS: [(&str, &[&str]); 17] = [
     ("alert_rules", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("development_hosts", &["SELECT", "INSERT", "DELETE"]),
     ("device_teams", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -46,6 +46,10 @@ const RIGHTS: [(&str, &[&str]); 13] = [
     ("muttd_incidents", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_silences", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_meta", &["SELECT"]),
+    ("muttd_detection_orgs", &["SELECT", "INSERT", "UPDATE"]),
+    ("muttd_detection_documents", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_detection_versions", &["SELECT", "INSERT", "DELETE"]),
+    ("muttd_detection_settings", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_users", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_user_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];

@@ -1,13 +1,13 @@
 //! Alerts and how far they came; the pending ones are the outbox of delivery.
 
-use super::audit::{HOST_CHARS, insert_entries};
+use super::audit::{HOST_CHARS, forwarded, insert_entries};
 use super::pool::Access;
 use super::values::{Key, Time, fit, no_nul};
 use super::{Conditions, PostgresCatalog, incidents};
 use crate::StorageResult;
 use crate::catalog::detection;
 use crate::catalog::fields::{foreign_alert, not_found, org_of, severity_of, state_of};
-use crate::catalog::incidents::{Incident, IncidentId, NewAlert, Plan, join, kept_key, planned};
+use crate::catalog::incidents::{Incident, IncidentId, NewAlert, Plan, join, kept_key, planned, truly_forwarded};
 use crate::catalog::{AlertFilter, AlertProgress, AlertRecord, AlertStore, AuditEntry, Page, PageRequest};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -56,8 +56,10 @@ impl AlertStore for PostgresCatalog {
                 .run(Access::Write, move |c| {
                     Box::pin(async move {
                         let (org, audits, alerts) = &*batch;
-                        insert_entries(c, org, audits, known).await?;
-                        insert_planned(c, org, alerts, known).await
+                        let states = insert_planned(c, org, alerts, known).await?;
+                        let audits = truly_forwarded(audits.clone(), alerts, &states);
+                        insert_entries(c, org, &audits, known).await?;
+                        Ok(states)
                     })
                 })
                 .await;
@@ -228,6 +230,20 @@ pub(super) async fn find(c: &mut PgConnection, org: &OrgId, id: AlertId) -> Stor
     let sql = format!("SELECT {COLUMNS} FROM alerts WHERE id = $1 AND org = $2");
     let row = sqlx::query(AssertSqlSafe(sql)).bind(Key(id.to_u128())).bind(org.as_str()).fetch_optional(c).await?;
     record_of(&row.ok_or_else(|| not_found("alert"))?)
+}
+
+/// Of an alert of which nobody was told, somebody is told now.
+pub(super) async fn tell(c: &mut PgConnection, alert: &Alert, now: Timestamp) -> StorageResult<()> {
+    sqlx::query("UPDATE alerts SET state = 'pending', state_at = $1, detail = NULL, message = $2 WHERE id = $3")
+        .bind(Time(now))
+        .bind(no_nul(&alert.message))
+        .bind(Key(alert.id.to_u128()))
+        .execute(&mut *c)
+        .await?;
+    if let Some(rule) = alert.rule_id {
+        forwarded(c, &alert.org, alert.event_id, rule).await?;
+    }
+    Ok(())
 }
 
 async fn states_of(c: &mut PgConnection, ids: Vec<Key>) -> StorageResult<HashMap<AlertId, AlertState>> {

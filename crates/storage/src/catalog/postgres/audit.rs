@@ -223,6 +223,20 @@ pub(super) async fn insert_entries(
     Ok(())
 }
 
+/// The alert of this row was forwarded after all.
+pub(super) async fn forwarded(c: &mut PgConnection, org: &OrgId, event: EventId, rule: RuleId) -> StorageResult<()> {
+    sqlx::query(
+        "UPDATE event_audit_log SET forwarded_to_moog = TRUE \
+         WHERE event_id = $1 AND matched_rule_id = $2 AND org = $3",
+    )
+    .bind(Key(event.to_u128()))
+    .bind(int4(rule))
+    .bind(org.as_str())
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
 async fn insert_chunk(c: &mut PgConnection, org: &OrgId, entries: &[&AuditEntry], known: Known) -> StorageResult<()> {
     let ids: Vec<Key> = entries.iter().map(|e| Key(e.event_id.to_u128())).collect();
     let times: Vec<Time> = entries.iter().map(|e| Time(e.event_timestamp)).collect();

@@ -10,9 +10,9 @@ use super::{Change, Conditions, PostgresCatalog};
 use crate::StorageResult;
 use crate::catalog::fields::{not_found, org_of, severity_of};
 use crate::catalog::incidents::{
-    DueEscalation, Incident, IncidentAction, IncidentFilter, IncidentId, IncidentStatus, IncidentStore, SILENCES_MAX,
-    Silence, SilenceDraft, SilenceId, act, by_time, check_silence, incident_values, is_due, newer_incident,
-    silence_is_over, silence_values, too_many_silences,
+    Due, Incident, IncidentAction, IncidentFilter, IncidentId, IncidentStatus, IncidentStore, SILENCES_MAX, Silence,
+    SilenceDraft, SilenceId, Waiting, act, by_time, check_silence, gathered_message, incident_values, is_due,
+    newer_incident, silence_is_over, silence_values, told_late, too_many_silences,
 };
 use crate::catalog::{Actor, Page, PageRequest};
 use async_trait::async_trait;
@@ -22,7 +22,8 @@ use sqlx::{AssertSqlSafe, Row};
 
 const COLUMNS: &str = "id, org, group_key, status, rule_uid, title, severity, team, host, first_seen, last_seen, \
                        last_alert, alerts, told, silenced, assignee, acknowledged_by, acknowledged_at, closed_by, \
-                       closed_at, comment, last_told, told_severity, resolve_at, escalate_at, escalations";
+                       closed_at, comment, last_told, told_severity, resolve_at, escalate_at, escalations, tell_at, \
+                       tell_alert, tell_severity, tell_alerts";
 const SILENCE: &str = "id, org, matcher, starts_at, ends_at, author, reason, created_at, ended_at";
 const OPEN: &str = "status IN ('ACTIVE', 'ACKNOWLEDGED')";
 const INCIDENTS: &str = "muttd_incidents";
@@ -63,6 +64,10 @@ macro_rules! bound {
             .bind(incident.resolve_at.map(Time))
             .bind(incident.escalate_at.map(Time))
             .bind(i32::try_from(incident.escalations).unwrap_or(i32::MAX))
+            .bind(incident.waiting.as_ref().map(|waiting| Time(waiting.until)))
+            .bind(incident.waiting.as_ref().map(|waiting| Key(waiting.alert.to_u128())))
+            .bind(incident.waiting.as_ref().map(|waiting| i32::from(waiting.severity.code())))
+            .bind(incident.waiting.as_ref().map(|waiting| whole(waiting.alerts)))
     }};
 }
 
@@ -146,7 +151,8 @@ impl IncidentStore for PostgresCatalog {
                 Box::pin(async move {
                     // Those that another worker has in hand are looked at the next time.
                     let sql = format!(
-                        "SELECT {COLUMNS} FROM {INCIDENTS} WHERE {OPEN} AND resolve_at <= $1 ORDER BY resolve_at \
+                        "SELECT {COLUMNS} FROM {INCIDENTS} WHERE {OPEN} AND resolve_at <= $1 AND tell_at IS NULL \
+                         ORDER BY resolve_at \
                          LIMIT $2 FOR UPDATE SKIP LOCKED"
                     );
                     let due = sqlx::query(AssertSqlSafe(sql)).bind(Time(now)).bind(limit).fetch_all(&mut *c).await?;
@@ -161,13 +167,53 @@ impl IncidentStore for PostgresCatalog {
             .await
     }
 
-    async fn due_escalations(&self, now: Timestamp, limit: usize) -> StorageResult<Vec<DueEscalation>> {
+    async fn due_waiting(&self, now: Timestamp, limit: usize) -> StorageResult<Vec<Due>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.pool
+            .run(Access::Read, move |c| {
+                Box::pin(async move {
+                    let sql =
+                        format!("SELECT {COLUMNS} FROM {INCIDENTS} WHERE tell_at <= $1 ORDER BY tell_at LIMIT $2");
+                    let rows = sqlx::query(AssertSqlSafe(sql)).bind(Time(now)).bind(limit).fetch_all(&mut *c).await?;
+                    let mut due = Vec::with_capacity(rows.len());
+                    for row in &rows {
+                        let incident = of_row(row)?;
+                        let waiting = incident.waiting.as_ref().map_or(incident.last_alert, |waiting| waiting.alert);
+                        due.push(Due { alert: alerts::find(c, &incident.org, waiting).await?.alert, incident });
+                    }
+                    Ok(due)
+                })
+            })
+            .await
+    }
+
+    async fn tell_waiting(&self, seen: &Incident, now: Timestamp) -> StorageResult<Option<Alert>> {
+        let seen = seen.clone();
+        self.pool
+            .run(Access::Write, move |c| {
+                Box::pin(async move {
+                    // As whoever gathers: the organisation first, then its rows.
+                    lock(c, &seen.org).await?;
+                    let before = find(c, &seen.org, seen.id, "FOR UPDATE").await?;
+                    let Some((after, waiting)) = told_late(&before, &seen, now) else { return Ok(None) };
+                    update(c, &after).await?;
+                    let mut alert = alerts::find(c, &after.org, waiting.alert).await?.alert;
+                    alert.message = gathered_message(&alert.message, waiting.alerts);
+                    alerts::tell(c, &alert, now).await?;
+                    Ok(Some(alert))
+                })
+            })
+            .await
+    }
+
+    async fn due_escalations(&self, now: Timestamp, limit: usize) -> StorageResult<Vec<Due>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.pool
             .run(Access::Read, move |c| {
                 Box::pin(async move {
                     let sql = format!(
                         "SELECT {COLUMNS} FROM {INCIDENTS} WHERE status = 'ACTIVE' AND escalate_at <= $1 \
+                         AND tell_at IS NULL \
                          ORDER BY escalate_at LIMIT $2"
                     );
                     let rows = sqlx::query(AssertSqlSafe(sql)).bind(Time(now)).bind(limit).fetch_all(&mut *c).await?;
@@ -175,7 +221,7 @@ impl IncidentStore for PostgresCatalog {
                     for row in &rows {
                         let incident = of_row(row)?;
                         let record = alerts::find(c, &incident.org, incident.last_alert).await?;
-                        due.push(DueEscalation { alert: record.alert, incident });
+                        due.push(Due { alert: record.alert, incident });
                     }
                     Ok(due)
                 })
@@ -374,6 +420,12 @@ fn of_row(row: &PgRow) -> StorageResult<Incident> {
     let number = |n: usize| row.try_get::<i64, _>(n).map(|n| u64::try_from(n).unwrap_or(0));
     let severity = |code: i32| severity_of(u8::try_from(code).unwrap_or(u8::MAX));
     let (Time(first_seen), Time(last_seen)) = (row.try_get(9)?, row.try_get(10)?);
+    let waiting = match (time(26)?, row.try_get::<Option<Key>, _>(27)?) {
+        (Some(until), Some(alert)) => {
+            Some(Waiting { until, alert: alert.alert(), severity: severity(row.try_get(28)?), alerts: number(29)? })
+        }
+        _ => None,
+    };
     Ok(Incident {
         id: row.try_get(0)?,
         org: org_of(row.try_get(1)?)?,
@@ -400,6 +452,7 @@ fn of_row(row: &PgRow) -> StorageResult<Incident> {
         resolve_at: time(23)?,
         escalate_at: time(24)?,
         escalations: u32::try_from(row.try_get::<i32, _>(25)?).unwrap_or(0),
+        waiting,
     })
 }
 

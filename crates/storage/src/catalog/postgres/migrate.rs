@@ -14,7 +14,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Executor, Row};
 
 /// In order; the first is version 1. A step that was released never changes.
-const STEPS: [(&str, &str); 8] = [
+const STEPS: [(&str, &str); 10] = [
     ("settings", include_str!("../../../migrations/postgres/0001_settings.sql")),
     ("event_audit", include_str!("../../../migrations/postgres/0002_event_audit.sql")),
     ("functions", include_str!("../../../migrations/postgres/0003_functions.sql")),
@@ -23,6 +23,8 @@ const STEPS: [(&str, &str); 8] = [
     ("alert_indexes", include_str!("../../../migrations/postgres/0006_alert_indexes.sql")),
     ("detections", include_str!("../../../migrations/postgres/0007_detections.sql")),
     ("incidents", include_str!("../../../migrations/postgres/0008_incidents.sql")),
+    ("detection_rules", include_str!("../../../migrations/postgres/0009_detection_rules.sql")),
+    ("group_wait", include_str!("../../../migrations/postgres/0010_group_wait.sql")),
 ];
 
 /// Who owns and may use what the steps made; runs after them.

@@ -14,6 +14,7 @@
 mod advice;
 mod alerts;
 mod audit;
+mod detection_rules;
 mod error;
 mod hosts;
 mod incidents;
@@ -37,10 +38,14 @@ use pool::{Access, Pool};
 use runtime::Credentials;
 use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Row, Type};
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use values::{RawTime, Time, fit, jsonb, no_nul};
+
+/// Characters of a name in the log of changes.
+const CHANGED_BY_CHARS: usize = 100;
 
 /// Where the database is and how it is used.
 #[derive(Debug, Clone)]
@@ -145,18 +150,51 @@ impl Change<'_> {
         )
         .bind(self.org.as_str())
         .bind(Time(self.by.at))
-        .bind(fit(&self.by.name, 100))
+        .bind(fit(&self.by.name, CHANGED_BY_CHARS))
         .bind(operation)
         .bind(fit(self.table, 50))
         .bind(values::int4(self.record_id))
         .bind(self.old.as_deref().map(jsonb))
         .bind(self.new.as_deref().map(jsonb))
         .bind(self.by.reason.as_deref().map(no_nul))
-        .bind(Some(fit(&self.by.correlation_id, 36)).filter(|id| !id.is_empty()))
+        .bind(correlation_id(self.by))
         .execute(c)
         .await?;
         Ok(())
     }
+}
+
+/// The same of many changes at once whose key is text; old and new values in their order.
+async fn write_changes(
+    c: &mut PgConnection,
+    org: &OrgId,
+    by: &Actor,
+    table: &str,
+    values: &[(Option<String>, Option<String>)],
+) -> StorageResult<()> {
+    let operations: Vec<&str> = values.iter().map(|(old, new)| operation_of(old.as_ref(), new.as_ref())).collect();
+    sqlx::query(
+        "INSERT INTO config_audit_log (org, changed_at, changed_by, operation, table_name, record_id, old_values, \
+         new_values, reason, correlation_id) \
+         SELECT $1, $2, $3, o, $5, 0, old::jsonb, new::jsonb, $8, $9 \
+         FROM UNNEST($4::text[], $6::text[], $7::text[]) WITH ORDINALITY AS u (o, old, new, n) ORDER BY n",
+    )
+    .bind(org.as_str())
+    .bind(Time(by.at))
+    .bind(fit(&by.name, CHANGED_BY_CHARS))
+    .bind(operations)
+    .bind(fit(table, 50))
+    .bind(values.iter().map(|(old, _)| old.as_deref().map(jsonb)).collect::<Vec<_>>())
+    .bind(values.iter().map(|(_, new)| new.as_deref().map(jsonb)).collect::<Vec<_>>())
+    .bind(by.reason.as_deref().map(no_nul))
+    .bind(correlation_id(by))
+    .execute(c)
+    .await?;
+    Ok(())
+}
+
+fn correlation_id(by: &Actor) -> Option<Cow<'_, str>> {
+    Some(fit(&by.correlation_id, 36)).filter(|id| !id.is_empty())
 }
 
 /// `WHERE …` as it grows, with its values in order.

@@ -4,7 +4,7 @@ use super::{Conditions, Key, SqliteCatalog, audit, incidents};
 use crate::StorageResult;
 use crate::catalog::detection;
 use crate::catalog::fields::{foreign_alert, not_found, org_of, severity_of, state_of};
-use crate::catalog::incidents::{IncidentId, NewAlert, Plan, join, kept_key, planned};
+use crate::catalog::incidents::{IncidentId, NewAlert, Plan, join, kept_key, planned, truly_forwarded};
 use crate::catalog::{AlertFilter, AlertProgress, AlertRecord, AlertStore, AuditEntry, Page, PageRequest};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -32,8 +32,9 @@ impl AlertStore for SqliteCatalog {
         let org = org.clone();
         self.database
             .transact(move |t| {
-                audit::insert_entries(t, &org, &audits)?;
-                insert_planned(t, &alerts, None)
+                let states = insert_planned(t, &alerts, None)?;
+                audit::insert_entries(t, &org, &truly_forwarded(audits, &alerts, &states))?;
+                Ok(states)
             })
             .await
     }
@@ -125,6 +126,17 @@ pub(super) fn find(c: &Connection, org: &OrgId, id: AlertId) -> StorageResult<Al
     let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM alerts WHERE id = ? AND org = ?"))?;
     let row = statement.query_row(params![Key::blob(id.to_u128()), org.as_str()], AlertRow::of).optional()?;
     row.ok_or_else(|| not_found("alert"))?.record()
+}
+
+/// Of an alert of which nobody was told, somebody is told now.
+pub(super) fn tell(t: &Transaction<'_>, alert: &Alert, now: Timestamp) -> StorageResult<()> {
+    let mut update =
+        t.prepare_cached("UPDATE alerts SET state = 'pending', state_at = ?, detail = NULL, message = ? WHERE id = ?")?;
+    update.execute(params![now.micros(), alert.message, Key::blob(alert.id.to_u128())])?;
+    if alert.rule_id.is_some() {
+        audit::forwarded(t, &alert.org, alert.event_id, alert.rule_id)?;
+    }
+    Ok(())
 }
 
 /// Inserts those that are not there yet, each with its place in its incident (`of`: the one that they

@@ -8,7 +8,7 @@ use crate::catalog::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use model::{AlertState, OrgId, Timestamp};
+use model::{AlertState, EventId, OrgId, RuleId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::BTreeMap;
 
@@ -146,6 +146,15 @@ pub(super) fn insert_entries(t: &Transaction<'_>, org: &OrgId, entries: &[AuditE
         ])?;
     }
     add_to_count(t, org.as_str(), added as i64)
+}
+
+/// The alert of this row was forwarded after all.
+pub(super) fn forwarded(t: &Transaction<'_>, org: &OrgId, event: EventId, rule: Option<RuleId>) -> StorageResult<()> {
+    t.prepare_cached(
+        "UPDATE event_audit_log SET forwarded_to_moog = 1 WHERE event_id = ? AND matched_rule_id = ? AND org = ?",
+    )?
+    .execute(params![Key::blob(event.to_u128()), rule, org.as_str()])?;
+    Ok(())
 }
 
 fn purge_events(t: &Transaction<'_>, before: Timestamp, limit: i64) -> StorageResult<usize> {

@@ -4,9 +4,9 @@ use super::{Change, Conditions, Key, SqliteCatalog, alerts};
 use crate::StorageResult;
 use crate::catalog::fields::{not_found, org_of, severity_of};
 use crate::catalog::incidents::{
-    DueEscalation, Incident, IncidentAction, IncidentFilter, IncidentId, IncidentStatus, IncidentStore, NewAlert,
-    SILENCES_MAX, Silence, SilenceDraft, SilenceId, act, by_time, check_silence, incident_values, is_due,
-    newer_incident, silence_is_over, silence_values, too_many_silences,
+    Due, Incident, IncidentAction, IncidentFilter, IncidentId, IncidentStatus, IncidentStore, NewAlert, SILENCES_MAX,
+    Silence, SilenceDraft, SilenceId, Waiting, act, by_time, check_silence, gathered_message, incident_values, is_due,
+    newer_incident, silence_is_over, silence_values, told_late, too_many_silences,
 };
 use crate::catalog::{Actor, Page, PageRequest};
 use async_trait::async_trait;
@@ -15,7 +15,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 const COLUMNS: &str = "id, org, group_key, status, rule_uid, title, severity, team, host, first_seen, last_seen, \
                        last_alert, alerts, told, silenced, assignee, acknowledged_by, acknowledged_at, closed_by, \
-                       closed_at, comment, last_told, told_severity, resolve_at, escalate_at, escalations";
+                       closed_at, comment, last_told, told_severity, resolve_at, escalate_at, escalations, tell_at, \
+                       tell_alert, tell_severity, tell_alerts";
 const SILENCE: &str = "id, org, matcher, starts_at, ends_at, author, reason, created_at, ended_at";
 /// What the index of silences that are over holds.
 const OVER: &str = "min(ends_at, coalesce(ended_at, ends_at))";
@@ -84,7 +85,8 @@ impl IncidentStore for SqliteCatalog {
         self.database
             .transact(move |t| {
                 let sql = format!(
-                    "SELECT {COLUMNS} FROM incidents WHERE {OPEN} AND resolve_at <= ? ORDER BY resolve_at LIMIT ?"
+                    "SELECT {COLUMNS} FROM incidents WHERE {OPEN} AND resolve_at <= ? AND tell_at IS NULL \
+                     ORDER BY resolve_at LIMIT ?"
                 );
                 let due = all(t, &sql, params![now.micros(), limit])?;
                 for incident in &due {
@@ -96,17 +98,48 @@ impl IncidentStore for SqliteCatalog {
             .await
     }
 
-    async fn due_escalations(&self, now: Timestamp, limit: usize) -> StorageResult<Vec<DueEscalation>> {
+    async fn due_waiting(&self, now: Timestamp, limit: usize) -> StorageResult<Vec<Due>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.database
+            .read(move |c| {
+                let sql = format!("SELECT {COLUMNS} FROM incidents WHERE tell_at <= ? ORDER BY tell_at LIMIT ?");
+                let due = all(c, &sql, params![now.micros(), limit])?.into_iter().map(|incident| {
+                    let waiting = incident.waiting.as_ref().map_or(incident.last_alert, |waiting| waiting.alert);
+                    Ok(Due { alert: alerts::find(c, &incident.org, waiting)?.alert, incident })
+                });
+                due.collect()
+            })
+            .await
+    }
+
+    async fn tell_waiting(&self, seen: &Incident, now: Timestamp) -> StorageResult<Option<Alert>> {
+        let seen = seen.clone();
+        self.database
+            .transact(move |t| {
+                let Some((after, waiting)) = told_late(&find(t, &seen.org, seen.id)?, &seen, now) else {
+                    return Ok(None);
+                };
+                write(t, &after)?;
+                let mut alert = alerts::find(t, &after.org, waiting.alert)?.alert;
+                alert.message = gathered_message(&alert.message, waiting.alerts);
+                alerts::tell(t, &alert, now)?;
+                Ok(Some(alert))
+            })
+            .await
+    }
+
+    async fn due_escalations(&self, now: Timestamp, limit: usize) -> StorageResult<Vec<Due>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.database
             .read(move |c| {
                 let sql = format!(
                     "SELECT {COLUMNS} FROM incidents WHERE status = 'ACTIVE' AND escalate_at <= ? \
+                     AND tell_at IS NULL \
                      ORDER BY escalate_at LIMIT ?"
                 );
                 let due = all(c, &sql, params![now.micros(), limit])?.into_iter().map(|incident| {
                     let record = alerts::find(c, &incident.org, incident.last_alert)?;
-                    Ok(DueEscalation { alert: record.alert, incident })
+                    Ok(Due { alert: record.alert, incident })
                 });
                 due.collect()
             })
@@ -297,6 +330,10 @@ pub(super) fn write(t: &Transaction<'_>, incident: &Incident) -> StorageResult<I
         incident.resolve_at.map(Timestamp::micros),
         incident.escalate_at.map(Timestamp::micros),
         incident.escalations,
+        incident.waiting.as_ref().map(|waiting| waiting.until.micros()),
+        incident.waiting.as_ref().map(|waiting| Key::blob(waiting.alert.to_u128())),
+        incident.waiting.as_ref().map(|waiting| waiting.severity.code()),
+        incident.waiting.as_ref().map(|waiting| whole(waiting.alerts)),
     ])?;
     Ok(id.unwrap_or_else(|| t.last_insert_rowid()))
 }
@@ -313,6 +350,12 @@ fn of_row(row: &Row<'_>) -> rusqlite::Result<StorageResult<Incident>> {
     let time = |n: usize| row.get::<_, Option<i64>>(n).map(|micros| micros.map(Timestamp::from_micros));
     let number = |n: usize| row.get::<_, i64>(n).map(|n| u64::try_from(n).unwrap_or(0));
     let (org, status): (String, String) = (row.get(1)?, row.get(3)?);
+    let waiting = match (time(26)?, row.get::<_, Option<Key>>(27)?) {
+        (Some(until), Some(alert)) => {
+            Some(Waiting { until, alert: alert.alert(), severity: severity_of(row.get(28)?), alerts: number(29)? })
+        }
+        _ => None,
+    };
     let incident = Incident {
         id: row.get(0)?,
         org: OrgId::default(),
@@ -339,6 +382,7 @@ fn of_row(row: &Row<'_>) -> rusqlite::Result<StorageResult<Incident>> {
         resolve_at: time(23)?,
         escalate_at: time(24)?,
         escalations: row.get(25)?,
+        waiting,
     };
     Ok(org_of(&org).map(|org| Incident { org, ..incident }))
 }

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod audit;
+mod detection_rules;
 mod hosts;
 mod incidents;
 mod retention;
@@ -21,11 +22,13 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Value, ValueRef};
 use rusqlite::{Connection, Transaction, params};
 use std::path::Path;
 
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 6] = [
     include_str!("../../../migrations/sqlite/catalog/0001.sql"),
     include_str!("../../../migrations/sqlite/catalog/0002.sql"),
     include_str!("../../../migrations/sqlite/catalog/0003.sql"),
     include_str!("../../../migrations/sqlite/catalog/0004.sql"),
+    include_str!("../../../migrations/sqlite/catalog/0005.sql"),
+    include_str!("../../../migrations/sqlite/catalog/0006.sql"),
 ];
 
 /// Audit rows touch a few indexes each: checkpoints that come seldom write a page of those once for
