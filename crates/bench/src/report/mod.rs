@@ -181,7 +181,7 @@ fn targets(record: &Record) -> String {
         ("event → alert delivered, p99", "< 1 s", value("latency/p99_ms").map(seconds), Below(1.0)),
         ("… alerts that did not come", "0", value("latency/missing"), AtMost(0.0)),
         (
-            "… at 80 % of the highest rate of the whole path, p99",
+            "… at 80 % of the rate that the whole path keeps up, p99",
             "< 1 s",
             value("latency/loaded/p99_ms").map(seconds),
             Below(1.0),
@@ -409,7 +409,7 @@ fn latency(record: &Record) -> String {
         let cells = values.map(|value| cell(record, &format!("{name}/{value}")));
         [vec![load.to_owned()], cells.to_vec()].concat()
     };
-    let loaded = format!("{} % of the highest rate of the whole path", LOAD * 100.0);
+    let loaded = format!("{} % of the rate that the whole path keeps up", LOAD * 100.0);
     let note = format!(
         "All roles, strict, 100 rules, {LATENCY_EVENTS_PER_SECOND} single POSTs a second, of which {} a second alert; a webhook receiver in the load generator. From before the POST to the receiver having read the alert. Under load, events that alert nobody come besides by NDJSON over 4 connections, one in a hundred of them matched; `taken/s` is how many of them the server took.",
         LATENCY_EVENTS_PER_SECOND / LATENCY_ALERT_ONE_IN as u64
