@@ -37,8 +37,8 @@ outage: ## A receiver that is away for ten minutes, with the settings that ship
 bench: tools ## Measure against peers in one run; needs rsyslog (installed from Debian's packages)
 	bash bench/run.sh
 
-bench-rules: ## The detection engine against rsigma-eval (writes nothing)
-	$(CARGO) run --release --locked --quiet --manifest-path bench/sigma/Cargo.toml -- generated
+bench-rules: ## Detection rules and correlations against rsigma-eval; BENCH_RULES="RULES... -- EVENTS.jsonl" adds rules of others
+	$(CARGO) run --release --locked --quiet --manifest-path bench/sigma/Cargo.toml -- $(BENCH_RULES)
 
 clean: ## Remove what was built and what `make run` kept
 	$(CARGO) clean

@@ -131,7 +131,8 @@ fn config(setup: &Setup, data: &Path) -> String {
     let Setup { roles, durability, rules, webhook } = setup;
     let roles = roles.replace(',', "\", \"");
     let mut text = String::new();
-    // Bounds far away: what is measured is speed, not what happens when the queue is full.
+    // Bounds far away: what is measured is speed, not what happens when the queue is full, or when so many
+    // unhandled events bring thousands of alerts of their own.
     let _ = write!(
         text,
         r#"data_dir = "{}"
@@ -152,6 +153,7 @@ bytes_max = 34359738368
 metrics_listen = "127.0.0.1:0"
 health_listen = "127.0.0.1:0"
 rules = [{}]
+unhandled_threshold = 1000000000
 [forwarder]
 metrics_listen = "127.0.0.1:0"
 health_listen = "127.0.0.1:0"

@@ -269,30 +269,33 @@ fn after_time(line: &str) -> Option<&str> {
     None
 }
 
+/// Labels that become fields.
+const LABELS: &[(&str, &str)] = &[
+    ("event_type", "labels.event_type"),
+    ("unit", "labels.unit"),
+    ("priority", "labels.priority"),
+    ("file", "labels.file"),
+    ("pid", "labels.pid"),
+    ("process", "labels.process"),
+    ("connection", "labels.connection"),
+    ("cpu_usage", "labels.cpu_usage"),
+    ("memory_usage", "labels.memory_usage"),
+    ("disk_usage", "labels.disk_usage"),
+    ("file_path", "labels.file_path"),
+    ("metric_type", "labels.metric_type"),
+    ("value", "labels.value"),
+    ("ppid", "labels.ppid"),
+    ("exe", "labels.exe"),
+    ("cmdline", "labels.cmdline"),
+    ("user", "labels.user"),
+];
+
 /// Streams of our agents: labels become fields, and what the stream is about gets Sigma's names.
 /// The labels of a line were guessed from its text, so what a parser read comes first.
 fn agent_stream(out: &mut Fields<'_>) {
     let Some(stream) = get(out, "stream").filter(|stream| !stream.is_empty() && stream.len() <= 64) else { return };
-    for label in [
-        "event_type",
-        "unit",
-        "priority",
-        "file",
-        "pid",
-        "process",
-        "connection",
-        "cpu_usage",
-        "memory_usage",
-        "disk_usage",
-        "file_path",
-        "metric_type",
-        "value",
-        "ppid",
-        "exe",
-        "cmdline",
-        "user",
-    ] {
-        alias(out, label, &format!("labels.{label}"));
+    for (ours, theirs) in LABELS {
+        alias(out, ours, theirs);
     }
     if !out.exists("event_type") {
         unlabelled(&stream, out);

@@ -5,18 +5,16 @@
 //! store the events → publish the alerts → settle. Alerts are written (as `Pending`) before they are
 //! published: what a crash keeps from the queue, the outbox publishes at the next start.
 
+mod correlations;
+
 use crate::codec;
-use crate::detections::{About, Detected, Detections, Looker, Sets, Turn};
+use crate::detections::{Detected, Detections, Looker, Sets};
 use crate::live::{Live, ShedMode};
 use crate::metrics::{Metrics, labels};
 use crate::notify::Planner;
 use crate::outbox::Outbox;
 use crate::rulebook::{Match, Rulebook, Snapshot};
-use bytes::Bytes;
-use model::{
-    Alert, AlertId, AlertKind, AlertSeverity, AlertState, Event, EventId, Handling, InputKind, OrgId, Outcome,
-};
-use rules::correlate::Firing;
+use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, Event, EventId, Handling, OrgId, Outcome};
 use runtime::backoff::Backoff;
 use runtime::{Clock, Health, Stop};
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,8 +76,6 @@ impl Item {
 
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(15);
-/// How often time passes for correlations.
-const PASS: Duration = Duration::from_secs(5);
 const META_ALERT_HOST: &str = "MUTT_Alerter";
 const SAMPLE_CHARS_MAX: usize = 200;
 
@@ -223,21 +219,15 @@ impl Detector {
             }
         }
         // Kept to the end: what fails on the way makes the batch come back, and it has to fire again.
-        let turn = match sets {
-            Some(sets) if items.iter().any(|item| !item.detected.correlated.is_empty()) => {
-                let turn = self.detections.turn(sets).await;
-                self.report("correlations", &turn);
-                let mut turn = turn?;
-                for alert in self.correlated(items, &mut turn) {
-                    by_org.entry(alert.org.clone()).or_default().1.push(alert);
-                }
-                let named = turn.name().await;
-                self.report("correlations", &named);
-                named?;
-                Some(turn)
+        let mut turn = None;
+        if let Some(sets) = sets
+            && let Some((of_batch, alerts)) = self.correlated(items, sets).await?
+        {
+            turn = Some(of_batch);
+            for alert in alerts {
+                by_org.entry(alert.org.clone()).or_default().1.push(alert);
             }
-            Some(_) | None => None,
-        };
+        }
         for alert in self.unhandled(items).await? {
             by_org.entry(alert.org.clone()).or_default().1.push(alert);
         }
@@ -261,6 +251,9 @@ impl Detector {
         let count = alerts.len() as u64;
         self.outbox.publish(alerts).await;
         self.metrics.alerter_alerts_forwarded.inc_by(count);
+        if let Some(sets) = sets {
+            self.hand_over(items, sets).await?;
+        }
         if let Some(turn) = turn {
             let kept = turn.keep().await;
             self.report("correlations", &kept);
@@ -269,71 +262,13 @@ impl Detector {
         Ok(())
     }
 
-    /// The alerts of correlations that begin to fire with these events.
-    fn correlated(&self, items: &[Item], turn: &mut Turn) -> Vec<Alert> {
-        let mut by_org: BTreeMap<&OrgId, Vec<&Item>> = BTreeMap::new();
-        for item in items.iter().filter(|item| !item.detected.correlated.is_empty()) {
-            by_org.entry(&item.event.org).or_default().push(item);
-        }
-        let now = self.clock.now();
-        let mut alerts = Vec::new();
-        for (org, items) in by_org {
-            let hits = items.iter().flat_map(|item| item.detected.correlated.iter().cloned()).collect();
-            let (set, firings) = turn.apply(org, now, hits);
-            for firing in firings {
-                // The newest event of the firing that is here, else one that belongs to its group.
-                let newest = items
-                    .iter()
-                    .filter(|item| firing.events.contains(&item.event.id.to_u128()))
-                    .max_by_key(|item| item.event.id);
-                let belongs = |item: &&&Item| item.detected.correlated.iter().any(|hit| hit.key == firing.key);
-                let Some(item) = newest.or_else(|| items.iter().rev().find(belongs)).or(items.last()) else { continue };
-                let team = self.rulebook.snapshot().team(org, &item.event.host);
-                let about = About { event: &item.event, team: team.as_deref(), now };
-                alerts.extend(self.detections.fired(&set, &firing, &about));
-            }
-        }
-        alerts
-    }
-
-    /// Lets time pass for correlations until stopped: what fires because nothing more came fires, and
-    /// what nobody needs any more is forgotten. One of these runs in a process.
-    pub async fn pass_time(self, stop: Stop) {
-        while stop.sleep(PASS).await {
-            let passed = self.pass().await;
-            self.report("correlations", &passed);
-            if let Err(error) = passed {
-                tracing::warn!(%error, "time could not pass for the correlations; it is tried again");
-            }
-        }
-    }
-
-    async fn pass(&self) -> StorageResult<()> {
-        let sets = self.detections.sets();
-        if !sets.correlate() {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        let mut turn = self.detections.turn(&sets).await?;
-        let mut told = Vec::new();
-        let passed = turn.pass(now);
-        turn.name().await?;
-        for (org, set, firings) in passed {
-            let alert = |firing: &Firing| {
-                let event = nobodys(&org, firing, now);
-                self.detections.fired(&set, firing, &About { event: &event, team: None, now })
-            };
-            let alerts: Vec<Alert> = firings.iter().filter_map(alert).collect();
-            if !alerts.is_empty() {
-                told.extend(self.record(&org, Vec::new(), alerts).await?);
-            }
-        }
-        self.outbox.publish(told).await;
-        turn.keep().await
-    }
-
     /// Writes audit rows and alerts; those of which somebody is to be told come back.
-    async fn record(&self, org: &OrgId, audits: Vec<AuditEntry>, alerts: Vec<Alert>) -> StorageResult<Vec<Alert>> {
+    pub(crate) async fn record(
+        &self,
+        org: &OrgId,
+        audits: Vec<AuditEntry>,
+        alerts: Vec<Alert>,
+    ) -> StorageResult<Vec<Alert>> {
         let planned: Vec<NewAlert> = alerts.into_iter().map(|alert| self.planner.plan(alert)).collect();
         let recorded = self.catalog.record_planned(org, audits, planned.clone()).await;
         self.report("catalog", &recorded);
@@ -356,7 +291,7 @@ impl Detector {
         told
     }
 
-    fn report<T>(&self, part: &'static str, result: &StorageResult<T>) {
+    pub(crate) fn report<T>(&self, part: &'static str, result: &StorageResult<T>) {
         match result {
             Ok(_) => self.health.ok(part),
             Err(error) => self.health.failed(part, error.to_string()),
@@ -467,25 +402,6 @@ impl Detector {
     }
 }
 
-/// Stands for the events of a firing that none of them brought about.
-fn nobodys(org: &OrgId, firing: &Firing, now: model::Timestamp) -> Event {
-    let id =
-        firing.events.iter().max().map_or_else(|| EventId::new(now, 0, firing.id as u64), |id| EventId::from_u128(*id));
-    Event {
-        id,
-        org: org.clone(),
-        input: InputKind::Internal,
-        correlation_id: id.to_string(),
-        host: META_ALERT_HOST.to_owned(),
-        message: String::new(),
-        timestamp_text: String::new(),
-        timestamp: now,
-        severity: None,
-        trap_oid: None,
-        raw: Bytes::from_static(b"{}"),
-    }
-}
-
 /// Joins repeats of one fault of one host, and separates different faults.
 fn signature(event: &Event, rule: model::RuleId) -> String {
     let fault = rules::template::fault_key(&event.message);
@@ -564,6 +480,7 @@ fn prepare(batch: Vec<Delivery>, snapshot: &Snapshot, mut looker: Option<&mut Lo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn event(host: &str, message: &str, oid: Option<&str>) -> Event {
         let oid = oid.map_or(String::new(), |o| format!(",\"trap_oid\":\"{o}\""));

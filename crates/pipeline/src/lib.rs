@@ -13,6 +13,7 @@ pub mod deliver;
 pub mod detect;
 pub mod detections;
 pub mod foreign;
+pub mod history;
 mod live;
 pub mod metrics;
 pub mod notify;
@@ -20,5 +21,6 @@ pub mod outbox;
 pub mod rejects;
 pub mod remediate;
 pub mod rulebook;
+pub mod schedule;
 
 pub use live::{Live, LiveSettings, RetentionPolicy, ShedMode};

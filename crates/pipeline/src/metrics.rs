@@ -28,6 +28,7 @@ const LATENCY: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 const RELOAD: [f64; 14] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 const DELIVERY: [f64; 8] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const WRITE_MS: [f64; 11] = [1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0];
+const SCHEDULE: [f64; 8] = [0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0];
 const API: [f64; 7] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
 
 /// Which role a metric is of.
@@ -45,7 +46,7 @@ impl Owner {
 
     /// By the names of the contract; `None`: of the process, or of a queue, whoever runs here.
     fn of(name: &str) -> Option<Self> {
-        const NAMES: [(&str, Owner); 12] = [
+        const NAMES: [(&str, Owner); 13] = [
             ("mutt_detection_", Owner::Alerter),
             ("mutt_ingest_", Owner::Ingestor),
             ("mutt_events_settled", Owner::Alerter),
@@ -53,6 +54,7 @@ impl Owner {
             ("mutt_alerter_", Owner::Alerter),
             ("mutt_db_write_", Owner::Alerter),
             ("mutt_incidents_", Owner::Alerter),
+            ("mutt_schedule_", Owner::Alerter),
             ("mutt_moog_", Owner::Forwarder),
             ("mutt_alert_delivery_", Owner::Forwarder),
             ("mutt_circuit_breaker_", Owner::Forwarder),
@@ -149,8 +151,14 @@ metrics! {
     correlation_members_dropped: Counter = Counter::default(), "mutt_detection_correlation_members_dropped", "Events that a group of a correlation forgot because it was full";
     correlation_groups_evicted: Counter = Counter::default(), "mutt_detection_correlation_groups_evicted", "Groups of correlations that began anew because there were too many, or too large ones";
     correlation_groups_expired: Counter = Counter::default(), "mutt_detection_correlation_groups_expired", "Groups of correlations forgotten because nobody touched them any more";
+    correlation_hits_waiting: Gauge = Gauge::default(), "mutt_detection_correlation_hits_waiting", "Hits that wait to be worked by the alerters that share correlations; each says the same number";
     correlation_groups: Gauge = Gauge::default(), "mutt_detection_correlation_groups", "Groups that correlations keep";
     correlation_bytes: Gauge = Gauge::default(), "mutt_detection_correlation_bytes", "Memory of the groups of correlations, as estimated";
+    schedule_runs: Family<Labels, Counter> = Family::default(), "mutt_schedule_runs", "Runs of scheduled rules by outcome: done, failed";
+    schedule_lag: Family<Labels, Float> = Family::default(), "mutt_schedule_lag_seconds", "By scheduled rule: time since acceptance of the first event that it has not looked at, where it is furthest behind";
+    schedule_gaps: Family<Labels, Counter> = Family::default(), "mutt_schedule_gaps", "Stretches of events that scheduled rules could not look at, by why: retention, damage, off";
+    schedule_late: Counter = Counter::default(), "mutt_schedule_late_events", "Events that scheduled correlations left out, as they came too late or were dated in the future";
+    schedule_took: Histogram = histogram(&SCHEDULE), "mutt_schedule_run_seconds", "Time of one run of a scheduled rule";
     db_write_latency_ms: Histogram = histogram(&WRITE_MS), "mutt_db_write_latency_ms", "Time to write a batch to the catalog";
 
     moog_requests: Family<Labels, Counter> = Family::default(), "mutt_moog_requests", "Delivery attempts by status and reason";

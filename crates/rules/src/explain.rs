@@ -91,28 +91,78 @@ pub fn ask(predicate: &Predicate, event: &impl Lookup, checks: &mut Vec<Check>) 
         | Predicate::AnyField(_)
         | Predicate::Related { .. } => {
             let passed = predicate.matches(event);
-            let (asked, found) = question(predicate, event);
-            checks.push(Check { asked, found, passed });
+            checks.push(Check { asked: asked(predicate), found: answered(predicate, event), passed });
             passed
         }
     }
 }
 
-/// The question in words, and what the event has; for predicates without parts.
-fn question(predicate: &Predicate, event: &impl Lookup) -> (String, String) {
-    let named = |name: &str| found(&Field::Named(name.into()), event);
+/// Lines of a predicate in words, at most.
+const LINES_MAX: usize = 200;
+
+/// What a predicate asks, in words: a line a question, parts of a question indented below it.
+pub fn words(predicate: &Predicate) -> Vec<String> {
+    let mut lines = Vec::new();
+    say(predicate, 0, "", &mut lines);
+    if lines.len() > LINES_MAX {
+        let more = lines.len() - LINES_MAX;
+        lines.truncate(LINES_MAX);
+        lines.push(format!("and {more} lines more"));
+    }
+    lines
+}
+
+fn say(predicate: &Predicate, depth: usize, not: &str, lines: &mut Vec<String>) {
+    let mut line = |text: String| lines.push(format!("{:indent$}{not}{text}", "", indent = depth * 2));
+    let parts = match predicate {
+        Predicate::All(parts) if parts.len() != 1 => {
+            line(if parts.is_empty() { "always" } else { "all of" }.to_owned());
+            parts
+        }
+        Predicate::Any(parts) if parts.len() != 1 => {
+            line(if parts.is_empty() { "never" } else { "one of" }.to_owned());
+            parts
+        }
+        Predicate::All(parts) | Predicate::Any(parts) => return say(&parts[0], depth, not, lines),
+        Predicate::Not(part) => return say(part, depth, if not.is_empty() { "not: " } else { "" }, lines),
+        Predicate::Present(_)
+        | Predicate::Test(..)
+        | Predicate::Exists(_)
+        | Predicate::Null(_)
+        | Predicate::AnyField(_)
+        | Predicate::Related { .. } => {
+            line(asked(predicate));
+            return;
+        }
+    };
+    parts.iter().for_each(|part| say(part, depth + 1, "", lines));
+}
+
+/// The question in words; of predicates without parts.
+fn asked(predicate: &Predicate) -> String {
     match predicate {
-        Predicate::All(_) | Predicate::Any(_) | Predicate::Not(_) => (String::new(), String::new()),
-        Predicate::Present(field) => (format!("{} is present", field.label()), found(field, event)),
-        Predicate::Test(field, operator) => (format!("{} {}", field.label(), operator.describe()), found(field, event)),
-        Predicate::Exists(name) => (format!("{name} exists"), named(name)),
-        Predicate::Null(name) => (format!("{name} has no value"), named(name)),
-        Predicate::AnyField(operator) => (format!("some field {}", operator.describe()), "the whole event".to_owned()),
+        Predicate::All(_) | Predicate::Any(_) | Predicate::Not(_) => String::new(),
+        Predicate::Present(field) => format!("{} is present", field.label()),
+        Predicate::Test(field, operator) => format!("{} {}", field.label(), operator.describe()),
+        Predicate::Exists(name) => format!("{name} exists"),
+        Predicate::Null(name) => format!("{name} has no value"),
+        Predicate::AnyField(operator) => format!("some field {}", operator.describe()),
         Predicate::Related { field, relation, other, cased } => {
             let case = if *cased { " (upper and lower case differ)" } else { "" };
-            let asked = format!("{field} {} {other}{case}", relation.words());
-            (asked, format!("{} and {}", named(field), named(other)))
+            format!("{field} {} {other}{case}", relation.words())
         }
+    }
+}
+
+/// What the event has where the question looks.
+fn answered(predicate: &Predicate, event: &impl Lookup) -> String {
+    let named = |name: &str| found(&Field::Named(name.into()), event);
+    match predicate {
+        Predicate::All(_) | Predicate::Any(_) | Predicate::Not(_) => String::new(),
+        Predicate::Present(field) | Predicate::Test(field, _) => found(field, event),
+        Predicate::Exists(name) | Predicate::Null(name) => named(name),
+        Predicate::AnyField(_) => "the whole event".to_owned(),
+        Predicate::Related { field, other, .. } => format!("{} and {}", named(field), named(other)),
     }
 }
 

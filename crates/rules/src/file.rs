@@ -81,8 +81,12 @@ pub struct FileProblem {
 /// What came of one test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TestResult {
+    /// The file, as the caller names it.
+    pub file: String,
     /// The rule's name.
     pub rule: String,
+    /// The event's message, or its OID.
+    pub event: String,
     /// Where the test event is written.
     pub line: u64,
     /// Whether the rule had to match.
@@ -147,6 +151,12 @@ pub fn run_tests(rules: &[FileRule]) -> Vec<TestResult> {
             let subject = event.subject();
             let winner = all.first_match(&subject).map(|winner| winner.id).filter(|id| *id != index as RuleId);
             results.push(TestResult {
+                file: rule.file.clone(),
+                event: if event.message.is_empty() {
+                    event.trap_oid.clone().unwrap_or_default()
+                } else {
+                    event.message.clone()
+                },
                 rule: rule.name.clone(),
                 line: event.line,
                 must_match,
@@ -186,7 +196,7 @@ impl fmt::Display for TestResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let wanted = if self.must_match { "match" } else { "not match" };
         let verdict = if self.passed { "ok" } else { "FAILED" };
-        write!(f, "{verdict}: {:?} must {wanted} the event in line {}", self.rule, self.line)?;
+        write!(f, "{verdict} {}:{}: {:?} must {wanted}: {:?}", self.file, self.line, self.rule, self.event)?;
         if !self.passed {
             for step in &self.explanation.steps {
                 write!(f, "\n    {step}")?;

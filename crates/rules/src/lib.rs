@@ -15,6 +15,7 @@
 //! | [`matcher`] | [`RuleSet`]: all rows in one pass, the first that matches |
 //! | [`stream`] | [`stream::Engine`]: all detection rules in one pass, every one that matches |
 //! | [`explain`] | why, in sentences |
+//! | [`trial`] | rules tried on a few events, and on the examples beside them |
 //! | [`sql`] | the same questions for SQLite and ClickHouse |
 //! | [`mod@lint`] | rules that are allowed but probably not meant |
 //! | [`mod@file`] | rule files in YAML, with their own tests |
@@ -43,6 +44,7 @@ pub mod sql;
 pub mod stream;
 mod suggest;
 pub mod template;
+pub mod trial;
 pub mod yaml;
 
 pub use error::{FieldProblem, RuleError, RuleProblem};

@@ -203,7 +203,7 @@ fn rule_tests_are_run_and_failures_are_explained() {
     assert_eq!(failed.len(), 1);
     assert_eq!(
         failed[0].to_string(),
-        "FAILED: \"link down\" must match the event in line 12\n    rule 0 (priority 5): no match: the severity is warning (4)? no, it is err (3)"
+        "FAILED core.yaml:12: \"link down\" must match: \"%LINK-DOWN: ge-0/0/1\"\n    rule 0 (priority 5): no match: the severity is warning (4)? no, it is err (3)"
     );
 }
 

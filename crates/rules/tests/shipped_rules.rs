@@ -10,15 +10,15 @@ mod rulebook;
 #[path = "shipped/table.rs"]
 mod table;
 
-use corpus::Entry;
 use model::Level;
-use rulebook::{Example, Rulebook};
+use rulebook::{Rulebook, name};
+use rules::sigma::examples::sequence;
 use std::collections::BTreeSet;
 
 #[test]
 fn every_rule_is_read_without_a_remark() {
     let book = Rulebook::load();
-    let problems: Vec<String> = book.rules.problems.iter().map(ToString::to_string).collect();
+    let problems: Vec<String> = book.trial.rules().problems.iter().map(ToString::to_string).collect();
     assert_eq!(problems, Vec::<String>::new());
     assert!(book.evidence.len() >= 100, "{} rules", book.evidence.len());
 }
@@ -73,19 +73,12 @@ fn every_example_does_what_it_is_an_example_for() {
     let book = Rulebook::load();
     let mut wrong = Vec::new();
     for evidence in &book.evidence {
-        for (examples, wanted) in [(&evidence.examples.matching, true), (&evidence.examples.other, false)] {
-            assert!(!examples.is_empty(), "{} needs examples that do and that do not match", evidence.name);
-            for example in examples {
-                let entries = match example {
-                    Example::Line(line) => vec![Entry::new(0, "web1", line)],
-                    Example::Sequence(steps) => corpus::sequence(steps),
-                };
-                let seen = book.seen(&entries).iter().any(|seen| seen.rule == evidence.name);
-                if seen != wanted {
-                    let word = if wanted { "does not match" } else { "matches" };
-                    wrong.push(format!("{} {word} {example:?}\n    {}", evidence.name, entries[0].explain()));
-                }
-            }
+        let wanted: BTreeSet<bool> = evidence.all.iter().map(|example| example.must_match).collect();
+        assert_eq!(wanted.len(), 2, "{} needs examples that do and that do not match", evidence.title);
+        for verdict in book.trial.run(evidence).unwrap().into_iter().filter(|verdict| !verdict.passed) {
+            let place = format!("{}:{}", evidence.place.file, verdict.example.line);
+            let why = book.trial.why(book.trial.find(&evidence.uid).unwrap(), &verdict.example.samples);
+            wrong.push(format!("{place}: {}: {}", evidence.title, why.join("\n    ")));
         }
     }
     assert!(wrong.is_empty(), "{} examples are wrong:\n{}", wrong.len(), wrong.join("\n"));
@@ -97,10 +90,10 @@ fn an_alert_is_about_the_address_that_the_server_wrote() {
     for user in ["10.0.0.1", "root from 10.0.0.1", "x from 10.0.0.1 port 22 ssh2", "127.0.0.1 port 1 ssh2: RSA"] {
         let step =
             format!("0s x6/9s sshd[811]: Failed password for invalid user {user} from 203.0.113.9 port 4{{n}} ssh2");
-        let seen = book.seen(&corpus::sequence(&[step]));
+        let seen = book.seen(&sequence([&*step]).unwrap());
         let about: Vec<&str> = seen
             .iter()
-            .filter(|seen| seen.rule == "ssh_brute_force")
+            .filter(|seen| name(seen.rule.header()) == "ssh_brute_force")
             .flat_map(|seen| seen.key.iter())
             .map(|k| &**k)
             .collect();
@@ -117,8 +110,9 @@ fn ordinary_logs_raise_no_alert() {
         let alerts: Vec<String> = book
             .seen(&entries)
             .into_iter()
-            .filter(|seen| book.alerts(seen.rule) && book.is_on(seen.rule))
-            .map(|seen| format!("{file}: {}: {}", seen.rule, entries[seen.entry].event))
+            .map(|seen| (name(seen.rule.header()), &entries[seen.sample].written))
+            .filter(|(rule, _)| book.alerts(rule) && book.is_on(rule))
+            .map(|(rule, line)| format!("{file}: {rule}: {line}"))
             .collect();
         assert_eq!(alerts, Vec::<String>::new());
     }

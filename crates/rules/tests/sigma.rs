@@ -231,3 +231,28 @@ fn hostile_rule_files_end_quickly_in_a_refusal() {
         assert_eq!((collection.rules.len(), collection.problems.len()), (0, 1), "{:.80}", detection);
     }
 }
+
+#[test]
+fn a_rule_says_in_words_what_it_asks() {
+    let mut reader = Reader::new(Options::default());
+    reader.text(
+        "a.yml",
+        "
+title: Shell of a web server
+logsource: {product: linux, category: process_creation}
+detection:
+  parent: {ParentImage|endswith: [/nginx, /apache2], User|exists: true}
+  admin: {User: root}
+  condition: parent and not admin
+",
+    );
+    let rules = reader.finish();
+    let rule = &rules.rules[0];
+    assert_eq!(rule.source.to_string(), "product linux, category process_creation");
+    let words = rules::explain::words(&rule.predicate);
+    let said = words.join("\n");
+    for part in ["all of", "one of", "ParentImage ends with \"/nginx\"", "User exists", "not: User is \"root\""] {
+        assert!(said.contains(part), "{part}:\n{said}");
+    }
+    assert!(words.iter().any(|line| line.starts_with("    ")), "parts are below their question:\n{said}");
+}

@@ -2,8 +2,13 @@
 
 use crate::config::DetectionSettings;
 use crate::sigma_files;
+use fields::Aliases;
+use model::Fields;
 use pipeline::detections::{Detections, Library, SharedText};
-use rules::sigma::{Gravity, Options, Reader};
+use rules::sigma::examples::Sample;
+use rules::sigma::{Collection, Gravity, Options, Reader};
+use rules::trial::{Extract, Trial};
+use std::sync::Arc;
 
 /// Reads the rules that the settings ask for. What cannot be used is among the problems.
 pub fn read(settings: &DetectionSettings) -> Library {
@@ -23,6 +28,7 @@ pub fn read(settings: &DetectionSettings) -> Library {
 }
 
 /// Gives `detections` the shared rules that the settings ask for; what is wrong is logged and left out.
+/// They are in force after its next reload.
 pub async fn load(detections: &Detections, settings: &DetectionSettings) {
     let of_files = settings.clone();
     let Ok(library) = tokio::task::spawn_blocking(move || read(&of_files)).await else { return };
@@ -35,9 +41,37 @@ pub async fn load(detections: &Detections, settings: &DetectionSettings) {
     }
     tracing::info!(rules = shared.rules.len(), correlations = shared.correlations.len(), "detection rules read");
     detections.set_library(library);
-    if let Err(error) = detections.replace(Vec::new()).await {
-        tracing::error!(%error, "detection rules could not be compiled; the old ones stay in force");
+}
+
+/// Rules to be tried on events, which take the way of every event; `aliases` says what they call the
+/// fields of the taxonomy.
+pub fn trial(rules: Collection, aliases: Arc<Aliases>) -> Trial {
+    Trial::new(rules, Accepted(aliases))
+}
+
+/// Reads events as the pipeline does.
+struct Accepted(Arc<Aliases>);
+
+impl Extract for Accepted {
+    fn fields<'a>(&'a self, object: &'a str, out: &mut Fields<'a>) {
+        // What is no object has no fields, and matches nothing.
+        let _ = fields::from_event(object, out);
+        self.0.apply(out);
     }
+}
+
+/// An event to try rules on, at its own time: a JSON object, or a line that begins with its program.
+pub fn sample(host: &str, written: &str) -> Result<Sample, String> {
+    let mut sample = Sample::new(0, host, written)?;
+    let mut fields = Fields::default();
+    let _ = fields::from_event(&sample.object, &mut fields);
+    sample.at_micros = fields::event_time(&fields).unwrap_or_default().micros();
+    Ok(sample)
+}
+
+/// The rules that ship: name of the file, text.
+pub fn shipped() -> &'static [(&'static str, &'static str)] {
+    &SHIPPED
 }
 
 macro_rules! shipped {

@@ -14,6 +14,7 @@ pub mod keys;
 mod maintenance;
 pub mod retention;
 mod routing;
+mod rule_documents;
 mod rule_files;
 mod sigma_files;
 mod site;

@@ -3,7 +3,9 @@
 use model::{
     Alert, AlertId, AlertKind, AlertSeverity, Detection, EventId, Handling, Level, OrgId, Rule, Severity, Timestamp,
 };
+use pipeline::detections::Policy as DetectionPolicy;
 use pipeline::notify::{Hit, Policy, RouteView, Router, severity_of, span_text};
+use rules::sigma::Header;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -134,6 +136,31 @@ pub fn receivers(
         detection: None,
     };
     router.receivers_named(&alert)
+}
+
+/// Who would be told of a match of this detection rule on a host without a team; `None` where its level
+/// makes no alert.
+pub fn detection_receivers(
+    router: &Router,
+    policy: &DetectionPolicy,
+    header: &Header,
+    host: &str,
+) -> Option<Vec<String>> {
+    let sample = SampleAlert {
+        handling: Some(policy.handling(header.level)?.as_str().to_owned()),
+        team: Some(policy.team.clone()),
+        host: Some(host.to_owned()),
+        detection: Some(SampleDetection {
+            rule_uid: header.uid.clone(),
+            title: header.title.clone(),
+            level: Some(header.level.as_str().to_owned()),
+            tags: header.tags.clone(),
+            fields: Vec::new(),
+        }),
+        ..SampleAlert::default()
+    };
+    let alert = sample.alert(&OrgId::default(), Timestamp::default()).ok()?;
+    Some(router.receivers_named(&alert))
 }
 
 /// The whole tree.

@@ -110,6 +110,42 @@ async fn a_broken_day_is_put_aside_and_blocks_nothing() {
 }
 
 #[tokio::test]
+async fn what_a_broken_day_may_have_lost_is_known_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = store(dir.path()).await;
+    for day in 0..3 {
+        open.append(events(day, 200)).await.unwrap();
+    }
+    drop(open);
+    let midnight = |day: i64| Timestamp::from_secs(1_773_100_800 + day * DAY);
+    let lost = async |from: Timestamp, to: Timestamp| {
+        let open = store(dir.path()).await;
+        // Whoever reads meets it.
+        newest(&open).await;
+        let damages = open.damages(&OrgId::default(), from, to).await.unwrap();
+        assert!(open.damages(&"acme".parse().unwrap(), from, to).await.unwrap().is_empty());
+        damages.into_iter().map(|damage| (damage.from, damage.to)).collect::<Vec<_>>()
+    };
+    assert_eq!(lost(midnight(0), midnight(9)).await, []);
+    // Written last at noon of its day: what was accepted later is not in it.
+    damage(&day_file(dir.path(), 1), true);
+    let noon = 1_773_144_000 + DAY;
+    let file = std::fs::File::options().append(true).open(day_file(dir.path(), 1)).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(noon as u64)).unwrap();
+    let end = Timestamp::from_secs(noon).plus(std::time::Duration::from_millis(1));
+    assert_eq!(lost(midnight(0), midnight(9)).await, [(midnight(1), end)]);
+    assert_eq!(lost(Timestamp::from_secs(noon - 60), midnight(9)).await, [(Timestamp::from_secs(noon - 60), end)]);
+    assert_eq!(
+        lost(midnight(0), Timestamp::from_secs(noon - 60)).await,
+        [(midnight(1), Timestamp::from_secs(noon - 60))]
+    );
+    assert_eq!(lost(Timestamp::from_secs(noon + 1), midnight(9)).await, []);
+    // Written at any time later: the whole day.
+    damage(&day_file(dir.path(), 2), true);
+    assert_eq!(lost(midnight(2), midnight(9)).await, [(midnight(2), midnight(3))]);
+}
+
+#[tokio::test]
 async fn many_readers_of_a_broken_day_put_it_aside_once() {
     let dir = tempfile::tempdir().unwrap();
     let open = store(dir.path()).await;

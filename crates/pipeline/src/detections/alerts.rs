@@ -26,7 +26,7 @@ impl Default for Policy {
 
 impl Policy {
     /// What is done about a match of this level; `None` = nobody is told.
-    fn handling(&self, level: Level) -> Option<Handling> {
+    pub fn handling(&self, level: Level) -> Option<Handling> {
         match level {
             level if level >= self.page_from => Some(Handling::new("Page_and_ticket")),
             level if level >= self.ticket_from => Some(Handling::new("Ticket_only")),
@@ -60,8 +60,7 @@ impl Policy {
         let condition = rule.condition.as_deref().unwrap_or_default();
         let parts = [&*shown, condition].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>();
         Some(Alert {
-            // The same firing has the same id, whichever batch it comes with, and wherever it begins then.
-            id: AlertId::derive(EventId::from_u128(firing.id), "correlation"),
+            id: firing_alert(firing),
             message: format!("{}: {}", rule.header.title, parts.join("; ")),
             severity: level.severity(),
             handling,
@@ -93,6 +92,24 @@ impl Policy {
         }
     }
 
+    /// The alert that says that a scheduled rule could not look at some events.
+    pub(super) fn missed(&self, of: InForce<'_>, about: &About<'_>, what: &str) -> Alert {
+        let rule = of.rule;
+        let uid = &rule.header.uid;
+        Alert {
+            message: format!("[MUTT] The scheduled rule \"{}\" missed events: {what}", rule.header.title),
+            signature: format!("missed:{uid}"),
+            team: of.team.unwrap_or(&self.team).to_owned(),
+            detection: Some(Box::new(Detection {
+                title: format!("Scheduled rule missed events: {}", rule.header.title),
+                level: Level::Medium,
+                events: 1,
+                ..said(of)
+            })),
+            ..self.base(of, about, &format!("missed:{uid}"))
+        }
+    }
+
     fn base(&self, of: InForce<'_>, about: &About<'_>, cause: &str) -> Alert {
         let event = about.event;
         Alert {
@@ -113,6 +130,12 @@ impl Policy {
             detection: None,
         }
     }
+}
+
+/// The alert of a firing: the same firing has the same, whichever batch it comes with, and wherever it
+/// begins then.
+pub(crate) fn firing_alert(firing: &Firing) -> AlertId {
+    AlertId::derive(EventId::from_u128(firing.id), "correlation")
 }
 
 /// What the alerts of one incident share: the values that the rule groups by, else the host.

@@ -117,7 +117,7 @@ impl Inventory {
         let on = collection.filters.iter().map(|filter| (&filter.header, RuleState::On, Why::Default));
         let off = laid.filters_off.iter().map(|header| (header, RuleState::Off, Why::Setting));
         for (header, state, why) in on.chain(off) {
-            let standing = Standing { state, why, held_back: false, level: header.level, team: None };
+            let standing = Standing { state, why, held_back: false, at_once: false, level: header.level, team: None };
             all.push(listed(header, RuleKind::Filter, &standing));
         }
         let known: HashSet<&str> = all.iter().map(|one| &*one.header.uid).collect();

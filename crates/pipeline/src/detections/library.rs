@@ -16,6 +16,10 @@ const DOCUMENT: &str = "catalog:";
 /// Problems that are kept of an organisation.
 const PROBLEMS_MAX: usize = 10_000;
 
+/// Threads that read documents, and documents that are worth one.
+const THREADS_MAX: usize = 4;
+const DOCUMENTS_PER_THREAD_MIN: usize = 64;
+
 /// Where the text of a rule comes from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -126,15 +130,38 @@ impl Library {
         if rules.documents.is_empty() && self.filters_off(&rules.settings).is_empty() {
             return Arc::clone(&self.base);
         }
-        let mut own = Reader::new(self.options.clone());
-        for document in &rules.documents {
-            own.text(&format!("{DOCUMENT}{}", document.name), &document.text);
-        }
         let mut reader = self.reader.clone();
-        let replaced = reader.replace_by(own);
+        let replaced = reader.replace_by(self.read(&rules.documents));
         let filters_off = reader.leave_out_filters(|filter| is_off(&rules.settings, &filter.uid));
         let replaced = replaced.into_iter().map(|(shared, own)| (own.uid, shared)).collect();
         Arc::new(Laid { collection: reader.finish(), replaced, filters_off })
+    }
+
+    /// Reads documents, many of them by several threads.
+    fn read(&self, documents: &[RuleDocument]) -> Reader {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let size = documents.len().div_ceil(threads).max(DOCUMENTS_PER_THREAD_MIN);
+        let read = |documents: &[RuleDocument]| {
+            let mut reader = Reader::new(self.options.clone());
+            for document in documents {
+                reader.text(&format!("{DOCUMENT}{}", document.name), &document.text);
+            }
+            reader
+        };
+        std::thread::scope(|scope| {
+            let read = &read;
+            let work = |documents| scope.spawn(move || read(documents));
+            // All are started before the first is waited for.
+            let readers: Vec<_> = documents.chunks(size).map(work).collect();
+            let mut all = Reader::new(self.options.clone());
+            for reader in readers {
+                match reader.join() {
+                    Ok(reader) => all.append(reader),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            all
+        })
     }
 
     /// Shared filters that an organisation has switched off, in the order in which they were read.
@@ -180,8 +207,13 @@ impl Library {
         after
     }
 
+    /// What an organisation can have in force, to be tried on events. Reads its documents; takes a while.
+    pub fn collection(&self, rules: &OrgDetectionRules) -> Collection {
+        self.lay(rules).collection.clone()
+    }
+
     /// Where a rule is written.
-    pub(super) fn origin(&self, place: &Place) -> Origin {
+    pub fn origin(&self, place: &Place) -> Origin {
         let name = &*place.file;
         match name.strip_prefix(DOCUMENT) {
             Some(name) => Origin::Document(name.to_owned()),

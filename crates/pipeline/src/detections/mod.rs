@@ -12,6 +12,7 @@
 //! | `library` | shared rules, and what an organisation lays over them |
 //! | `standing` | whether a rule is in force, and how |
 //! | `set`, `sets` | compiled: for one organisation, for all |
+//! | `scheduled` | what is asked now and then, and not of each event |
 //! | `reload` | keeps them fresh |
 //! | `inventory` | all of it, for people |
 //! | `guard` | pauses |
@@ -23,15 +24,18 @@ mod guard;
 mod inventory;
 mod library;
 mod reload;
+mod scheduled;
 mod set;
 mod sets;
 mod standing;
 
 pub use alerts::Policy;
+pub(crate) use alerts::firing_alert;
 pub use correlations::{Correlations, Turn};
 pub use guard::{Limits, Paused, RuleCounts};
 pub use inventory::{Inventory, ListedRule, RuleKind};
 pub use library::{Library, OrgProblem, Origin, SharedText, draft_document};
+pub use scheduled::ScheduledRule;
 pub use set::{DetectionRule, DetectionSet, InForce};
 pub use sets::Sets;
 pub use standing::{Mode, Standing, Why, on_by_default};
@@ -48,7 +52,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 use storage::StorageResult;
 use storage::catalog::detection_rules::OrgDetectionRules;
-use storage::correlations::CorrelationStore;
+use storage::correlations::{CorrelationStore, HIT_BYTES_MAX, Hold, Waiting, WorkerId};
+use tokio::sync::Notify;
 
 /// Rules that metrics tell apart, and characters of their names; the others are `other`.
 const RULE_LABELS_MAX: usize = 10_000;
@@ -67,6 +72,7 @@ pub struct Detections {
     policy: Arc<Policy>,
     metrics: Arc<Metrics>,
     labelled: Arc<RwLock<HashSet<Box<str>>>>,
+    handed_over: Arc<Notify>,
     correlations: Correlations,
 }
 
@@ -107,7 +113,13 @@ pub struct Looker {
 }
 
 impl Detections {
-    pub fn new(policy: Policy, limits: Limits, store: CorrelationStore, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        policy: Policy,
+        limits: Limits,
+        store: Arc<dyn CorrelationStore>,
+        worker: WorkerId,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             library: Arc::default(),
             sets: Arc::default(),
@@ -115,15 +127,21 @@ impl Detections {
             fields: Arc::default(),
             guard: Arc::new(Guard::new(limits)),
             policy: Arc::new(policy),
-            correlations: Correlations::new(store, Arc::clone(&metrics)),
+            correlations: Correlations::new(store, worker, Arc::clone(&metrics)),
             metrics,
             labelled: Arc::default(),
+            handed_over: Arc::default(),
         }
     }
 
     /// The shared rules of now; those that are in force can be a moment older.
     pub fn library(&self) -> Arc<Library> {
         self.library.load_full()
+    }
+
+    /// What events call the fields of the taxonomy.
+    pub fn aliases(&self) -> Arc<Aliases> {
+        self.fields.load_full()
     }
 
     /// Puts other mappings of fields in force.
@@ -180,10 +198,76 @@ impl Detections {
         self.correlations.turn(sets).await
     }
 
+    /// Whether other processes work correlations, too, and hits go to whoever holds their shard.
+    pub fn shares_correlations(&self) -> bool {
+        self.correlations.store().is_shared()
+    }
+
+    /// Gives hits of events of one organisation, found with these sets, to those who work them.
+    pub(crate) async fn hand_over(
+        &self,
+        sets: &Sets,
+        org: &OrgId,
+        events: &[(&Event, &[rules::correlate::Hit])],
+        about: fn(&Event) -> Vec<u8>,
+    ) -> StorageResult<()> {
+        let mut hits = Vec::new();
+        for (event, of_event) in events {
+            let about = about(event);
+            for hit in *of_event {
+                let mut hit = correlations::new_hit(sets.of(org), hit, &|_| about.clone());
+                if hit.hit.len() + hit.about.len() > HIT_BYTES_MAX {
+                    hit.about.clear();
+                }
+                // No alert is worth an event that can never be settled.
+                match hit.hit.len() > HIT_BYTES_MAX {
+                    true => _ = self.metrics.correlation_members_dropped.inc(),
+                    false => hits.push(hit),
+                }
+            }
+        }
+        self.correlations.store().add(org, hits).await?;
+        self.handed_over.notify_one();
+        Ok(())
+    }
+
+    /// Returns soon after this process handed hits over.
+    pub(crate) async fn handed_over(&self) {
+        self.handed_over.notified().await;
+    }
+
+    /// Says that this process lives, and goes on with the shards of correlations that it holds now.
+    pub(crate) async fn hold(&self) -> StorageResult<()> {
+        self.correlations.hold(&self.sets()).await
+    }
+
+    pub(crate) async fn release(&self) -> StorageResult<()> {
+        self.correlations.release().await
+    }
+
+    /// Hits that wait for these shards.
+    pub(crate) async fn waiting(&self, holds: &[Hold], limit: usize) -> StorageResult<Vec<Waiting>> {
+        self.correlations.store().waiting(holds, limit).await
+    }
+
     /// The alert of a correlation that begins to fire; `event` is the newest that is known of it.
     pub fn fired(&self, set: &DetectionSet, firing: &Firing, about: &About<'_>) -> Option<Alert> {
-        let of = set.correlation(firing.correlation)?;
+        self.fired_by(set.correlation(firing.correlation)?, firing, about)
+    }
+
+    /// The same of a correlation that is known.
+    pub(crate) fn fired_by(&self, of: InForce<'_>, firing: &Firing, about: &About<'_>) -> Option<Alert> {
         self.judged(of, about, || self.policy.fired(of, firing, about))
+    }
+
+    /// The alert of a rule that matches; `fields` are those that it shows.
+    pub(crate) fn matched_by(&self, of: InForce<'_>, about: &About<'_>, fields: &[(String, String)]) -> Option<Alert> {
+        self.judged(of, about, || self.policy.alert(of, about, fields))
+    }
+
+    /// The alert that says that a scheduled rule could not look at some events.
+    pub(crate) fn missed(&self, of: InForce<'_>, about: &About<'_>, what: &str) -> Alert {
+        self.policy.missed(of, about, what)
     }
 
     /// The alerts that follow from what was found. `team` is that of the event's host, if it has one.
@@ -198,9 +282,7 @@ impl Detections {
         let about = About { event, team, now };
         let set = sets.of(&event.org);
         let hits = detected.hits.iter().filter_map(|hit| Some((set.rule(hit.rule)?, hit)));
-        let alerts =
-            hits.filter_map(|(of, hit)| self.judged(of, &about, || self.policy.alert(of, &about, &hit.fields)));
-        alerts.collect()
+        hits.filter_map(|(of, hit)| self.matched_by(of, &about, &hit.fields)).collect()
     }
 
     /// Counts a match; the alert that follows from it, which may be that its rule is paused.
@@ -229,7 +311,7 @@ impl Detections {
     }
 
     /// What metrics call a rule. Organisations can write as many as they like.
-    fn label<'u>(&self, uid: &'u str) -> &'u str {
+    pub(crate) fn label<'u>(&self, uid: &'u str) -> &'u str {
         const OTHER: &str = "other";
         let uid = uid.char_indices().nth(RULE_LABEL_CHARS_MAX).map_or(uid, |(cut, _)| &uid[..cut]);
         if self.labelled.read().is_ok_and(|known| known.contains(uid)) {

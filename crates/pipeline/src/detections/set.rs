@@ -1,9 +1,10 @@
 //! Detection rules, compiled together, and how one organisation has them in force.
 
+use super::scheduled::{self, Scheduled};
 use super::standing::{Mode, Standing, Standings};
 use model::{Fields, Level};
 use rules::correlate::{Limits, Plans};
-use rules::sigma::{Collection, Header};
+use rules::sigma::{Collection, Correlation, Header, SigmaRule};
 use rules::stream::Engine;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,8 +42,30 @@ pub(super) struct Time {
 }
 
 impl DetectionRule {
+    pub(super) fn of_rule(place: usize, rule: &SigmaRule, time: Arc<Time>) -> Self {
+        Self {
+            header: rule.header.clone(),
+            place,
+            fields: rule.fields.clone(),
+            group_by: rule.group_by.clone(),
+            condition: None,
+            time,
+        }
+    }
+
+    pub(super) fn of_correlation(place: usize, correlation: &Correlation) -> Self {
+        Self {
+            header: correlation.header.clone(),
+            place,
+            fields: Vec::new(),
+            group_by: correlation.group_by.clone(),
+            condition: Some(correlation.describe()),
+            time: Arc::default(),
+        }
+    }
+
     /// What its alerts show of an event.
-    pub(super) fn shown(&self, event: &Fields<'_>) -> Vec<(String, String)> {
+    pub(crate) fn shown(&self, event: &Fields<'_>) -> Vec<(String, String)> {
         let mut shown: Vec<(String, String)> = Vec::new();
         for name in self.group_by.iter().chain(&self.fields) {
             let values: Vec<&str> = event.values(name).take(VALUES_SHOWN_MAX).collect();
@@ -65,6 +88,8 @@ pub(super) struct Compiled {
     pub plans: Arc<Plans>,
     /// By place in the collection: whether the engine has the rule.
     has: Vec<bool>,
+    /// What is asked now and then, whoever has it in force.
+    pub scheduled: Vec<Arc<Scheduled>>,
 }
 
 impl Compiled {
@@ -76,34 +101,23 @@ impl Compiled {
         let is_wanted = |place: usize| wanted.get(place).copied().unwrap_or_default();
         let chosen = || collection.rules.iter().enumerate().filter(|(place, _)| is_wanted(*place));
         let engine = Engine::compile(chosen().map(|(_, rule)| (&rule.source, &rule.predicate)));
-        let rules = chosen().map(|(place, rule)| DetectionRule {
-            header: rule.header.clone(),
-            place,
-            fields: rule.fields.clone(),
-            group_by: rule.group_by.clone(),
-            condition: None,
-            time: times.get(&*rule.header.uid).map_or_else(Arc::default, |time| Arc::clone(time)),
-        });
-        let correlations = collection.correlations.iter().enumerate().map(|(place, correlation)| DetectionRule {
-            header: correlation.header.clone(),
-            place,
-            fields: Vec::new(),
-            group_by: correlation.group_by.clone(),
-            condition: Some(correlation.describe()),
-            time: Arc::default(),
-        });
+        let time = |header: &Header| times.get(&*header.uid).map_or_else(Arc::default, |time| Arc::clone(time));
+        let rules = chosen().map(|(place, rule)| DetectionRule::of_rule(place, rule, time(&rule.header)));
+        let correlations = (0..).zip(&collection.correlations);
+        let correlations = correlations.map(|(place, one)| DetectionRule::of_correlation(place, one));
         Self {
             rules: rules.collect(),
             engine,
             correlations: correlations.collect(),
             plans: Arc::new(Plans::compile(collection, Limits::default())),
             has: (0..collection.rules.len()).map(is_wanted).collect(),
+            scheduled: scheduled::compiled(collection),
         }
     }
 
-    /// Rules, then correlations.
+    /// Rules, then correlations, then what is scheduled, which may be among those before.
     pub fn all(&self) -> impl Iterator<Item = &DetectionRule> {
-        self.rules.iter().chain(&self.correlations)
+        self.rules.iter().chain(&self.correlations).chain(self.scheduled.iter().map(|one| &one.rule))
     }
 
     /// Whether the engine has all rules that are `wanted`, by their place in the same collection.
@@ -134,6 +148,10 @@ impl DetectionSet {
         Self { compiled, standings }
     }
 
+    pub(super) fn standings(&self) -> &Standings {
+        &self.standings
+    }
+
     pub(super) fn compiled(&self) -> &Arc<Compiled> {
         &self.compiled
     }
@@ -153,19 +171,19 @@ impl DetectionSet {
         in_force(self.compiled.correlations.get(place)?, self.standings.correlations.get(place)?)
     }
 
-    /// Rules in force.
+    /// Rules in force that are asked of each event.
     pub fn rules(&self) -> impl Iterator<Item = InForce<'_>> {
         self.compiled.rules.iter().filter_map(|rule| in_force(rule, self.standings.rules.get(rule.place)?))
     }
 
-    /// Correlations that are in force.
+    /// Correlations in force that are told of each event.
     pub fn correlations(&self) -> impl Iterator<Item = InForce<'_>> {
         (0..self.compiled.correlations.len()).filter_map(|place| self.correlation(place))
     }
 
     /// How many rules and correlations are in force.
     pub fn in_force(&self) -> usize {
-        self.rules().count() + self.correlations().count()
+        self.rules().count() + self.correlations().count() + self.scheduled().count()
     }
 
     /// What it means to correlations that a rule matched: hits are added to `out`.
@@ -177,12 +195,18 @@ impl DetectionSet {
         out: &mut Vec<rules::correlate::Hit>,
     ) {
         let Some(rule) = self.compiled.rules.get(number as usize) else { return };
-        let told = |place: usize| self.standings.correlations.get(place).is_some_and(|one| one.mode().is_some());
+        let told = |place: usize| {
+            let standing = self.standings.correlations.get(place);
+            standing.is_some_and(|one| one.mode().is_some() && one.at_once)
+        };
         let mut lacking = rules::correlate::Lacking::default();
         self.compiled.plans.hits_of(rule.place, event, fields, &told, out, &mut lacking);
     }
 }
 
+/// As it is asked of each event: what is scheduled is there for those above it, where there are any.
 fn in_force<'s>(rule: &'s DetectionRule, standing: &'s Standing) -> Option<InForce<'s>> {
-    Some(InForce { rule, mode: standing.mode()?, level: standing.level, team: standing.team.as_deref() })
+    let mode = standing.mode().filter(|_| standing.at_once)?;
+    let mode = if rule.header.schedule.is_some() { Mode::Feeds } else { mode };
+    Some(InForce { rule, mode, level: standing.level, team: standing.team.as_deref() })
 }

@@ -55,7 +55,7 @@ impl Sets {
         let shared = Standings::of(library.shared(), &BTreeMap::new(), library.dry_run());
         let mut wanted = wanted(&shared);
         for own in laid.iter().filter(|own| Arc::ptr_eq(&own.laid, library.base())) {
-            let more = own.standings.rules.iter().map(|standing| standing.state != RuleState::Off);
+            let more = self::wanted(&own.standings);
             wanted.iter_mut().zip(more).for_each(|(wanted, more)| *wanted |= more);
         }
         let before = self.base.compiled();
@@ -94,7 +94,9 @@ impl Sets {
         let compiled = match same.map(|own| own.set.compiled()) {
             _ if Arc::ptr_eq(&laid, library.base()) => Arc::clone(base),
             Some(compiled) if compiled.serves(&wanted) => Arc::clone(compiled),
-            _ => Arc::new(Compiled::new(&laid.collection, &wanted, before.map(|own| &**own.set.compiled()))),
+            Some(_) | None => {
+                Arc::new(Compiled::new(&laid.collection, &wanted, before.map(|own| &**own.set.compiled())))
+            }
         };
         let kept = same.filter(|own| own.settings == settings && Arc::ptr_eq(own.set.compiled(), &compiled));
         let set = match kept {
@@ -118,7 +120,8 @@ impl Sets {
         (org, Own { set, laid, settings, made_of, problems })
     }
 
-    pub(super) fn number(&self) -> u64 {
+    /// Of two sets, the later one has the higher; 0 = nothing was ever loaded.
+    pub(crate) fn number(&self) -> u64 {
         self.number
     }
 
@@ -152,6 +155,11 @@ impl Sets {
         self.all().any(|set| set.correlations().next().is_some())
     }
 
+    /// Whether anybody may have a rule in force that is scheduled.
+    pub fn are_scheduled(&self) -> bool {
+        self.all().any(|set| !set.compiled().scheduled.is_empty())
+    }
+
     /// Whether nobody has any rule in force.
     pub fn is_empty(&self) -> bool {
         self.all().all(|set| set.rules().next().is_none())
@@ -167,7 +175,7 @@ struct LaidOut {
     standings: Standings,
 }
 
-/// By place: whether the rule is in force.
+/// By place: whether the rule is in force, and asked of each event.
 fn wanted(standings: &Standings) -> Vec<bool> {
-    standings.rules.iter().map(|standing| standing.state != RuleState::Off).collect()
+    standings.rules.iter().map(|standing| standing.state != RuleState::Off && standing.at_once).collect()
 }

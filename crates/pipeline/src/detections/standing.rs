@@ -8,6 +8,7 @@
 //! * A rule in dry run, and one whose level alerts nobody, feed correlations all the same.
 //! * A rule that a correlation looks at does not alert by itself, unless the correlation says
 //!   `generate`. Only correlations that are on hold rules back: to try one takes no alert away.
+//! * What only scheduled rules need is not asked of each event.
 
 use model::Level;
 use rules::sigma::correlation::Target;
@@ -57,6 +58,9 @@ pub struct Standing {
     pub why: Why,
     /// A correlation that is on looks at it, and so it does not alert by itself.
     pub held_back: bool,
+    /// It is asked of each event as it comes: it is not scheduled and speaks for itself, or something above
+    /// it does.
+    pub at_once: bool,
     /// The organisation's, else its own.
     pub level: Level,
     /// The organisation's word on who is told.
@@ -72,7 +76,7 @@ impl Standing {
         };
         let level = setting.and_then(|setting| setting.level).unwrap_or(header.level);
         let team = setting.and_then(|setting| setting.team.as_deref()).map(Box::from);
-        Self { state, why, held_back: false, level, team }
+        Self { state, why, held_back: false, at_once: false, level, team }
     }
 
     /// `None` = it is not in force.
@@ -128,6 +132,30 @@ impl Standings {
                 (one.state, one.why) = (RuleState::DryRun, Why::ServerDryRun);
             }
         }
+        asked_at_once(collection, &mut rules, &mut correlations);
         Self { rules, correlations }
+    }
+}
+
+/// Says of each whether it is asked at once.
+fn asked_at_once(collection: &Collection, rules: &mut [Standing], correlations: &mut [Standing]) {
+    let speaks = |header: &Header, standing: &Standing| {
+        header.schedule.is_none() && matches!(standing.mode(), Some(Mode::Alert | Mode::DryRun))
+    };
+    for (rule, standing) in collection.rules.iter().zip(rules.iter_mut()) {
+        standing.at_once = speaks(&rule.header, standing);
+    }
+    let all = collection.correlations.iter().zip(correlations.iter()).enumerate();
+    let mut open: Vec<usize> =
+        all.filter(|(_, (one, standing))| speaks(&one.header, standing)).map(|(place, _)| place).collect();
+    while let Some(place) = open.pop() {
+        let Some(standing) = correlations.get_mut(place).filter(|standing| !standing.at_once) else { continue };
+        standing.at_once = true;
+        for input in collection.correlations.get(place).into_iter().flat_map(|one| &one.inputs) {
+            match input.target {
+                Target::Correlation(lower) => open.push(lower),
+                Target::Rule(rule) => rules.get_mut(rule).into_iter().for_each(|standing| standing.at_once = true),
+            }
+        }
     }
 }

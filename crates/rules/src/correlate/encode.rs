@@ -114,7 +114,9 @@ fn write_ids<'i>(out: &mut Vec<u8>, ids: impl ExactSizeIterator<Item = &'i u128>
 }
 
 pub(super) fn write_more(plans: &Plans, correlation: usize, hits: &[Hit], floor: Option<i64>, touched: i64) -> Vec<u8> {
-    let mut out = vec![VERSION, MORE];
+    // A hit is an event and a time, and seldom more than a value; one is what most batches have.
+    let mut out = Vec::with_capacity(48 + hits.len() * 48);
+    out.extend([VERSION, MORE]);
     write_fingerprint(&mut out, plans, correlation);
     signed(&mut out, touched);
     maybe(&mut out, floor);

@@ -33,6 +33,12 @@ pub(super) enum Value {
 }
 
 impl Hit {
+    /// Shows it, and what the event may mean to the correlations above.
+    pub fn visit(&self, show: &mut impl FnMut(&Self)) {
+        show(self);
+        self.above.iter().for_each(|hit| hit.visit(show));
+    }
+
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>()
             + self.key.iter().map(|text| text.len() + size_of::<Box<str>>()).sum::<usize>()

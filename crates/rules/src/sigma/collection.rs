@@ -7,14 +7,14 @@
 use super::correlation::{self, Correlation, Draft, Gone, Target};
 use super::filter::Filter;
 use super::header::Entries;
-use super::{Fault, Gravity, Header, LogSource, Place, Placeholders, Problem, SigmaRule, detection};
+use super::{Fault, Gravity, Header, LogSource, Place, Placeholders, Problem, Schedule, SigmaRule, detection};
 use crate::suggest;
 use crate::yaml::{self, Node};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Keys of a document, for suggestions (Sigma specification 2.1).
-const KEYS: [&str; 24] = [
+/// Keys of a document, for suggestions: of Sigma's specification 2.1, and two of ours.
+const KEYS: [&str; 26] = [
     "title",
     "id",
     "name",
@@ -39,6 +39,8 @@ const KEYS: [&str; 24] = [
     "filter",
     "simulation",
     "regression_tests_path",
+    "group-by",
+    "schedule",
 ];
 
 /// What the reading depends on beside the texts.
@@ -158,8 +160,9 @@ impl Reader {
             ));
         }
         let place = Place { file: file.clone(), line: node.line };
-        let header = Header::read(&entries, place, warnings)?;
+        let mut header = Header::read(&entries, place, warnings)?;
         *kept = Some(header.clone());
+        header.schedule = Schedule::read(&entries)?;
         for (key, value) in entries.all {
             if !KEYS.contains(&&**key)
                 && let Some(closest) = suggest::closest(key, &KEYS)
@@ -188,6 +191,9 @@ impl Reader {
                 return Err(Fault::new(node.line, "a document has either a `detection` or a `correlation`"));
             }
             [false, false, _] => {
+                if let Some(node) = entries.get("schedule") {
+                    warnings.push(Fault::new(node.line, "a filter has no schedule of its own").at("schedule"));
+                }
                 self.collection.filters.push(Filter::read(header, &entries, placeholders, warnings)?);
             }
         }

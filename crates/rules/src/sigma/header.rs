@@ -1,9 +1,10 @@
 //! What every Sigma document begins with: names, levels, tags, the log source.
 
-use super::{Fault, Place};
+use super::{Fault, Place, Schedule};
 use crate::suggest;
 use crate::yaml::{Node, NodeValue};
 use model::{EventSource, Level};
+use std::fmt;
 
 /// The part that rules, correlations and filters share.
 #[derive(Debug, Clone)]
@@ -24,6 +25,8 @@ pub struct Header {
     pub tags: Vec<String>,
     pub references: Vec<String>,
     pub false_positives: Vec<String>,
+    /// When it is asked; `None` = of every event as it comes.
+    pub schedule: Option<Schedule>,
     pub place: Place,
 }
 
@@ -33,6 +36,17 @@ pub struct LogSource {
     pub product: Option<String>,
     pub category: Option<String>,
     pub service: Option<String>,
+}
+
+impl fmt::Display for LogSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [("product", &self.product), ("category", &self.category), ("service", &self.service)];
+        let mut said = parts.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+        if let Some((name, value)) = said.next() {
+            write!(f, "{name} {value}")?;
+        }
+        said.try_for_each(|(name, value)| write!(f, ", {name} {value}"))
+    }
 }
 
 impl LogSource {
@@ -119,7 +133,7 @@ impl<'n> Entries<'n> {
 }
 
 impl Header {
-    /// Reads it; what is of no consequence for matching and not as the specification wants it is
+    /// Reads it but for the schedule; what is of no consequence for matching and not as the specification wants it is
     /// said in `warnings`.
     pub(crate) fn read(entries: &Entries<'_>, place: Place, warnings: &mut Vec<Fault>) -> Result<Self, Fault> {
         let text = |key: &str| entries.text(key).map(|text| text.unwrap_or_default().trim().to_owned());
@@ -165,6 +179,7 @@ impl Header {
             tags,
             references,
             false_positives,
+            schedule: None,
             place,
         })
     }

@@ -12,20 +12,25 @@
 //! | `modifier` | `field|a|b: value` → operators |
 //! | `condition` | `1 of selection_* and not filter` → one predicate |
 //! | [`correlation`] | documents with `correlation:` |
+//! | `schedule` | when a rule is asked, where it is not asked at once (a key of ours) |
 //! | [`filter`] | documents with `filter:`, laid over the rules they name |
+//! | [`examples`] | events that a rule must and must not match |
 //! | [`collection`] | many texts → rules, correlations, problems |
 
 pub mod collection;
 mod condition;
 pub mod correlation;
 mod detection;
+pub mod examples;
 pub mod filter;
 pub mod header;
 mod modifier;
+mod schedule;
 
 pub use collection::{Collection, Options, Reader};
 pub use correlation::Correlation;
 pub use header::{Header, LogSource};
+pub use schedule::Schedule;
 
 use crate::Predicate;
 use std::collections::BTreeMap;

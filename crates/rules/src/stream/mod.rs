@@ -7,8 +7,8 @@
 //!    the set is remembered, because streams repeat themselves.
 //! 2. **Keys.** For every rule one group of texts is chosen of which one must be seen in a certain
 //!    field whenever the rule matches (`keys`): the group that looks rarest. The texts of all rules
-//!    about one field are searched in one scan of that field's values. Rules without such a text wait
-//!    for a field to be there; the few without any are asked always.
+//!    about one field are looked for in that field's values at once (`search`). Rules without such a
+//!    text wait for a field to be there; the few without any are asked always.
 //! 3. **Candidates** only are evaluated, and a question that several of them ask is answered once.
 //!
 //! Time is linear in the event for a given set of rules, whatever the event holds.

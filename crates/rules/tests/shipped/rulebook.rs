@@ -1,12 +1,10 @@
 //! The rules of `rules/security` with the examples beside them.
 
-use crate::corpus::Entry;
-use rules::correlate::{Change, Correlator, Event, Lacking, Limits, Plans, Share};
-use rules::sigma::{Collection, Header, Options, Reader};
-use rules::stream::{Engine, Scratch};
-use serde::Deserialize;
+use model::Fields;
+use rules::sigma::examples::{self, Examples, Sample};
+use rules::sigma::{Header, Options, Reader};
+use rules::trial::{Extract, Seen, Trial};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Where they lie.
 pub fn folder() -> PathBuf {
@@ -15,43 +13,18 @@ pub fn folder() -> PathBuf {
 
 /// All of them, ready to be asked.
 pub struct Rulebook {
-    pub rules: Collection,
+    pub trial: Trial,
     /// In the order of the files.
-    pub evidence: Vec<Evidence>,
-    engine: Engine,
-    plans: Arc<Plans>,
+    pub evidence: Vec<Examples>,
 }
 
-/// A rule that matched or fired.
-pub struct Seen<'b> {
-    pub rule: &'b str,
-    /// Number of the entry.
-    pub entry: usize,
-    /// Of a correlation: the texts of its `group-by`.
-    pub key: Box<[Box<str>]>,
-}
+/// Reads events as the pipeline does.
+struct Accepted;
 
-/// What stands beside a rule.
-#[derive(Debug, Deserialize)]
-pub struct Evidence {
-    pub name: String,
-    pub examples: Examples,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct Examples {
-    #[serde(rename = "match")]
-    pub matching: Vec<Example>,
-    #[serde(rename = "no_match")]
-    pub other: Vec<Example>,
-}
-
-/// A line, or a sequence of them with times.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub enum Example {
-    Line(String),
-    Sequence(Vec<String>),
+impl Extract for Accepted {
+    fn fields<'a>(&'a self, object: &'a str, out: &mut Fields<'a>) {
+        fields::from_event(object, out).unwrap();
+    }
 }
 
 impl Rulebook {
@@ -68,30 +41,33 @@ impl Rulebook {
             let text = std::fs::read_to_string(&file).unwrap();
             let name = file.file_name().unwrap().to_string_lossy().into_owned();
             reader.text(&name, &text);
-            for document in text.split("\n---\n") {
-                evidence.push(serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{name}: {error}")));
-            }
+            let (examples, problems) = examples::read(&name, &text);
+            assert_eq!(problems, []);
+            evidence.extend(examples);
         }
-        let rules = reader.finish();
-        let engine = Engine::compile(rules.rules.iter().map(|rule| (&rule.source, &rule.predicate)));
-        let plans = Arc::new(Plans::compile(&rules, Limits::default()));
-        Self { rules, evidence, engine, plans }
+        Self { trial: Trial::new(reader.finish(), Accepted), evidence }
     }
 
     pub fn headers(&self) -> impl Iterator<Item = &Header> {
-        let rules = self.rules.rules.iter().map(|rule| &rule.header);
-        rules.chain(self.rules.correlations.iter().map(|correlation| &correlation.header))
+        let rules = self.trial.rules().rules.iter().map(|rule| &rule.header);
+        rules.chain(self.trial.rules().correlations.iter().map(|correlation| &correlation.header))
     }
 
     pub fn header(&self, name: &str) -> &Header {
         self.headers().find(|header| header.name.as_deref() == Some(name)).unwrap_or_else(|| panic!("no rule {name}"))
     }
 
+    /// Names of the rules, in the order of the files.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.evidence.iter().map(|examples| name(self.trial.find(&examples.uid).unwrap().header()))
+    }
+
     /// Whether the rule raises alerts by itself.
     pub fn alerts(&self, name: &str) -> bool {
         let named = |header: &Header| header.name.as_deref() == Some(name);
-        let rules = self.rules.rules.iter().zip(self.rules.rules_that_alert());
-        let correlations = self.rules.correlations.iter().zip(self.rules.correlations_that_alert());
+        let all = self.trial.rules();
+        let rules = all.rules.iter().zip(all.rules_that_alert());
+        let correlations = all.correlations.iter().zip(all.correlations_that_alert());
         rules
             .map(|(rule, alerts)| (&rule.header, alerts))
             .chain(correlations.map(|(correlation, alerts)| (&correlation.header, alerts)))
@@ -105,35 +81,16 @@ impl Rulebook {
 
     /// Whether it looks at several events.
     pub fn correlates(&self, name: &str) -> bool {
-        self.rules.correlations.iter().any(|correlation| correlation.header.name.as_deref() == Some(name))
+        self.trial.rules().correlations.iter().any(|correlation| correlation.header.name.as_deref() == Some(name))
     }
 
     /// All rules that match and all correlations that fire.
-    pub fn seen(&self, entries: &[Entry]) -> Vec<Seen<'_>> {
-        let (mut scratch, mut matching) = (Scratch::default(), Vec::new());
-        let mut correlator = Correlator::new(self.plans.clone(), Share::ALL);
-        let (mut lacking, mut seen) = (Lacking::default(), Vec::new());
-        for (entry, event) in entries.iter().enumerate() {
-            let (fields, mut hits) = (event.fields(), Vec::new());
-            matching.clear();
-            self.engine.matches(&fields, &mut scratch, &mut matching);
-            for rule in &matching {
-                let member = Event { id: entry as u128, time: event.at_micros };
-                self.plans.hits(*rule as usize, member, &fields, &mut hits, &mut lacking);
-                let rule = name(&self.rules.rules[*rule as usize].header);
-                seen.push(Seen { rule, entry, key: Box::default() });
-            }
-            for change in correlator.apply(event.at_micros, hits).changes {
-                if let Change::Opened(firing) = change {
-                    let rule = name(&self.rules.correlations[firing.correlation].header);
-                    seen.push(Seen { rule, entry, key: firing.key });
-                }
-            }
-        }
-        seen
+    pub fn seen(&self, samples: &[Sample]) -> Vec<Seen<'_>> {
+        self.trial.seen(samples)
     }
 }
 
-fn name(header: &Header) -> &str {
+/// The name of a rule that ships.
+pub fn name(header: &Header) -> &str {
     header.name.as_deref().expect("every rule that ships has a name")
 }

@@ -4,7 +4,7 @@
 //! an episode in which a line has its name, and in no other.
 
 use crate::corpus;
-use crate::rulebook::Rulebook;
+use crate::rulebook::{Rulebook, name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -24,8 +24,7 @@ struct Score {
 pub fn measure(book: &Rulebook) -> (String, String) {
     let mut faults = String::new();
     let mut scores: BTreeMap<&str, Score> = BTreeMap::new();
-    let names: Vec<&str> =
-        book.evidence.iter().map(|evidence| &*evidence.name).filter(|name| book.alerts(name)).collect();
+    let names: Vec<&str> = book.names().filter(|name| book.alerts(name)).collect();
     for name in &names {
         scores.insert(name, Score::default());
     }
@@ -33,7 +32,7 @@ pub fn measure(book: &Rulebook) -> (String, String) {
     let episodes = corpus::attacks();
     for episode in &episodes {
         let seen: BTreeSet<(&str, usize)> =
-            book.seen(&episode.entries).into_iter().map(|seen| (seen.rule, seen.entry)).collect();
+            book.seen(&episode.entries).into_iter().map(|seen| (name(seen.rule.header()), seen.sample)).collect();
         lines += episode.entries.len();
         labelled += episode.labels.iter().filter(|labels| !labels.is_empty()).count();
         for label in episode.labels.iter().flatten() {
@@ -52,10 +51,10 @@ pub fn measure(book: &Rulebook) -> (String, String) {
             let labelled = |labels: &Vec<String>| labels.iter().any(|label| label == name);
             if book.correlates(name) {
                 let fired = seen.iter().any(|(seen, _)| seen == name);
-                judge(episode.labels.iter().any(labelled), fired, &episode.entries[0].event);
+                judge(episode.labels.iter().any(labelled), fired, &episode.entries[0].written);
             } else {
                 for (number, labels) in episode.labels.iter().enumerate() {
-                    judge(labelled(labels), seen.contains(&(*name, number)), &episode.entries[number].event);
+                    judge(labelled(labels), seen.contains(&(*name, number)), &episode.entries[number].written);
                 }
             }
         }
@@ -63,8 +62,9 @@ pub fn measure(book: &Rulebook) -> (String, String) {
     let benign = corpus::benign();
     for (_, entries) in &benign {
         for seen in book.seen(entries) {
-            if let Some(score) = scores.get_mut(seen.rule) {
-                writeln!(faults, "{} sees the ordinary {}", seen.rule, entries[seen.entry].event).expect("a string");
+            if let Some(score) = scores.get_mut(name(seen.rule.header())) {
+                writeln!(faults, "{} sees the ordinary {}", name(seen.rule.header()), entries[seen.sample].written)
+                    .expect("a string");
                 score.benign += 1;
             }
         }

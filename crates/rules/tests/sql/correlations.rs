@@ -8,7 +8,8 @@ use rules::operators::compare::number;
 use rules::sigma::correlation::{Condition, Correlation, Kind, Target};
 use rules::sigma::{Collection, Gravity, Options, Reader};
 use rules::sql::Dialect;
-use rules::sql::correlation::{Between, Events, firings};
+use rules::sql::correlation::{Between, Events, firings, members};
+use rules::sql::fields_json;
 use std::collections::{BTreeMap, BTreeSet};
 
 const SECOND: i64 = 1_000_000;
@@ -348,6 +349,55 @@ fn correlations_fire_as_defined() {
     }
     let silent: Vec<_> = fired.iter().filter(|(_, fired)| **fired == 0).map(|(name, _)| **name).collect();
     assert_eq!(silent, ["count_never"], "{fired:?}");
+}
+
+/// Of events that were asked before, only what is needed, and only those within reach.
+#[test]
+fn kept_events_fire_as_all_events_do() {
+    let collection = collection();
+    let of_matched = members::of_matched(&collection);
+    let mut rng = Rng::with_seed(11);
+    let (mut fired, mut left_out) = (0, 0);
+    for _ in 0..3 {
+        let events = generated(&mut rng, 60);
+        for (index, correlation) in CORRELATIONS.iter().enumerate() {
+            let all = expected(&collection, index, &events);
+            let (needs, reach) = (members::needs(&collection, index), members::reach(&collection, index));
+            let (from_micros, to_micros) = (rng.i64(-12..0) * SECOND, rng.i64(0..12) * SECOND);
+            let within = from_micros - reach.back_micros..=to_micros + reach.ahead_micros;
+            let mut rows = Vec::new();
+            for event in &events {
+                let matching = |rule: &&usize| {
+                    let rule = &collection.rules[**rule];
+                    let view = FieldsView(&event.fields);
+                    rule.source.admits(&event.fields.source) && rule.predicate.matches(&view)
+                };
+                let matched: Vec<usize> = needs.fields.keys().filter(matching).copied().collect();
+                if matched.is_empty() || !within.contains(&event.time) {
+                    left_out += usize::from(!matched.is_empty());
+                    continue;
+                }
+                let needed: BTreeSet<&String> = matched.iter().flat_map(|rule| &needs.fields[rule]).collect();
+                let mut fields = Fields::new(EventSource::default());
+                for leaf in event.fields.leaves().iter().filter(|leaf| needed.iter().any(|name| **name == leaf.name)) {
+                    match &leaf.value {
+                        Some(value) => fields.push(leaf.name.clone(), value.clone()),
+                        None => fields.push_null(leaf.name.clone()),
+                    }
+                }
+                rows.push((event.time, members::matched_json(&matched), fields_json(&fields)));
+            }
+            let sqlite = Sqlite::of_rows(&rows);
+            let between = Some(Between { from_micros, to_micros });
+            let sql = firings(&of_matched, index, EVENTS, between, Dialect::Sqlite).unwrap();
+            let mut found = sqlite.rows(&sql);
+            found.sort();
+            let some: Vec<_> = all.into_iter().filter(|(_, at)| (from_micros..=to_micros).contains(at)).collect();
+            assert_eq!(found, some, "{} {between:?} {reach:?}", correlation.0);
+            fired += some.len();
+        }
+    }
+    assert!(fired > 100 && left_out > 300, "{fired} fired, {left_out} events were out of reach");
 }
 
 #[test]

@@ -32,6 +32,21 @@ impl Sqlite {
         Self(connection)
     }
 
+    /// With rows that somebody wrote: time, source, fields.
+    pub fn of_rows(rows: &[(i64, String, String)]) -> Self {
+        let connection = Connection::open_in_memory().unwrap();
+        register(&connection);
+        connection
+            .execute_batch("CREATE TABLE events (n INTEGER PRIMARY KEY, ts INTEGER, source TEXT, fields TEXT)")
+            .unwrap();
+        for row in rows {
+            connection
+                .execute("INSERT INTO events (ts, source, fields) VALUES (?1, ?2, ?3)", (row.0, &row.1, &row.2))
+                .unwrap();
+        }
+        Self(connection)
+    }
+
     /// Gives the events their times, in microseconds.
     pub fn set_times(&self, times: &[i64]) {
         self.0.execute_batch("ALTER TABLE events ADD COLUMN ts INTEGER; BEGIN").unwrap();

@@ -22,11 +22,12 @@
 //! | `/queues`, `/rejects` | `queues.rs`, replay and removal in `letters.rs` |
 //! | `/events`, `/alerts` | `events.rs` |
 //! | `/routes` | `routing.rs` |
+//! | `/detection` | `detection/` |
 //! | `/incidents`, `/silences` | `incidents.rs`, `silences.rs` |
 //! | `/trace` | `trace.rs` |
 //! | `/users` | `users.rs` |
 //! | `/openapi.json` | `openapi/` |
-//! | `/`, `/audit`, `/incidents`, `/login`, `/logout`, `/assets` | `pages/` |
+//! | `/`, `/audit`, `/incidents`, `/rules`, `/login`, `/logout`, `/assets` | `pages/` |
 //!
 //! To add an endpoint: a handler in the file of its noun, a line in [`contract`] or [`own`] with the
 //! schemas of what it takes and gives (`openapi/schemas.rs`), a test in `tests/it/api/` under the same
@@ -35,6 +36,7 @@
 mod audit;
 mod auth;
 mod config;
+mod detection;
 mod error;
 mod events;
 mod failures;
@@ -68,13 +70,15 @@ use failures::Failures;
 use keyring::Keyring;
 use model::OrgId;
 use pipeline::Live;
+use pipeline::detections::Detections;
 use pipeline::metrics::{Metrics, labels};
 use pipeline::notify::Planner;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
 use route::{
-    ALERTS, AUDIT_PAGE, CHANGES, CURSOR, EVENT_AUDIT, EVENTS, Endpoint, INCIDENTS, INCIDENTS_PAGE, LOGIN, PAGED, PEEK,
-    PERIOD, SILENCES, TO_1000, VERSIONED,
+    ALERTS, AUDIT_PAGE, CHANGES, CURSOR, DETECTION_DOCUMENTS, DETECTION_IMPORT, DETECTION_PUT, DETECTION_RULES,
+    EVENT_AUDIT, EVENTS, Endpoint, INCIDENTS, INCIDENTS_PAGE, LOGIN, PAGED, PEEK, PERIOD, RULES_PAGE, SILENCES,
+    TO_1000, VERSIONED,
 };
 use route::{delete, get, post, put};
 use runtime::{Clock, Health, KeyRing};
@@ -99,6 +103,9 @@ pub struct ApiState {
     pub queues: Queues,
     pub live: Live,
     pub rulebook: Rulebook,
+    pub detections: Detections,
+    /// Whether this process asks detection rules about events, and so knows how often they matched.
+    pub works_events: bool,
     pub rejects: Arc<RejectLog>,
     pub metrics: Arc<Metrics>,
     pub health: Health,
@@ -154,6 +161,8 @@ pub fn router(state: ApiState) -> axum::Router {
         sight: Mutex::new(None),
         tried_revision: Mutex::new(None),
         changing: Mutex::default(),
+        known: Mutex::default(),
+        laying: Mutex::default(),
     });
     let (mut guarded, mut public) = (axum::Router::new(), axum::Router::new());
     for endpoint in endpoints() {
@@ -198,6 +207,12 @@ fn pages() -> Vec<Endpoint> {
         post("/incidents/{id}", pages::incident_act)
             .about("Does what a button of that page says")
             .takes("IncidentForm")
+            .redirects(),
+        get("/rules", pages::rules).about("Detection rules").query(&[RULES_PAGE]).gives_other(HTML),
+        get("/rules/{id}", pages::rule).about("A detection rule").gives_other(HTML),
+        post("/rules/{id}", pages::rule_set)
+            .about("Says what the form of that page says about the rule")
+            .takes("DetectionForm")
             .redirects(),
         get("/login", pages::login_form).about("The form to log in").query(&[LOGIN]).gives_other(HTML),
         post("/login", pages::login).about("Logs in by key").takes("LoginForm").redirects(),
@@ -276,6 +291,59 @@ fn own() -> Vec<Endpoint> {
             .takes("RuleImport")
             .created()
             .gives("RulesImported"),
+        get("/detection/rules", detection::list)
+            .about("Detection rules and how they stand")
+            .query(&[DETECTION_RULES, PAGED])
+            .gives("DetectionRuleList"),
+        get("/detection/rules/{id}", detection::one)
+            .about("A detection rule with its text and what it means in words")
+            .gives("DetectionRuleWhole"),
+        put("/detection/rules/{id}/setting", detection::set)
+            .about("Says whether a rule is on, its level and its team, without touching its text")
+            .takes("DetectionSetting")
+            .gives("DetectionRuleSet"),
+        delete("/detection/rules/{id}/setting", detection::clear)
+            .about("Forgets what was said; the rule stands as its author says")
+            .may_take("DetectionSettingForgotten")
+            .gives("DetectionRuleSet"),
+        post("/detection/test", detection::test)
+            .about("Which rules match events; of a text that is kept nowhere, or of all")
+            .takes("DetectionTest")
+            .gives("DetectionVerdict"),
+        get("/detection/documents", detection::documents)
+            .about("Documents of detection rules")
+            .query(&[DETECTION_DOCUMENTS, PAGED])
+            .gives("DetectionDocumentList"),
+        get("/detection/documents/{name}", detection::document)
+            .about("A document with its text")
+            .gives("DetectionDocument"),
+        put("/detection/documents/{name}", detection::put)
+            .about("Keeps the text that is the body as a new version, if all of it can be used")
+            .query(&[DETECTION_PUT])
+            .takes_other("application/yaml")
+            .gives("DetectionDocumentKept"),
+        delete("/detection/documents/{name}", detection::remove)
+            .about("Removes a document; its versions stay")
+            .may_take("DetectionDocumentRemoval")
+            .gives("DetectionDocumentRemoved"),
+        get("/detection/documents/{name}/versions", detection::versions)
+            .about("What a document was, newest first")
+            .gives("DetectionVersions"),
+        get("/detection/documents/{name}/versions/{id}", detection::version)
+            .about("A version with its text")
+            .gives("DetectionVersion"),
+        post("/detection/documents/{name}/restore", detection::restore)
+            .about("Puts the text of a version back, as a new one")
+            .takes("DetectionRestore")
+            .gives("DetectionDocumentKept"),
+        post("/detection/import", detection::import)
+            .about("Takes many documents, all or none; the report says what it comes to")
+            .query(&[DETECTION_IMPORT])
+            .takes("DetectionImport")
+            .takes_other("application/zip")
+            .body_max(detection::IMPORT_BYTES_MAX)
+            .gives("DetectionImported"),
+        get("/detection/export", detection::export).about("All documents as an archive").gives_other("application/zip"),
         get("/events", events::search)
             .about("Stored events, newest first")
             .query(&[EVENTS, TO_1000])
@@ -335,6 +403,10 @@ struct Api {
     tried_revision: Mutex<Option<u64>>,
     /// Held by whoever changes a live setting.
     changing: Mutex<()>,
+    /// The organisation's detection rules as they were read last.
+    known: Mutex<Option<Arc<detection::Known>>>,
+    /// Held by whoever changes or tries documents of detection rules.
+    laying: Mutex<()>,
 }
 
 impl Api {

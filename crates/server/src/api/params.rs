@@ -31,6 +31,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Params {
 const PAGE_ROWS: u64 = 50;
 const PAGE_ROWS_MAX: u64 = 200;
 const TEXT_CHARS_MAX: usize = 1_024;
+const REASON_CHARS_MAX: usize = 1_000;
+const REASON: &str = "at most 1000 characters, none of them NUL";
 /// Unknown fields of a body that its refusal names.
 const UNKNOWN_NAMED_MAX: usize = 10;
 
@@ -57,6 +59,16 @@ impl Params {
                 Err(ApiError::invalid(format!("{name}: at most {TEXT_CHARS_MAX} characters")))
             }
             text => Ok(text.map(str::to_owned)),
+        }
+    }
+
+    /// `reason` of a change, for its audit row, where the body has no place for it.
+    pub fn reason(&self) -> ApiResult<Option<String>> {
+        match self.text("reason").map(str::trim) {
+            Some(reason) if reason.chars().count() > REASON_CHARS_MAX || reason.contains('\0') => {
+                Err(ApiError::invalid(format!("reason: it must be {REASON}")))
+            }
+            reason => Ok(reason.filter(|text| !text.is_empty()).map(str::to_owned)),
         }
     }
 
@@ -222,10 +234,20 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The whole body, bounded in size and time.
 pub async fn read<S: Send + Sync>(request: Request, state: &S) -> ApiResult<Bytes> {
-    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
+    read_up_to(request, state, BODY_BYTES_MAX, BODY_TIMEOUT).await
+}
+
+/// The same with other bounds; that of the size is the route's own.
+pub async fn read_up_to<S: Send + Sync>(
+    request: Request,
+    state: &S,
+    bytes_max: usize,
+    time_max: Duration,
+) -> ApiResult<Bytes> {
+    match tokio::time::timeout(time_max, Bytes::from_request(request, state)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            Err(ApiError::body_too_large(BODY_BYTES_MAX))
+            Err(ApiError::body_too_large(bytes_max))
         }
         Ok(Err(_)) => Err(ApiError::invalid("the body cannot be read")),
         Err(_) => Err(ApiError::body_too_slow()),
@@ -307,10 +329,9 @@ impl<'a> Fields<'a> {
 
     /// `reason` of a change, for its audit row.
     pub fn reason(&mut self) -> Option<String> {
-        const REASON_CHARS_MAX: usize = 1_000;
         let reason = self.text("reason")?;
         if reason.chars().count() > REASON_CHARS_MAX || reason.contains('\0') {
-            self.problem("reason", format!("it must be at most {REASON_CHARS_MAX} characters, none of them NUL"));
+            self.problem("reason", format!("it must be {REASON}"));
             return None;
         }
         (!reason.trim().is_empty()).then_some(reason)

@@ -3,6 +3,7 @@
 
 use super::Api;
 use super::auth::NamesCaller;
+use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::MethodRouter;
@@ -21,6 +22,8 @@ pub struct Endpoint {
     pub query: &'static [&'static [Query]],
     /// Schema of the body, and whether there has to be one.
     pub takes: Option<(&'static str, bool)>,
+    /// Media type of a body that is no JSON, in place of it.
+    pub takes_other: Option<&'static str>,
     pub status: u16,
     pub gives: Gives,
 }
@@ -113,6 +116,25 @@ pub const INCIDENTS: &[Query] = &[
     query("from", Kind::Time, "last alert not before this"),
     query("to", Kind::Time, "last alert not after this; a date means its whole day"),
 ];
+pub const DETECTION_RULES: &[Query] = &[
+    query("state", Kind::OneOf(super::detection::STATES), "how they stand"),
+    query("level", Kind::OneOf(super::detection::LEVELS), "the level that counts"),
+    query("source", Kind::OneOf(super::detection::SOURCES), "where their text is from"),
+    query("kind", Kind::OneOf(super::detection::KINDS), "what they are"),
+    query("tag", Kind::Text, "a tag, whole, or its beginning and *"),
+    query("text", Kind::Text, "part of title, id, name or description, any case"),
+];
+pub const DETECTION_DOCUMENTS: &[Query] = &[query("text", Kind::Text, "part of the name, any case")];
+pub const DETECTION_PUT: &[Query] = &[
+    query("expected", Kind::Whole(0, u32::MAX as i64), "the version that it has to have; 0: it is not there"),
+    query("reason", Kind::Text, "for its audit row"),
+];
+pub const DETECTION_IMPORT: &[Query] = &[
+    query("dry_run", Kind::OneOf(&["true", "false"]), "only say what it would come to; false if not given"),
+    query("partial", Kind::OneOf(&["true", "false"]), "leave out what cannot be used; false if not given"),
+    query("remove_missing", Kind::OneOf(&["true", "false"]), "remove other documents; false if not given"),
+    query("reason", Kind::Text, "for the audit rows"),
+];
 pub const SILENCES: &[Query] =
     &[query("all", Kind::OneOf(&["true", "false"]), "those that are over, too; false if not given")];
 pub const TO_1000: &[Query] = &[query("limit", Kind::Whole(1, 1_000), "at most so many; 100 if not given")];
@@ -134,6 +156,13 @@ pub const INCIDENTS_PAGE: &[Query] = &[
     query("status", Kind::OneOf(&["open", "closed", "any"]), "where they stand; open if not given"),
     query("page", Kind::Whole(1, 1_000_000_000), "page of 50, from 1"),
 ];
+pub const RULES_PAGE: &[Query] = &[
+    query("text", Kind::Text, "part of title, id, name or description, any case"),
+    query("state", Kind::OneOf(super::detection::STATES), "how they stand"),
+    query("level", Kind::OneOf(super::detection::LEVELS), "the level that counts"),
+    query("source", Kind::OneOf(super::detection::SOURCES), "where their text is from"),
+    query("page", Kind::Whole(1, 1_000_000_000), "page of 50, from 1"),
+];
 pub const LOGIN: &[Query] = &[query("next", Kind::Text, "page to show then")];
 
 fn endpoint<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(
@@ -150,6 +179,7 @@ fn endpoint<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(
         about: "",
         query: &[],
         takes: None,
+        takes_other: None,
         status: 200,
         gives: Gives::Json("Message"),
     }
@@ -187,6 +217,14 @@ impl Endpoint {
     pub fn may_take(self, schema: &'static str) -> Self {
         Self { takes: Some((schema, false)), ..self }
     }
+    /// Takes a body of this media type, too.
+    pub fn takes_other(self, media_type: &'static str) -> Self {
+        Self { takes_other: Some(media_type), ..self }
+    }
+    /// Takes bodies of this size.
+    pub fn body_max(self, bytes: usize) -> Self {
+        Self { handler: self.handler.layer(DefaultBodyLimit::max(bytes)), ..self }
+    }
     pub fn gives(self, schema: &'static str) -> Self {
         Self { gives: Gives::Json(schema), ..self }
     }
@@ -203,7 +241,7 @@ impl Endpoint {
     }
     /// Whether it takes what a form of a page sends.
     pub fn is_form(&self) -> bool {
-        self.takes.is_some_and(|(schema, _)| matches!(schema, "LoginForm" | "IncidentForm"))
+        self.takes.is_some_and(|(schema, _)| matches!(schema, "LoginForm" | "IncidentForm" | "DetectionForm"))
     }
     /// The same below a prefix.
     pub fn below(self, prefix: &str) -> Self {

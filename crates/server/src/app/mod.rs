@@ -472,9 +472,14 @@ impl AppHandle {
         }
         self.parts.live.replace_base(config.live.clone());
         parts::load_rule_files(&self.parts.rulebook, &config.rule_paths).await;
-        if config.has(Role::Alerter) {
+        if config.has(Role::Alerter) || config.has(Role::Webui) {
             field_maps::load(&self.parts.detections, &config.detection.field_paths).await;
             detection_rules::load(&self.parts.detections, &config.detection).await;
+        }
+        if config.has(Role::Alerter)
+            && let Err(error) = self.parts.detections.reload(&*self.parts.catalog).await
+        {
+            tracing::error!(%error, "detection rules could not be reloaded yet; the old ones stay so long");
         }
         match self.parts.rulebook.reload().await {
             Ok(problems) => tracing::info!(left_out = problems.len(), "configuration and rules reloaded"),
@@ -557,6 +562,7 @@ pub async fn offline_api(config: Config) -> Result<(Router, String)> {
     let parts = Parts::open(&config, &secrets, health, Metrics::new(), &clock, &stop).await?;
     let key = runtime::Secret::generate("")?;
     let state = api_state(&parts, &config, KeyRing::fixed(key.clone()))?;
+    let state = ApiState { works_events: false, ..state };
     Ok((crate::api::router(state), key.expose().to_owned()))
 }
 
@@ -576,6 +582,8 @@ fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> 
         queues: parts.queues.clone(),
         live: parts.live.clone(),
         rulebook: parts.rulebook.clone(),
+        detections: parts.detections.clone(),
+        works_events: config.has(Role::Alerter),
         rejects: Arc::clone(&parts.rejects),
         metrics: Arc::clone(&parts.metrics),
         health: parts.health.clone(),

@@ -23,7 +23,7 @@ use std::time::Duration;
 use storage::StorageResult;
 use storage::catalog::{Catalog, CatalogConfig};
 use storage::coordination::Coordination;
-use storage::correlations::CorrelationStore;
+use storage::correlations::WorkerId;
 use storage::events::EventStore;
 use storage::queue::Queues;
 
@@ -91,12 +91,19 @@ impl Parts {
         load_rule_files(&rulebook, &config.rule_paths).await;
         patiently("catalog", &health, stop, || rulebook.reload()).await.context("failed to load the rules")?;
         let detection = &config.detection;
-        let correlations = CorrelationStore::open(&dir.join("correlations.db"))?;
+        let correlations = storage::correlations::open(&catalog, &dir.join("correlations.db"))?;
+        let worker = random_worker()?;
         let detections =
-            Detections::new(detection.policy.clone(), detection.limits, correlations, Arc::clone(&metrics));
-        if config.has(Role::Alerter) {
+            Detections::new(detection.policy.clone(), detection.limits, correlations, worker, Arc::clone(&metrics));
+        // The Web API shows the rules, whoever works by them.
+        if config.has(Role::Alerter) || config.has(Role::Webui) {
             field_maps::load(&detections, &detection.field_paths).await;
             detection_rules::load(&detections, detection).await;
+        }
+        if config.has(Role::Alerter) {
+            patiently("catalog", &health, stop, || detections.reload(&*catalog))
+                .await
+                .context("failed to load the detection rules")?;
         }
         let outbox = Outbox::new(
             &queues,
@@ -128,6 +135,12 @@ impl Parts {
             clock: Arc::clone(clock),
         })
     }
+}
+
+fn random_worker() -> Result<WorkerId> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).context("failed to get a random number")?;
+    Ok(WorkerId(u128::from_le_bytes(bytes)))
 }
 
 /// Whose metrics a process of these roles shows.

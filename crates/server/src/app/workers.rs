@@ -9,6 +9,7 @@ use pipeline::deliver::Deliverer;
 use pipeline::detect::Detector;
 use pipeline::notify::Keeper;
 use pipeline::remediate::Remediator;
+use pipeline::schedule::Scheduler;
 use runtime::backoff::Backoff;
 use runtime::{Stop, Supervisor};
 use std::sync::Arc;
@@ -36,9 +37,14 @@ pub async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Pa
             retries_max: config.event_retries_max,
         };
         if number == 0 {
-            let (passing, stop) = (detector.clone(), stop.clone());
+            let (scheduler, scheduler_stop) = (Scheduler::new(detector.clone()), stop.clone());
+            workers.spawn("schedules", async move {
+                scheduler.run(scheduler_stop).await;
+                Ok(())
+            });
+            let (beside, stop) = (detector.clone(), stop.clone());
             workers.spawn("correlations", async move {
-                passing.pass_time(stop).await;
+                beside.correlate(stop).await;
                 Ok(())
             });
         }
@@ -63,6 +69,12 @@ pub async fn start_alerter(workers: &mut Supervisor, config: &Config, parts: &Pa
     let (rulebook, rules_stop) = (parts.rulebook.clone(), stop.clone());
     workers.spawn("rules", async move {
         rulebook.run(rules_stop).await;
+        Ok(())
+    });
+    let (detections, catalog) = (parts.detections.clone(), Arc::clone(&parts.catalog));
+    let detections_stop = stop.clone();
+    workers.spawn("detection rules", async move {
+        detections.run(catalog, detections_stop).await;
         Ok(())
     });
     let (outbox, outbox_stop) = (parts.outbox.clone(), stop.clone());

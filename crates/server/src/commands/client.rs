@@ -85,48 +85,89 @@ impl Client {
         Ok(value)
     }
 
+    /// What is answered as it is, such as an archive.
+    pub async fn fetch(&self, path: &str) -> Result<Vec<u8>> {
+        let (status, bytes) = self.exchange(Method::GET, path, None).await?;
+        if status >= 400 {
+            bail!(refusal(status, &read(&bytes)));
+        }
+        Ok(bytes)
+    }
+
+    /// The same as `send`, where a refusal says more than one sentence: the status and what is said.
+    pub async fn try_send(&self, method: Method, path: &str, content: Content) -> Result<(u16, Value)> {
+        let (status, bytes) = self.exchange(method, path, Some(content)).await?;
+        Ok((status, read(&bytes)))
+    }
+
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        let bytes = body.map(Value::to_string);
-        let (status, text) = match self {
-            Self::Running { http, base, key, .. } => {
+        let content = body.map(Content::json);
+        let (status, bytes) = self.exchange(method, path, content).await?;
+        let value = read(&bytes);
+        if status >= 400 {
+            bail!(refusal(status, &value));
+        }
+        Ok(value)
+    }
+
+    async fn exchange(&self, method: Method, path: &str, content: Option<Content>) -> Result<(u16, Vec<u8>)> {
+        match self {
+            Self::Running { http, base, key, key_from } => {
                 let mut request = http.request(method, format!("{base}{path}")).header("x-api-key", key.expose());
                 request = request.header("x-user", "muttd-cli");
-                if let Some(bytes) = bytes {
-                    request = request.header("content-type", "application/json").body(bytes);
+                if let Some(content) = content {
+                    request = request.header("content-type", content.kind).body(content.bytes);
                 }
                 let response = request.send().await.with_context(|| format!("the server at {base} does not answer"))?;
-                (response.status().as_u16(), response.text().await.context("the server's answer broke off")?)
+                let status = response.status().as_u16();
+                if status == 401 {
+                    bail!(
+                        "the server at {base} refuses the key of {key_from}. Give the one that the server has: \
+                         WEBUI_API_KEY, or --env-file with its settings (where installed by script: \
+                         {INSTALLED_ENV_FILE}). Twenty wrong keys in a minute lock this address out"
+                    );
+                }
+                Ok((status, response.bytes().await.context("the server's answer broke off")?.into()))
             }
             Self::Offline { router, key } => {
                 let mut request =
                     Request::builder().method(method).uri(path).header("x-api-key", key).header("x-user", "muttd-cli");
-                if bytes.is_some() {
-                    request = request.header("content-type", "application/json");
+                if let Some(content) = &content {
+                    request = request.header("content-type", content.kind);
                 }
-                let request = request.body(Body::from(bytes.unwrap_or_default()))?;
+                let request = request.body(Body::from(content.map(|content| content.bytes).unwrap_or_default()))?;
                 let response = router.clone().oneshot(request).await.map_err(|never| match never {})?;
                 let status = response.status().as_u16();
                 let body = http_body_util::Limited::new(response.into_body(), ANSWER_MAX)
                     .collect()
                     .await
                     .map_err(|e| anyhow!("reading the answer: {e}"))?;
-                (status, String::from_utf8_lossy(&body.to_bytes()).into_owned())
+                Ok((status, body.to_bytes().into()))
             }
-        };
-        let value: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        if let (401, Self::Running { base, key_from, .. }) = (status, self) {
-            bail!(
-                "the server at {base} refuses the key of {key_from}. Give the one that the server has: WEBUI_API_KEY, \
-                 or --env-file with its settings (where installed by script: {INSTALLED_ENV_FILE}). Twenty wrong keys \
-                 in a minute lock this address out"
-            );
         }
-        if status >= 400 {
-            let said = value.get("error").or_else(|| value.get("message")).and_then(Value::as_str);
-            bail!("{}", said.map_or_else(|| format!("the server answered {status}"), str::to_owned));
-        }
-        Ok(value)
     }
+}
+
+/// A body of a request.
+pub struct Content {
+    pub kind: &'static str,
+    pub bytes: Vec<u8>,
+}
+
+impl Content {
+    pub fn json(value: &Value) -> Self {
+        Self { kind: "application/json", bytes: value.to_string().into_bytes() }
+    }
+}
+
+fn read(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|_| Value::String(String::from_utf8_lossy(bytes).into_owned()))
+}
+
+/// What the server says, in a sentence.
+pub fn refusal(status: u16, said: &Value) -> String {
+    let text = said.get("error").or_else(|| said.get("message")).and_then(Value::as_str);
+    text.map_or_else(|| format!("the server answered {status}"), str::to_owned)
 }
 
 /// A client for a server of this machine that speaks TLS with this certificate.

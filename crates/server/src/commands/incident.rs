@@ -2,7 +2,7 @@
 //! on the opened stores.
 
 use super::client::Client;
-use super::{Global, block_on, out, print_failure};
+use super::{Global, block_on, out, plain, print_failure};
 use anyhow::Result;
 use axum::http::Method;
 use clap::{Args, Subcommand};
@@ -119,11 +119,6 @@ async fn act(global: &Global, command: IncidentCommand) -> Result<String> {
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or("-")
-}
-
-/// What an attacker may have written must not move the cursor of whoever reads it.
-fn plain(text: &str, chars_max: usize) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(chars_max).collect()
 }
 
 fn table(found: &Value) -> String {

@@ -66,7 +66,7 @@ pub enum Command {
     Queue(queue::QueueArgs),
     /// Tell what happened to an event or an alert, and why
     Trace(trace::TraceArgs),
-    /// Check, test and import rules
+    /// Check, test, import and switch rules; hunt with them
     Rules(rules::RulesArgs),
     /// Incidents: alerts of one cause; acknowledge, assign and resolve them
     Incident(incident::IncidentArgs),
@@ -151,6 +151,11 @@ fn out(text: &str) {
     if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
         std::process::exit(0);
     }
+}
+
+/// What an attacker may have written must not move the cursor of whoever reads it.
+fn plain(text: &str, chars_max: usize) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(chars_max).collect()
 }
 
 /// A runtime for commands that talk to stores or servers.

@@ -6,13 +6,14 @@ use toml::{Table, Value};
 const HIDDEN: &str = "***";
 
 /// Keys of texts that are no secrets, in whatever table.
-const SHOWN: [&str; 47] = [
+const SHOWN: [&str; 48] = [
     "auth",
     "ca_file",
     "data_dir",
     "database",
     "durability",
     "engine_id",
+    "fields",
     "health_listen",
     "host",
     "level",

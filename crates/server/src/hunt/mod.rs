@@ -1,10 +1,12 @@
-//! Hunting in files: detection rules over events that lie in files, without a server.
+//! Hunting: detection rules over events that lie in files, without a server, and over those that a server
+//! keeps ([`history`]).
 //!
-//! Events are numbered from 0 in the order of the files; a line that is no event has a number too,
+//! In files, events are numbered from 0 in the order of the files; a line that is no event has a number too,
 //! so that numbers are those of the (non-blank) lines. The order of what is found is the order of
 //! the events, whatever the number of threads.
 
 pub mod clickhouse;
+pub mod history;
 pub mod input;
 pub mod sql;
 pub mod stream;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
+mod correlations;
 mod full_disk;
 mod kill;
 mod outage;

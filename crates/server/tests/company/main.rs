@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod channel;
+mod correlations;
 mod drop_in;
 mod events;
 mod kill;

@@ -22,6 +22,14 @@ async fn the_pages_work_in_a_browser() {
     for n in 0..25 {
         server.api("POST", "/api/v2/dev-hosts", Some(json!({ "hostname": format!("{ATTACK}{n}") }))).await;
     }
+    let attack = ATTACK.replace('"', "\\\"");
+    let text = format!(
+        "title: \"{attack}\"\nname: own\nlogsource: {{product: linux}}\n\
+         detection: {{s: {{a|contains: \"{attack}{}\"}}, condition: s}}\n",
+        "x".repeat(200)
+    );
+    let documents = json!({ "documents": { "own.yml": text } });
+    assert_eq!(server.api("POST", "/api/v2/detection/import", Some(documents)).await.0, 200);
     server.parts.health.failed("channel", ATTACK);
     let base = format!("http://{}", server.addresses.webui.unwrap());
     let key = server.web_key.clone();
@@ -35,6 +43,7 @@ fn look_around(base: &str, key: &str) {
     log_in(&mut browser, base, key, &axe);
     the_dashboard(&mut browser, &axe);
     the_audit_viewer(&mut browser, base, &axe);
+    the_rules(&mut browser, base, &axe);
     let complaints = browser.complaints();
     // Chromium itself calls the answer to the wrong key an error, and the outage made above.
     let ours = |text: &&String| !text.contains("401") && !text.contains("ERR_INTERNET_DISCONNECTED");
@@ -141,6 +150,25 @@ fn the_audit_viewer(browser: &mut Chromium, base: &str, axe: &str) {
     assert_eq!(browser.eval("document.querySelectorAll('.audit img').length"), 0);
     assert!(!browser.eval("document.title").as_str().unwrap().contains("owned"));
     browser.shot("audit-change");
+}
+
+fn the_rules(browser: &mut Chromium, base: &str, axe: &str) {
+    for (place, ready) in [("/rules", "tbody a"), ("/rules/own", "pre")] {
+        browser.open(&format!("{base}{place}"));
+        assert_ne!(browser.eval(&format!("document.querySelectorAll('{ready}').length")), 0, "{place}");
+        assert_eq!(browser.eval("document.querySelectorAll('main img').length"), 0, "no text became markup");
+        for (name, dark, width) in [("light", false, 1_280), ("dark", true, 1_280), ("narrow", false, 360)] {
+            look(browser, dark, width);
+            is_accessible(browser, axe, name);
+            browser.shot(&format!("rules{}-{name}", place.replace('/', "-")));
+        }
+        look(browser, false, 1_280);
+    }
+    browser
+        .eval("document.getElementById('state').value = 'off'; document.querySelector('form.filters button').click()");
+    browser.until("document.readyState === 'complete' && document.querySelector('td .badge').textContent === 'off'");
+    browser.open(&format!("{base}/rules?state=off"));
+    assert_eq!(browser.eval("document.querySelector('tbody a').textContent"), ATTACK);
 }
 
 fn without_scripts(browser: &mut Chromium, base: &str) {

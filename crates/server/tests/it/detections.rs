@@ -188,6 +188,60 @@ async fn a_brute_force_fires_once_with_the_rules_that_ship_and_not_again_after_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_scheduled_rule_looks_at_stored_events_and_tells_how_far_it_came() {
+    let scheduled = "---\ntitle: Four by password\nid: four\nlevel: high\nschedule: {every: 1m, delay: 0s, since: 1d}\n\
+                     correlation: {type: event_count, rules: [5d0a3b0e-6f3a-4c0e-8f2d-0f6d6f1c0001], \
+                     group-by: [SourceIp], timespan: 1d, condition: {gte: 4}}\n";
+    let server = server(&ROOT_LOGIN.replace("root", "nobody"), &[]).await;
+    let now = server.parts.clock.now();
+    for second in 1..6 {
+        let mut body = sshd(&format!("Accepted password for root from 203.0.113.7 port {second} ssh2"));
+        body["timestamp"] = json!(now.minus(std::time::Duration::from_secs(60 - second)).rfc3339());
+        server.send(&body).await;
+    }
+    server.worked().await;
+    // It begins a day before it is switched on, so it is due at once.
+    let path = server.dir.path().join("rules/rule.yml");
+    std::fs::write(&path, format!("{ROOT_LOGIN}{scheduled}")).unwrap();
+    let rules = path.parent().unwrap().display().to_string();
+    let config = crate::support::load(server.dir.path(), &[("MUTT_DETECTION_RULES", &rules)], None);
+    server.handle.apply(&config).await;
+    let give_up = tokio::time::Instant::now() + SOON;
+    while alerts(&server).await.is_empty() && tokio::time::Instant::now() < give_up {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    let fired = alerts(&server).await;
+    assert_eq!(fired.len(), 1, "the rule below does not alert by itself: {fired:?}");
+    let detection = fired[0].alert.detection.as_deref().unwrap();
+    assert_eq!((&*detection.rule_uid, fired[0].alert.host.as_str()), ("four", "web1"));
+    assert_eq!(detection.fields, [("SourceIp".to_owned(), "203.0.113.7".to_owned())]);
+    let data = server.dir.path().join("data");
+    let muttd = |args: &'static [&'static str]| {
+        let data = data.clone();
+        tokio::task::spawn_blocking(move || {
+            std::process::Command::new(env!("CARGO_BIN_EXE_muttd"))
+                .args(args)
+                .env_clear()
+                .env("MUTT_DATA_DIR", data)
+                .output()
+                .unwrap()
+        })
+    };
+    let shown = muttd(&["rules", "schedule", "--json"]).await.unwrap();
+    assert!(shown.status.success(), "{}", String::from_utf8_lossy(&shown.stderr));
+    let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(
+        (&shown["rule_id"], &shown["org"], &shown["gaps_total"]),
+        (&json!("four"), &json!("default"), &json!(0))
+    );
+    assert_eq!((&shown["runs"][0]["events"], &shown["runs"][0]["matches"]), (&json!(5), &json!(1)), "{shown}");
+    let text = muttd(&["rules", "schedule"]).await.unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.starts_with("four (default)\n    through  ") && text.contains(" 5 events, 1 matches\n"), "{text}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backtest_tells_what_rules_would_have_found_while_the_server_runs() {
     let server = TestServer::start(&[]).await;
     for (host, second) in [("web1", 1), ("web2", 2), ("web1", 3), ("web1", 4)] {
@@ -203,17 +257,21 @@ async fn a_backtest_tells_what_rules_would_have_found_while_the_server_runs() {
                    rules: [5d0a3b0e-6f3a-4c0e-8f2d-0f6d6f1c0001], group-by: [SourceIp], timespan: 1m, condition: {gte: 4}}\n";
     std::fs::write(&rules, format!("{ROOT_LOGIN}{counted}")).unwrap();
     let (data, rules) = (server.dir.path().join("data"), rules.display().to_string());
-    let output = tokio::task::spawn_blocking(move || {
-        std::process::Command::new(env!("CARGO_BIN_EXE_muttd"))
-            .args(["rules", "backtest", &rules, "--json"])
-            .env_clear()
-            .env("MUTT_DATA_DIR", data)
-            .output()
-            .unwrap()
-    });
-    let output = output.await.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let found = String::from_utf8(output.stdout).unwrap();
+    let muttd = async |args: &[&str]| {
+        let mut muttd = std::process::Command::new(env!("CARGO_BIN_EXE_muttd"));
+        muttd.args(["rules"]).args(args).env_clear().env("MUTT_DATA_DIR", &data);
+        let output = tokio::task::spawn_blocking(move || muttd.output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let found = muttd(&["backtest", &rules, "--json"]).await;
+    assert_eq!(muttd(&["backtest", &rules, "--json", "--via", "sqlite"]).await, found);
+    let hunted = muttd(&["hunt", &rules, "--via", "sqlite"]).await;
+    assert_eq!(muttd(&["hunt", &rules, "--via", "stream"]).await, hunted);
+    let hunted: Vec<serde_json::Value> = hunted.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(hunted.len(), 1, "what the correlation looks at does not alert: {hunted:?}");
+    assert_eq!((&hunted[0]["rule_id"], &hunted[0]["host"]), (&json!("c"), &json!("web1")));
+    assert!(hunted[0]["event"].as_str().unwrap().starts_with("evt_"), "{hunted:?}");
     let found: Vec<serde_json::Value> = found.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(found[0]["hosts"], json!({"web1": 3, "web2": 1}), "{found:?}");
     assert_eq!((&found[0]["matches"], &found[1]["matches"]), (&json!(4), &json!(1)), "{found:?}");

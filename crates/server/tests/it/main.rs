@@ -14,6 +14,8 @@ mod packaging;
 mod prometheus;
 mod retention;
 mod routes;
+mod rule_documents;
+mod rule_life;
 mod smoke;
 mod support;
 mod tls;

@@ -59,7 +59,10 @@ BEGIN
     LOOP
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON alerts, muttd_event_counts, event_audit_log_archive, '
                        'config_audit_log TO %s', who.grantee);
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON muttd_incidents, muttd_silences TO %s', who.grantee);
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON muttd_incidents, muttd_silences, muttd_correlation_workers, '
+                       'muttd_correlation_shards, muttd_correlation_state, muttd_correlation_hits TO %s', who.grantee);
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON muttd_schedules, muttd_schedule_runs, '
+                       'muttd_schedule_gaps TO %s', who.grantee);
         EXECUTE format('GRANT SELECT, DELETE ON event_audit_log TO %s', who.grantee);
         EXECUTE format('GRANT SELECT ON muttd_meta, muttd_migrations, partition_health_summary TO %s', who.grantee);
         EXECUTE format('GRANT %s ON muttd_users, muttd_user_keys, muttd_detection_orgs, muttd_detection_documents, '

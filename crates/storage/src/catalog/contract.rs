@@ -6,6 +6,7 @@
 mod detection_rules;
 mod history;
 mod incidents;
+mod schedules;
 mod settings;
 mod users;
 
@@ -66,6 +67,8 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
     detection_rules::changes_are_audited_without_their_texts(&open("documents audited").await).await;
     detection_rules::a_whole_collection_comes_and_goes_in_one_call(&open("documents many").await).await;
     detection_rules::the_texts_of_an_organisation_are_bounded_together(&open("documents bytes").await).await;
+    schedules::a_rule_comes_further_and_what_it_missed_is_kept(&open).await;
+    schedules::schedules_are_apart_and_bounded(&open("schedule bounds").await).await;
     users::users_and_keys_come_back(&open).await;
     users::logins_follow_roles_revocation_and_removal(&open("logins").await).await;
     users::users_of_organisations_are_apart(&open("users of orgs").await).await;

@@ -169,7 +169,7 @@ pub(super) fn foreign_alert() -> StorageError {
     StorageError::new(ErrorKind::Invalid, "an alert of another organisation in the batch")
 }
 
-pub(super) fn org_of(text: &str) -> StorageResult<OrgId> {
+pub(crate) fn org_of(text: &str) -> StorageResult<OrgId> {
     text.parse().map_err(|e| StorageError::with_source(ErrorKind::Internal, "an organisation in the catalog", e))
 }
 

@@ -1,5 +1,5 @@
-//! The catalog: rules, hosts, teams, documents of detection rules, the audit of events and of changes,
-//! alerts and their state, incidents and silences, users of the Web API and their keys.
+//! The catalog: rules, hosts, teams, documents of detection rules, the places of scheduled ones, the audit of
+//! events and of changes, alerts and their state, incidents and silences, users of the Web API and their keys.
 //!
 //! One small trait per aggregate, business operations instead of rows, no transaction object: what
 //! must happen together is one call. [`Catalog`] is all of them.
@@ -34,13 +34,16 @@ mod fields;
 pub mod incidents;
 mod postgres;
 pub mod retention;
+pub mod schedules;
 mod sqlite;
 pub mod users;
 
 pub use detection::DetectionRecord;
+pub(crate) use fields::org_of;
 pub use postgres::{PgTls, PostgresConfig, postgres_advice};
 
 use crate::StorageResult;
+use crate::correlations::CorrelationStore;
 use crate::sqlite::blocking;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -321,11 +324,16 @@ pub trait Catalog:
     + detection_rules::DetectionRuleStore
     + incidents::IncidentStore
     + retention::RetentionStore
+    + schedules::ScheduleStore
     + users::UserStore
     + 'static
 {
     /// A cheap question that fails when the store cannot be used.
     async fn ping(&self) -> StorageResult<()>;
+    /// The state of correlations, where it is kept here: in a catalog that is shared.
+    fn correlations(self: Arc<Self>) -> Option<Arc<dyn CorrelationStore>> {
+        None
+    }
 }
 
 /// Which driver keeps the catalog.

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test suite")]
 
-use super::{EventQuery, EventStore, MinuteCount, StoredEvent};
+use super::{EventQuery, EventRange, EventStore, MinuteCount, StoredEvent};
 use bytes::Bytes;
 use model::{EventId, InputKind, OrgId, Severity, Timestamp};
 use std::sync::Arc;
@@ -21,6 +21,8 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn EventStore>) {
     conditions_must_all_hold(&open("conditions").await).await;
     text_is_looked_for_in_the_message_in_any_case(&open("text").await).await;
     pages_show_each_event_once_newest_first(&open("pages").await).await;
+    a_range_is_read_once_oldest_first(&open("range").await).await;
+    a_page_of_large_events_ends_early(&open("large").await).await;
     times_are_of_acceptance_with_both_ends(&open("times").await).await;
     a_search_crosses_days_and_stops_at_its_limit(&open("days").await).await;
     minutes_count_only_new_events(&open("minutes").await).await;
@@ -149,6 +151,7 @@ async fn organisations_never_see_each_other(store: &Arc<dyn EventStore>) {
         assert_eq!(store.count(&org(name)).await.unwrap(), 1);
         assert_eq!(store.per_minute(&org(name), at(0), at(60)).await.unwrap().len(), 1);
     }
+    assert_eq!(store.orgs().await.unwrap(), [org("acme"), org("globex")]);
     assert_eq!(store.count(&org("nobody")).await.unwrap(), 0);
     assert_eq!(store.search(&org("nobody"), &all(10)).await.unwrap(), []);
 }
@@ -234,6 +237,62 @@ async fn pages_show_each_event_once_newest_first(store: &Arc<dyn EventStore>) {
     let unknown = EventId::new(at(43_150).plus(Duration::from_millis(10_001)), 9, 9);
     let query = EventQuery { before: Some(unknown), ..all(1_000) };
     assert_eq!(numbers(store, query).await.len(), 40);
+}
+
+/// All pages of a range.
+async fn read(store: &Arc<dyn EventStore>, mut range: EventRange) -> Vec<StoredEvent> {
+    let mut seen: Vec<StoredEvent> = Vec::new();
+    loop {
+        let page = store.range(&OrgId::default(), range).await.unwrap();
+        let Some(last) = page.last() else { return seen };
+        assert!(page.len() <= range.limit);
+        range.after = Some(last.id);
+        seen.extend(page);
+    }
+}
+
+async fn a_range_is_read_once_oldest_first(store: &Arc<dyn EventStore>) {
+    // Three runs at once, many events in one millisecond, over two midnights with a day without any.
+    let mut batch = Vec::new();
+    for i in 0..300u64 {
+        let day = if i < 200 { 0 } else { 2 * DAY_SECS };
+        let accepted = at(43_150 + day).plus(Duration::from_millis(i / 20 * 10_000));
+        batch.push(event(EventId::new(accepted, (i % 3) as u32 * 1_000, i)));
+    }
+    store.append(batch.clone()).await.unwrap();
+    store.append(vec![StoredEvent { org: org("acme"), ..event(EventId::new(at(43_200), 1, 1)) }]).await.unwrap();
+    let all = EventRange { from: at(0), to: at(4 * DAY_SECS), after: None, limit: 1_000 };
+    let whole = read(store, all).await;
+    assert!(whole.is_sorted_by_key(|event| event.id.accepted()), "oldest first");
+    let mut sorted = whole.clone();
+    sorted.sort_by_key(|e| e.id);
+    batch.sort_by_key(|e| e.id);
+    assert_eq!(sorted, batch);
+    for limit in [1, 7, 20, 299] {
+        assert_eq!(read(store, EventRange { limit, ..all }).await, whole, "pages of {limit}");
+    }
+    // The end is left out, the beginning is not.
+    let counted = async |from: Timestamp, to: Timestamp| read(store, EventRange { from, to, ..all }).await.len();
+    let third = at(43_150).plus(Duration::from_millis(20_000));
+    assert_eq!(counted(at(0), third).await, 40);
+    assert_eq!(counted(third, third.plus(Duration::from_micros(1))).await, 20);
+    assert_eq!(counted(third, third.plus(Duration::from_millis(10_000))).await, 20);
+    assert_eq!(counted(third.plus(Duration::from_micros(1)), third.plus(Duration::from_millis(10_000))).await, 0);
+    assert_eq!(counted(third, third).await, 0);
+    assert_eq!(counted(at(9), at(3)).await, 0);
+    assert_eq!(counted(Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX)).await, 300);
+    // An id that is not there still splits time.
+    let unknown = EventId::new(third, 9, 9);
+    assert_eq!(read(store, EventRange { after: Some(unknown), ..all }).await.len(), 240);
+}
+
+async fn a_page_of_large_events_ends_early(store: &Arc<dyn EventStore>) {
+    let large = Bytes::from(format!(r#"{{"message":"{}"}}"#, "x".repeat(1 << 20)));
+    let batch: Vec<_> = events(1, 20, 0).into_iter().map(|e| StoredEvent { raw: large.clone(), ..e }).collect();
+    store.append(batch.clone()).await.unwrap();
+    let range = EventRange { from: at(0), to: at(60), after: None, limit: 1_000 };
+    assert!(store.range(&OrgId::default(), range).await.unwrap().len() < 20, "memory is bounded");
+    assert_eq!(read(store, range).await.len(), 20);
 }
 
 async fn times_are_of_acceptance_with_both_ends(store: &Arc<dyn EventStore>) {

@@ -55,8 +55,30 @@ pub struct EventQuery {
     pub limit: usize,
 }
 
-/// Rows of one search at most.
+/// A stretch of acceptance, read oldest first in pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventRange {
+    pub from: Timestamp,
+    /// Events accepted at this time or later are not of it.
+    pub to: Timestamp,
+    /// Only events behind this one, the last of the page before; if it is not there, those of later
+    /// milliseconds.
+    pub after: Option<EventId>,
+    /// At most this many; capped at 1,000.
+    pub limit: usize,
+}
+
+/// A stretch of acceptance of which events may be missing, because a broken partition was put aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damage {
+    pub from: Timestamp,
+    pub to: Timestamp,
+}
+
+/// Rows of one search, or of one page of a range, at most.
 const SEARCH_ROWS_MAX: usize = 1_000;
+/// A page of a range ends with the event that makes its JSON this long.
+const RANGE_BYTES_MAX: usize = 8 << 20;
 
 /// Events of one minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,9 +98,20 @@ pub trait EventStore: Send + Sync + 'static {
     /// Newest first, by the millisecond of acceptance; within one millisecond in an order that stays.
     async fn search(&self, org: &OrgId, query: &EventQuery) -> StorageResult<Vec<StoredEvent>>;
 
+    /// The next page of a range, oldest first by the millisecond of acceptance; within one millisecond in
+    /// an order that stays. Only the end is an empty page: others may be shorter than asked for.
+    async fn range(&self, org: &OrgId, range: EventRange) -> StorageResult<Vec<StoredEvent>>;
+
+    /// What may be missing between `from` and before `to`, by day, oldest first: events that were
+    /// accepted before a partition of them was found broken.
+    async fn damages(&self, org: &OrgId, from: Timestamp, to: Timestamp) -> StorageResult<Vec<Damage>>;
+
     /// Counts by minute of acceptance, from the minute of `from` to before `to`, oldest first, minutes
     /// without events left out.
     async fn per_minute(&self, org: &OrgId, from: Timestamp, to: Timestamp) -> StorageResult<Vec<MinuteCount>>;
+
+    /// Organisations of which events are kept, in order.
+    async fn orgs(&self) -> StorageResult<Vec<OrgId>>;
 
     /// Number of events kept of an organisation.
     async fn count(&self, org: &OrgId) -> StorageResult<u64>;

@@ -8,7 +8,7 @@
 //! [`per_minute`]: EventStore::per_minute
 
 use super::sqlite::SqliteEvents;
-use super::{EventQuery, EventStore, MinuteCount, SEARCH_ROWS_MAX, StoredEvent};
+use super::{Damage, EventQuery, EventRange, EventStore, MinuteCount, SEARCH_ROWS_MAX, StoredEvent};
 use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
 use model::{ErrorKind, EventId, OrgId, Timestamp};
@@ -143,6 +143,65 @@ impl EventStore for Several {
         Ok(found)
     }
 
+    /// Of one millisecond, first those of our own store, then those of the others in their order.
+    async fn range(&self, org: &OrgId, range: EventRange) -> StorageResult<Vec<StoredEvent>> {
+        let others = self.others();
+        let stores: Vec<&SqliteEvents> = std::iter::once(&self.own).chain(others.iter().map(AsRef::as_ref)).collect();
+        let home = match range.after {
+            Some(id) => Self::home(&stores, org, id).await?.unwrap_or(usize::MAX),
+            None => 0,
+        };
+        let mut ranges: Vec<EventRange> = (0..stores.len())
+            .map(|n| match range.after.filter(|_| n != home) {
+                // Of that millisecond, a store before has been shown, one after has not.
+                Some(id) => {
+                    let first = Timestamp::from_millis(id.accepted().millis() + i64::from(n < home));
+                    EventRange { from: range.from.max(first), after: None, ..range }
+                }
+                None => range,
+            })
+            .collect();
+        loop {
+            let mut pages = Vec::with_capacity(stores.len());
+            for (store, range) in stores.iter().zip(&ranges) {
+                pages.push(store.range(org, *range).await?);
+            }
+            let place = |n: usize, event: &StoredEvent| (event.id.accepted().millis(), n);
+            // What lies behind the end of a page that has one may be incomplete.
+            let ends = pages.iter().enumerate().filter_map(|(n, page)| Some(place(n, page.last()?)));
+            let Some(end) = ends.min() else { return Ok(Vec::new()) };
+            let (mut shown, mut seen) = (Vec::new(), BTreeSet::new());
+            for (n, page) in pages.into_iter().enumerate() {
+                for event in page {
+                    if place(n, &event) > end {
+                        break;
+                    }
+                    ranges[n].after = Some(event.id);
+                    // A page before this one can have shown events of its last millisecond only.
+                    let is_edge = range.after.is_some_and(|id| id.accepted() == event.id.accepted());
+                    if seen.insert(event.id) && (!is_edge || Self::home(&stores[..n], org, event.id).await?.is_none()) {
+                        shown.push(event);
+                    }
+                }
+            }
+            if !shown.is_empty() {
+                // Stable: within a millisecond the order of the stores and of each store stays.
+                shown.sort_by_key(|event| event.id.accepted().millis());
+                shown.truncate(range.limit.min(SEARCH_ROWS_MAX));
+                return Ok(shown);
+            }
+        }
+    }
+
+    async fn damages(&self, org: &OrgId, from: Timestamp, to: Timestamp) -> StorageResult<Vec<Damage>> {
+        let mut damages = self.own.damages(org, from, to).await?;
+        for other in self.others() {
+            damages.extend(other.damages(org, from, to).await?);
+        }
+        damages.sort_by_key(|damage| damage.from);
+        Ok(damages)
+    }
+
     async fn per_minute(&self, org: &OrgId, from: Timestamp, to: Timestamp) -> StorageResult<Vec<MinuteCount>> {
         let mut minutes: BTreeMap<i64, MinuteCount> = BTreeMap::new();
         let mut counts = self.own.per_minute(org, from, to).await?;
@@ -159,6 +218,14 @@ impl EventStore for Several {
                 .or_insert(count);
         }
         Ok(minutes.into_values().collect())
+    }
+
+    async fn orgs(&self) -> StorageResult<Vec<OrgId>> {
+        let mut orgs: BTreeSet<OrgId> = self.own.orgs().await?.into_iter().collect();
+        for other in self.others() {
+            orgs.extend(other.orgs().await?);
+        }
+        Ok(orgs.into_iter().collect())
     }
 
     async fn count(&self, org: &OrgId) -> StorageResult<u64> {
@@ -248,6 +315,23 @@ mod tests {
             }
             assert_eq!(pages, whole, "pages of {size}");
         }
+        // The same from the other end.
+        let (from, to) = (Timestamp::from_micros(i64::MIN), Timestamp::from_micros(i64::MAX));
+        let mut read = Vec::new();
+        for limit in [1_000, 1, 7, 13] {
+            let (mut range, mut pages) = (EventRange { from, to, after: None, limit }, Vec::new());
+            loop {
+                let page = store.range(&OrgId::default(), range).await.unwrap();
+                let Some(last) = page.last() else { break };
+                range.after = Some(last.id);
+                pages.extend(page.into_iter().map(|event| event.id));
+            }
+            assert!(pages.is_sorted_by_key(|id| id.accepted().millis()));
+            read.push(pages);
+        }
+        assert_eq!(read[0].iter().collect::<BTreeSet<_>>(), whole.iter().collect::<BTreeSet<_>>());
+        assert_eq!(read[0].len(), 60);
+        assert!(read.iter().all(|pages| *pages == read[0]));
         let got = store.get(&OrgId::default(), whole[7]).await.unwrap().unwrap();
         assert_eq!(got.id, whole[7]);
         assert_eq!(store.count(&OrgId::default()).await.unwrap(), 80, "20 of them are in both");

@@ -56,7 +56,7 @@ mod describe;
 mod read;
 mod resolve;
 
-pub(crate) use read::Draft;
+pub(crate) use read::{Draft, SPAN_EXAMPLE, seconds};
 pub(crate) use resolve::{Gone, resolve};
 
 use super::Header;

@@ -169,6 +169,7 @@ fn keys(part: &Entries<'_>, warnings: &mut Vec<Fault>) -> Result<(), Fault> {
                 let fault = Fault { message: "this key is unknown and ignored".to_owned(), ..fault };
                 warnings.push(match &**key {
                     "field" | "percentile" => fault.suggest(format!("write `{key}` inside `condition`")),
+                    "schedule" => fault.suggest("write `schedule` beside `correlation`, not in it"),
                     _ => fault,
                 });
             }
@@ -258,29 +259,50 @@ fn timespan(part: &Entries<'_>) -> Result<Option<Timespan>, Fault> {
         return Ok(None);
     };
     let fault = |message: String| Fault::new(line(part, "timespan"), message).at("correlation.timespan");
+    match seconds(text).map_err(|wrong| wrong.at(fault))? {
+        0 => Err(fault("a timespan is longer than nothing".to_owned())),
+        seconds => Ok(Some(Timespan { text: text.to_owned(), micros: seconds * 1_000_000 })),
+    }
+}
+
+/// What is wrong with a length of time.
+pub(crate) struct NoSpan {
+    pub message: String,
+    /// Empty where there is none.
+    pub suggestion: String,
+}
+
+impl NoSpan {
+    /// As a fault, with what it suggests.
+    pub(crate) fn at(self, fault: impl Fn(String) -> Fault) -> Fault {
+        let fault = fault(self.message);
+        if self.suggestion.is_empty() { fault } else { fault.suggest(self.suggestion) }
+    }
+}
+
+/// How a length of time is written.
+pub(crate) const SPAN_EXAMPLE: &str = "write a number and one of s, m, h, d, w, M (month), y: `90m`";
+
+/// The seconds of a length of time, at most ten years.
+pub(crate) fn seconds(text: &str) -> Result<i64, NoSpan> {
+    let no = |message: String, suggestion: &str| NoSpan { message, suggestion: suggestion.to_owned() };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (count, unit) = text.split_at(digits);
-    let example = "write a number and one of s, m, h, d, w, M (month), y: `90m`";
     if count.is_empty() {
-        return Err(fault(format!("`{text}` is no timespan")).suggest(example));
+        return Err(no(format!("`{text}` is no timespan"), SPAN_EXAMPLE));
     }
     let Some((_, seconds)) = UNITS.iter().find(|(letter, _)| unit.strip_prefix(*letter) == Some("")) else {
-        let fault = fault(format!(
-            "`{text}` is no timespan: its unit is {}",
-            if unit.is_empty() { "missing" } else { "unknown" }
-        ));
+        let what = if unit.is_empty() { "missing" } else { "unknown" };
         let meant = UNITS.iter().find(|(letter, _)| unit.trim_start().to_ascii_lowercase().starts_with(*letter));
-        return Err(match meant {
-            Some((letter, _)) => fault.suggest(format!("did you mean `{count}{letter}`?")),
-            None => fault.suggest(example),
-        });
+        let suggestion = match meant {
+            Some((letter, _)) => format!("did you mean `{count}{letter}`?"),
+            None => SPAN_EXAMPLE.to_owned(),
+        };
+        return Err(no(format!("`{text}` is no timespan: its unit is {what}"), &suggestion));
     };
     match count.parse::<i64>().ok().and_then(|count| count.checked_mul(*seconds)) {
-        Some(0) => Err(fault("a timespan is longer than nothing".to_owned())),
-        Some(seconds) if seconds <= TIMESPAN_SECONDS_MAX => {
-            Ok(Some(Timespan { text: text.to_owned(), micros: seconds * 1_000_000 }))
-        }
-        Some(_) | None => Err(fault(format!("`{text}` is longer than ten years"))),
+        Some(seconds) if seconds <= TIMESPAN_SECONDS_MAX => Ok(seconds),
+        Some(_) | None => Err(no(format!("`{text}` is longer than ten years"), "")),
     }
 }
 

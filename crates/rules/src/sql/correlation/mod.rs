@@ -27,6 +27,7 @@ pub(super) mod arithmetic;
 mod clickhouse;
 mod judge;
 mod lists;
+pub mod members;
 mod sqlite;
 mod steps;
 

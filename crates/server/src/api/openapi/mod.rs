@@ -2,6 +2,7 @@
 //! and give. `tests/it/api/openapi.rs` holds it against the live API.
 
 mod alerting;
+mod detection;
 mod ingest;
 mod schemas;
 
@@ -73,6 +74,10 @@ fn operation(endpoint: &Endpoint) -> Value {
         let media = if endpoint.is_form() { "application/x-www-form-urlencoded" } else { "application/json" };
         operation["requestBody"] =
             json!({ "required": required, "content": { media: { "schema": reference(schema) } } });
+    }
+    if let Some(media) = endpoint.takes_other {
+        operation["requestBody"]["required"] = true.into();
+        operation["requestBody"]["content"][media] = json!({ "schema": { "type": "string" } });
     }
     operation
 }
@@ -160,7 +165,7 @@ fn responses(endpoint: &Endpoint) -> Value {
         refusals.push(("403", "the form was sent from another site"));
         refusals.push(("413", "the body is too large"));
         refusals.push(("429", "too many wrong keys from this address; see Retry-After"));
-    } else if endpoint.takes.is_some() {
+    } else if endpoint.takes.is_some() || endpoint.takes_other.is_some() {
         refusals.push(("409", "it exists already, or somebody else changed it"));
         refusals.push(("413", "the body is too large"));
     }

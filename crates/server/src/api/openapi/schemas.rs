@@ -79,7 +79,16 @@ pub(super) fn paged(name: &'static str, row: &str) -> Value {
 pub fn all() -> Value {
     let mut all = Map::new();
     let own = [general(), settings(), rules(), hosts(), audit(), events(), queues(), users(), ingest()];
-    for (name, schema) in own.into_iter().chain([super::alerting::routing(), super::alerting::incidents()]).flatten() {
+    for (name, schema) in own
+        .into_iter()
+        .chain([
+            super::alerting::routing(),
+            super::alerting::incidents(),
+            super::detection::rules(),
+            super::detection::documents(),
+        ])
+        .flatten()
+    {
         all.insert(name.to_owned(), schema);
     }
     Value::Object(all)

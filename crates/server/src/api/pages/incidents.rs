@@ -1,5 +1,5 @@
 //! Incidents: what is open, and one of them with what people can do about it. The forms of an incident
-//! are the only ones that change something; they are taken from this site only.
+//! change something; they are taken from this site only.
 
 use super::audit::moment;
 use super::html::{Html, in_url};

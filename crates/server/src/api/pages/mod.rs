@@ -8,11 +8,13 @@ mod chart;
 mod dashboard;
 mod html;
 mod incidents;
+mod rules;
 
 pub use audit::audit;
 pub use dashboard::dashboard;
 pub use html::in_url as in_path;
 pub use incidents::{incident, incident_act, incidents};
+pub use rules::{rule, rule_set, rules};
 
 use super::Api;
 use super::auth::{Anyone, Caller, peer};
@@ -29,7 +31,7 @@ use storage::catalog::users::Fingerprint;
 use tokio::time::Instant;
 
 /// Pages that need a session or a key.
-const GUARDED: [&str; 3] = ["/", "/audit", "/incidents"];
+const GUARDED: [&str; 4] = ["/", "/audit", "/incidents", "/rules"];
 /// Everything from here and nothing else; no inline script, style or handler works.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -40,6 +42,7 @@ const FORM_BYTES_MAX: usize = 8 << 10;
 enum Place {
     Dashboard,
     Incidents,
+    Rules,
     Audit,
     Login,
     /// Nowhere in it.
@@ -67,6 +70,7 @@ fn page(status: StatusCode, title: &'static str, place: Place, caller: Option<&C
         let places = [
             ("/", "Dashboard", Place::Dashboard),
             ("/incidents", "Incidents", Place::Incidents),
+            ("/rules", "Rules", Place::Rules),
             ("/audit", "Audit", Place::Audit),
         ];
         for (path, name, at) in places {
@@ -132,12 +136,24 @@ pub fn not_there(caller: &Caller) -> Response {
 
 fn is_guarded(request: &Request) -> bool {
     let path = request.uri().path();
-    matches!(*request.method(), Method::GET | Method::HEAD) && (GUARDED.contains(&path) || is_incident(path))
+    matches!(*request.method(), Method::GET | Method::HEAD) && (GUARDED.contains(&path) || is_one(path))
 }
 
 /// A form of a page that changes something.
 fn is_change(request: &Request) -> bool {
-    *request.method() == Method::POST && is_incident(request.uri().path())
+    *request.method() == Method::POST && is_one(request.uri().path())
+}
+
+/// Whether a path is that of an incident or of a rule.
+fn is_one(path: &str) -> bool {
+    is_incident(path) || is_rule(path)
+}
+
+/// As links to rules are written: one segment, what is special in it escaped.
+fn is_rule(path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'%');
+    let uid = path.strip_prefix("/rules/");
+    uid.is_some_and(|uid| !matches!(uid, "" | "." | "..") && uid.bytes().all(plain))
 }
 
 fn is_incident(path: &str) -> bool {
@@ -164,7 +180,7 @@ fn see_other(target: &str) -> Response {
 fn local(wanted: &str) -> &str {
     let printable = wanted.len() <= 2_000 && wanted.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
     let path = wanted.split_once('?').map_or(wanted, |(path, _)| path);
-    let ours = GUARDED.contains(&path) || is_incident(wanted);
+    let ours = GUARDED.contains(&path) || is_one(wanted);
     if printable && ours { wanted } else { "/" }
 }
 
@@ -330,6 +346,10 @@ mod tests {
             ("/incidents/17", "/incidents/17"),
             ("/incidents/17/..", "/"),
             ("/incidents/x", "/"),
+            ("/rules?text=ssh", "/rules?text=ssh"),
+            ("/rules/a-1%2Fb", "/rules/a-1%2Fb"),
+            ("/rules/..", "/"),
+            ("/rules/a/b", "/"),
             ("/incidents/9999999999999999999", "/"),
             ("/", "/"),
             ("//evil.example/audit", "/"),

@@ -2,57 +2,33 @@
 //! switched on.
 
 use super::super::{Global, out};
-use super::run::options;
-use crate::{field_maps, hunt, sigma_files};
-use anyhow::{Result, bail};
+use super::past::{self, PastArgs};
+use crate::hunt::history::{Sink, Told};
+use anyhow::Result;
 use clap::Args;
-use fields::Aliases;
-use model::{Fields, OrgId, Timestamp};
-use pipeline::codec;
-use rules::correlate::{Change, Correlator, Event, Hit, Lacking, Limits, Plans, Share};
-use rules::sigma::{Collection, Header};
-use rules::stream::{Engine, Scratch};
+use model::Timestamp;
+use pipeline::history::Fired;
+use rules::sigma::Header;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-use storage::events::{self, EventQuery, StoredEvent};
+use storage::events::StoredEvent;
 
-/// Events of one page.
-const PAGE: usize = 1_000;
-const DAY: Duration = Duration::from_secs(86_400);
 /// Hosts of a rule that are shown; all of them in JSON.
 const HOSTS_SHOWN: usize = 5;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  muttd rules backtest my-rules --days 3")]
 pub struct BacktestArgs {
-    /// Files and folders of Sigma rules
-    #[arg(required = true, value_name = "PATH")]
-    paths: Vec<PathBuf>,
-    /// How far back, by acceptance
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=3_660))]
-    days: u16,
-    /// Whose events
-    #[arg(long, value_name = "ORG", default_value = OrgId::DEFAULT)]
-    org: OrgId,
-    /// A value of a placeholder (`%name%`) in rules; again for more values
-    #[arg(long = "placeholder", value_name = "NAME=VALUE", value_parser = super::run::placeholder)]
-    placeholders: Vec<(String, String)>,
-    /// Files and folders that say what the events call the fields of the taxonomy beside those of the
-    /// configuration (docs/fields.md)
-    #[arg(long, num_args = 1.., value_name = "PATH")]
-    fields: Vec<PathBuf>,
+    #[command(flatten)]
+    past: PastArgs,
     /// A JSON object a rule, with every day and host
     #[arg(long)]
     json: bool,
 }
 
 /// What a rule found: by day, and by host.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Tally {
     total: u64,
     days: BTreeMap<String, u64>,
@@ -67,119 +43,40 @@ impl Tally {
     }
 }
 
-pub async fn run(global: &Global, args: &BacktestArgs) -> Result<()> {
-    let collection = sigma_files::read(&args.paths, &options(&args.placeholders));
-    let refused = hunt::refused(&collection);
-    if collection.rules.is_empty() {
-        bail!("there is no rule to try: {} refused; `muttd rules lint` says why", refused.len());
-    }
-    let loaded = match global.load_installed() {
-        Ok(loaded) => loaded,
-        Err(problems) => bail!("the configuration has {} problem(s); `muttd check-config` shows them", problems.len()),
-    };
-    let store = events::open_to_read(loaded.config.stores.events.clone());
-    let mapped: Vec<PathBuf> = loaded.config.detection.field_paths.iter().chain(&args.fields).cloned().collect();
-    let mut test = Backtest::new(&collection, field_maps::read_and_tell(&mapped));
-    // Newest first, as the store pages.
-    let now = runtime::Clock::now(&runtime::SystemClock);
-    let mut query =
-        EventQuery { from: Some(now.minus(DAY * u32::from(args.days))), limit: PAGE, ..EventQuery::default() };
-    let shown = std::io::stderr().is_terminal();
-    loop {
-        let page = store.search(&args.org, &query).await?;
-        let Some(last) = page.last() else { break };
-        query.before = Some(last.id);
-        page.iter().for_each(|event| test.event(event));
-        if shown {
-            let day = last.id.accepted().day();
-            let _ = write!(std::io::stderr(), "\r\x1b[K{} events, back to {day}", test.events);
-        }
-        if page.len() < PAGE {
-            break;
-        }
-    }
-    if shown {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
-    }
-    let found = test.finish();
-    out(&if args.json { as_json(&found)? } else { as_text(&found, args.days, refused.len()) });
-    Ok(())
-}
-
-struct Backtest<'c> {
-    collection: &'c Collection,
-    aliases: Aliases,
-    engine: Engine,
-    plans: Arc<Plans>,
-    scratch: Scratch,
-    events: u64,
+/// By place in the collection.
+struct Tallies {
     rules: Vec<Tally>,
-    /// What correlations are told, and of which host it is.
-    correlated: Vec<Hit>,
-    hosts: BTreeMap<u128, String>,
+    correlations: Vec<Tally>,
 }
 
-/// What was found, by rule and correlation, and how many events there were.
+impl Sink for Tallies {
+    fn matched(&mut self, rule: usize, event: &StoredEvent) {
+        self.rules[rule].add(event.id.accepted().day(), &event.host);
+    }
+
+    fn fired(&mut self, correlation: usize, fired: &Fired) {
+        self.correlations[correlation].add(Timestamp::from_micros(fired.at).day(), &fired.host);
+    }
+}
+
+/// What was found, by rule and correlation, and how it went.
 struct Findings<'c> {
-    events: u64,
+    told: Told,
     rules: Vec<(&'c Header, Tally)>,
 }
 
-impl<'c> Backtest<'c> {
-    fn new(collection: &'c Collection, aliases: Aliases) -> Self {
-        Self {
-            collection,
-            aliases,
-            engine: Engine::compile(collection.rules.iter().map(|rule| (&rule.source, &rule.predicate))),
-            plans: Arc::new(Plans::compile(collection, Limits::for_history())),
-            scratch: Scratch::default(),
-            events: 0,
-            rules: collection.rules.iter().map(|_| Tally::default()).collect(),
-            correlated: Vec::new(),
-            hosts: BTreeMap::new(),
-        }
-    }
-
-    fn event(&mut self, event: &StoredEvent) {
-        self.events += 1;
-        let object = codec::public_object(&event.raw);
-        let mut fields = Fields::default();
-        let read = std::str::from_utf8(&object).is_ok_and(|object| fields::from_event(object, &mut fields).is_ok());
-        if !read {
-            return;
-        }
-        self.aliases.apply(&mut fields);
-        let mut hits = Vec::new();
-        self.engine.matches(&fields, &mut self.scratch, &mut hits);
-        for rule in hits {
-            let place = rule as usize;
-            self.rules[place].add(event.id.accepted().day(), &event.host);
-            if self.plans.listens(place) {
-                let id = event.id.to_u128();
-                let of = Event { id, time: event.timestamp.micros() };
-                self.plans.hits(place, of, &fields, &mut self.correlated, &mut Lacking::default());
-                self.hosts.insert(id, event.host.clone());
-            }
-        }
-    }
-
-    fn finish(mut self) -> Findings<'c> {
-        let mut correlations: Vec<Tally> = self.collection.correlations.iter().map(|_| Tally::default()).collect();
-        // Events of one moment have one time, whatever the order in which they were found.
-        self.correlated.sort_by_key(|hit| hit.time);
-        let newest = self.correlated.last().map_or(0, |hit| hit.time);
-        let mut correlator = Correlator::new(Arc::clone(&self.plans), Share::ALL);
-        let mut changes = correlator.apply(newest, self.correlated).changes;
-        changes.extend(correlator.pass(i64::MAX).changes);
-        for firing in changes.into_iter().filter_map(Change::opened) {
-            let host = firing.events.iter().max().and_then(|id| self.hosts.get(id));
-            let host = host.cloned().unwrap_or_else(|| firing.key.join(", "));
-            correlations[firing.correlation].add(Timestamp::from_micros(firing.anchor).day(), &host);
-        }
-        let rules = self.collection.rules.iter().map(|rule| &rule.header).zip(self.rules);
-        let above = self.collection.correlations.iter().map(|correlation| &correlation.header).zip(correlations);
-        Findings { events: self.events, rules: rules.chain(above).collect() }
-    }
+pub async fn run(global: &Global, args: &BacktestArgs) -> Result<()> {
+    let past = args.past.open(global)?;
+    let tallies = Tallies {
+        rules: vec![Tally::default(); past.collection.rules.len()],
+        correlations: vec![Tally::default(); past.collection.correlations.len()],
+    };
+    let (tallies, told) = past::hunt(&past, tallies).await?;
+    let rules = past.collection.rules.iter().map(|rule| &rule.header).zip(tallies.rules);
+    let above = past.collection.correlations.iter().map(|correlation| &correlation.header).zip(tallies.correlations);
+    let found = Findings { told, rules: rules.chain(above).collect() };
+    out(&if args.json { as_json(&found)? } else { as_text(&found, args.past.days, past.refused) });
+    Ok(())
 }
 
 fn as_json(found: &Findings<'_>) -> Result<String> {
@@ -217,9 +114,12 @@ fn as_text(found: &Findings<'_>, days: u16, refused: usize) -> String {
     let _ = writeln!(
         text,
         "{} events of {days} day(s); {} of {} rule(s) match, {refused} refused",
-        found.events,
+        found.told.events,
         matching.len(),
         found.rules.len()
     );
+    if found.told.late > 0 {
+        let _ = writeln!(text, "{} events came too late to be correlated", found.told.late);
+    }
     text
 }

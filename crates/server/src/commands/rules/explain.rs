@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use model::Fields;
 use rules::FieldsView;
-use rules::sigma::{Collection, Gravity, Header, LogSource, SigmaRule};
+use rules::sigma::{Collection, Gravity, Header, SigmaRule};
 use rules::sql::correlation::{Events, firings};
 use rules::sql::{Dialect, rule_clause};
 use std::fmt::Write as _;
@@ -91,7 +91,7 @@ fn explain(args: &ExplainArgs) -> Result<String> {
     let before = text.len();
     let dialects = args.sql.map_or_else(|| vec![Dialect::Sqlite, Dialect::ClickHouse], |of| vec![of.into()]);
     for rule in collection.rules.iter().filter(|rule| wanted(&rule.header)) {
-        heading(&rule.header, &format!("looks at {}", source(&rule.source)), &mut text);
+        heading(&rule.header, &format!("looks at {}", rule.source), &mut text);
         match &args.event {
             Some(_) => why(rule, &fields, &mut text),
             None => dialects.iter().for_each(|dialect| {
@@ -122,12 +122,9 @@ fn of_correlation(collection: &Collection, place: usize, dialect: Dialect) -> Re
 fn heading(header: &Header, says: &str, text: &mut String) {
     let _ =
         writeln!(text, "{} ({}, {})\n  {}\n  {says}", header.title, header.uid, header.level.as_str(), header.place);
-}
-
-fn source(source: &LogSource) -> String {
-    let parts = [("product", &source.product), ("category", &source.category), ("service", &source.service)];
-    let said = parts.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value.as_deref()?)));
-    said.collect::<Vec<_>>().join(", ")
+    if let Some(schedule) = header.schedule {
+        let _ = writeln!(text, "  {}", schedule.describe());
+    }
 }
 
 fn shown(dialect: Dialect, sql: Result<String, rules::sql::SqlError>, text: &mut String) {

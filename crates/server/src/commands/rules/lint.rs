@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 /// Something that a rule's author should know.
 #[derive(Default)]
-struct Finding {
+pub(super) struct Finding {
     error: bool,
     file: String,
     line: Option<u64>,
@@ -26,11 +26,8 @@ struct Finding {
 pub fn run(paths: &[PathBuf], json: bool) -> ExitCode {
     let files = rule_files::read(paths);
     let sigma = sigma_files::read_texts(&files.sigma, &Options::default());
-    let mut findings: Vec<Finding> = Vec::new();
-    for message in &files.unreadable {
-        findings.push(Finding { error: true, message: message.clone(), ..Finding::default() });
-    }
-    of_rows(&files, &mut findings);
+    let mut findings = mistakes(&files);
+    warnings(&files, &mut findings);
     findings.extend(sigma.problems.iter().map(of_sigma));
     findings.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     let errors = findings.iter().filter(|finding| finding.error).count();
@@ -52,7 +49,11 @@ pub fn run(paths: &[PathBuf], json: bool) -> ExitCode {
     if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn of_rows(files: &rule_files::RuleFiles, findings: &mut Vec<Finding>) {
+/// Rows that cannot be used, and files that cannot be read.
+pub(super) fn mistakes(files: &rule_files::RuleFiles) -> Vec<Finding> {
+    let unreadable = files.unreadable.iter();
+    let mut findings: Vec<Finding> =
+        unreadable.map(|message| Finding { error: true, message: message.clone(), ..Finding::default() }).collect();
     for problem in &files.problems {
         findings.push(Finding {
             error: true,
@@ -64,6 +65,11 @@ fn of_rows(files: &rule_files::RuleFiles, findings: &mut Vec<Finding>) {
             suggestion: None,
         });
     }
+    findings
+}
+
+/// Rows that are allowed and probably not meant.
+fn warnings(files: &rule_files::RuleFiles, findings: &mut Vec<Finding>) {
     let about = |rule: &FileRule| Finding {
         file: rule.file.clone(),
         line: Some(rule.line),
@@ -86,7 +92,7 @@ fn of_rows(files: &rule_files::RuleFiles, findings: &mut Vec<Finding>) {
     }
 }
 
-fn of_sigma(problem: &Problem) -> Finding {
+pub(super) fn of_sigma(problem: &Problem) -> Finding {
     Finding {
         error: problem.gravity == Gravity::Refused,
         file: problem.place.file.to_string(),
@@ -103,7 +109,7 @@ impl Finding {
         if self.error { "error" } else { "warning" }
     }
 
-    fn as_json(&self) -> String {
+    pub(super) fn as_json(&self) -> String {
         let place = self.line.map_or_else(|| self.file.clone(), |line| format!("{}:{line}", self.file));
         json!({
             "level": self.level(),
@@ -118,7 +124,7 @@ impl Finding {
         .to_string()
     }
 
-    fn as_text(&self) -> String {
+    pub(super) fn as_text(&self) -> String {
         let mut text = format!("{}: ", self.level());
         if !self.file.is_empty() {
             let _ = match self.line {

@@ -7,6 +7,7 @@ mod alerts;
 mod audit;
 mod auth;
 mod config;
+mod detection;
 mod events;
 mod health;
 mod hosts;
@@ -30,6 +31,7 @@ use axum::http::{HeaderMap, Request};
 use bytes::Bytes;
 use connectors::inputs::NewEvent;
 use model::{DeadLetter, DeadLetterSide, Durability, EventId, InputKind, OrgId, Timestamp};
+use pipeline::detections::{Detections, Limits, Policy};
 use pipeline::metrics::Metrics;
 use pipeline::notify::{Planner, Router};
 use pipeline::rejects::RejectLog;
@@ -43,6 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::catalog::CatalogConfig;
 use storage::coordination::{BreakerSettings, CoordinationConfig, RateLimit, UnhandledPolicy};
+use storage::correlations::WorkerId;
 use storage::events::EventStoreConfig;
 use storage::queue::{QueueConfig, QueueLimits, QueueName, encode_dead_letter};
 use tempfile::TempDir;
@@ -69,6 +72,9 @@ async fn state_at(dir: &Path, clock: Arc<dyn Clock>) -> ApiState {
         .await
         .unwrap();
     let metrics = Metrics::new();
+    let correlations = storage::correlations::open(&catalog, &dir.join("correlations.db")).unwrap();
+    let (policy, limits, worker) = (Policy::default(), Limits::default(), WorkerId(1));
+    let detections = Detections::new(policy, limits, correlations, worker, Arc::clone(&metrics));
     let planner = Planner::new(Arc::new(Router::everybody(vec!["moog".into()])), Arc::clone(&catalog));
     ApiState {
         rulebook: Rulebook::new(Arc::clone(&catalog), Arc::clone(&metrics)),
@@ -77,6 +83,8 @@ async fn state_at(dir: &Path, clock: Arc<dyn Clock>) -> ApiState {
         coordination,
         queues,
         live: Live::new(settings()),
+        detections,
+        works_events: true,
         rejects: Arc::new(RejectLog::new(10)),
         metrics,
         health: Health::default(),
@@ -145,6 +153,8 @@ pub async fn api_with(change: impl FnOnce(&mut ApiState)) -> Api {
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
+    pub body: Bytes,
+    /// The body, as far as it is text.
     pub text: String,
 }
 
@@ -178,7 +188,8 @@ impl Api {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let body = axum::body::to_bytes(body, 16 << 20).await.unwrap();
-        Answer { status: head.status.as_u16(), headers: head.headers, text: String::from_utf8(body.to_vec()).unwrap() }
+        let text = String::from_utf8_lossy(&body).into_owned();
+        Answer { status: head.status.as_u16(), headers: head.headers, body, text }
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -267,3 +267,52 @@ async fn an_incident_is_shown_and_moved_by_its_buttons_from_this_site_only() {
     assert_eq!(status().await, "RESOLVED");
     assert_eq!(api.page(&cookie, "/incidents/99").await.status, 404);
 }
+
+#[tokio::test]
+async fn rules_are_found_and_one_is_switched_by_its_form_from_this_site_only() {
+    let api = super::detection::api().await;
+    let own = "title: <b>Bob</b> logs in\nname: bob/1\nlogsource: {product: linux, service: sshd}\n\
+               detection: {s: {User: '<script>'}, condition: s}\n";
+    api.put_document("a.yml", "", own).await.is(200);
+    let key = api.user("otto", "operator").await;
+    let cookie = cookie_of(&api.log_in(&key, "").await);
+    let list = api.page(&cookie, "/rules").await;
+    assert!(list.status == 200 && list.text.contains("href=\"/rules/bob%2F1\""), "{}", list.text);
+    assert!(list.text.contains("&lt;b&gt;Bob&lt;/b&gt;") && list.text.contains("3 in all"), "{}", list.text);
+    let found = api.page(&cookie, "/rules?text=bob&state=on&page=1").await;
+    assert!(found.text.contains("1 in all") && found.text.contains("value=\"bob\""), "{}", found.text);
+    assert_eq!(api.page(&cookie, "/rules?state=maybe").await.status, 400);
+    let one = api.page(&cookie, "/rules/bob%2F1").await;
+    assert!(one.status == 200 && one.text.contains("User is &quot;&lt;script&gt;&quot;"), "{}", one.text);
+    assert!(!one.text.contains("<script>") && one.text.contains("name=\"state\""), "{}", one.text);
+    let push = async |cookie: &str, origin: Option<&str>, form: &str| {
+        let mut request = browser("POST", "/rules/bob%2F1").header("cookie", cookie);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        api.send(request.body(Body::from(form.to_owned())).unwrap()).await
+    };
+    let state = async || api.get("/api/v2/detection/rules/bob%2F1").await.is(200)["state"].as_str().unwrap().to_owned();
+    let here = Some("http://mutt.example:8090");
+    for origin in [None, Some("https://evil.example"), Some("null")] {
+        let answer = push(&cookie, origin, "state=off").await;
+        assert!(matches!(answer.status, 303 | 401 | 403), "{origin:?}: {}", answer.status);
+        assert_eq!(state().await, "on", "{origin:?}");
+    }
+    let done = push(&cookie, here, "state=dry-run&level=low&team=SOC&reason=we+count").await;
+    assert_eq!((done.status, done.header("location"), &*state().await), (303, "/rules/bob%2F1", "dry-run"));
+    let row = &api.get("/api/v2/audit?changed_by=otto").await.is(200)["logs"][0];
+    assert_eq!((&row["reason"], &row["changed_by"]), (&json!("we count"), &json!("otto")));
+    assert_eq!(push(&cookie, here, "state=default&level=default&team=").await.status, 303);
+    assert_eq!(state().await, "on");
+    let refused = push(&cookie, here, "state=loud").await;
+    assert!(refused.status == 400 && refused.text.contains("role=\"alert\""), "{}", refused.text);
+
+    let key = api.user("vera", "viewer").await;
+    let cookie = cookie_of(&api.log_in(&key, "").await);
+    let one = api.page(&cookie, "/rules/bob%2F1").await;
+    assert!(one.status == 200 && !one.text.contains("name=\"state\""), "a viewer has no form");
+    assert_eq!(push(&cookie, here, "state=off").await.status, 403);
+    assert_eq!(api.page(&cookie, "/rules/nothing").await.status, 404);
+    assert_eq!(api.page("", "/rules/bob%2F1").await.header("location"), "/login?next=%2Frules%2Fbob%252F1");
+}

@@ -34,7 +34,7 @@ pub async fn postgres_advice(config: &PostgresConfig) -> StorageResult<Vec<Strin
 }
 
 /// Tables, and what our login does with them.
-const RIGHTS: [(&str, &[&str]); 17] = [
+const RIGHTS: [(&str, &[&str]); 24] = [
     ("alert_rules", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("development_hosts", &["SELECT", "INSERT", "DELETE"]),
     ("device_teams", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -45,11 +45,18 @@ const RIGHTS: [(&str, &[&str]); 17] = [
     ("muttd_event_counts", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_incidents", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_silences", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_schedules", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_schedule_runs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_schedule_gaps", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_meta", &["SELECT"]),
     ("muttd_detection_orgs", &["SELECT", "INSERT", "UPDATE"]),
     ("muttd_detection_documents", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_detection_versions", &["SELECT", "INSERT", "DELETE"]),
     ("muttd_detection_settings", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_correlation_workers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_correlation_shards", &["SELECT", "UPDATE"]),
+    ("muttd_correlation_state", &["SELECT", "INSERT", "DELETE"]),
+    ("muttd_correlation_hits", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_users", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_user_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];

@@ -14,6 +14,7 @@
 mod advice;
 mod alerts;
 mod audit;
+mod correlations;
 mod detection_rules;
 mod error;
 mod hosts;
@@ -22,6 +23,7 @@ mod migrate;
 mod pool;
 mod retention;
 mod rules;
+mod schedules;
 mod users;
 mod values;
 
@@ -31,6 +33,7 @@ pub(super) use migrate::pending_steps;
 use super::fields::{PAGE_ROWS_MAX, operation_of};
 use super::{Actor, Catalog, Cursor, PageRequest};
 use crate::StorageResult;
+use crate::correlations::CorrelationStore;
 use async_trait::async_trait;
 use audit::Months;
 use model::{OrgId, Timestamp};
@@ -40,7 +43,8 @@ use sqlx::postgres::{PgArguments, PgConnection, PgRow, Postgres};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Row, Type};
 use std::borrow::Cow;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 use values::{RawTime, Time, fit, jsonb, no_nul};
 
@@ -100,6 +104,8 @@ pub(super) struct PostgresCatalog {
     months: Months,
     /// Batches recorded since the counters were added up.
     recorded: AtomicU32,
+    /// Hits of correlations that wait, as last counted, and those that were added since.
+    waiting_hits: AtomicU64,
 }
 
 impl PostgresCatalog {
@@ -108,7 +114,7 @@ impl PostgresCatalog {
     pub async fn open(config: PostgresConfig) -> StorageResult<Self> {
         let pool = Pool::new(config)?;
         migrate::up_to_date(&pool).await?;
-        let catalog = Self { pool, months: Months::default(), recorded: AtomicU32::new(0) };
+        let catalog = Self::with(pool);
         catalog.make_months_at_start().await;
         catalog.pool.warm_up().await?;
         Ok(catalog)
@@ -116,7 +122,11 @@ impl PostgresCatalog {
 
     /// Connects to nothing yet and brings nothing up to date.
     pub fn as_it_is(config: PostgresConfig) -> StorageResult<Self> {
-        Ok(Self { pool: Pool::new(config)?, months: Months::default(), recorded: AtomicU32::new(0) })
+        Ok(Self::with(Pool::new(config)?))
+    }
+
+    fn with(pool: Pool) -> Self {
+        Self { pool, months: Months::default(), recorded: AtomicU32::new(0), waiting_hits: AtomicU64::new(0) }
     }
 }
 
@@ -124,6 +134,10 @@ impl PostgresCatalog {
 impl Catalog for PostgresCatalog {
     async fn ping(&self) -> StorageResult<()> {
         self.pool.run(Access::Read, |c| Box::pin(async move { rules::revision(c).await.map(drop) })).await
+    }
+
+    fn correlations(self: Arc<Self>) -> Option<Arc<dyn CorrelationStore>> {
+        Some(self)
     }
 }
 

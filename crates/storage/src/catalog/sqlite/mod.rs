@@ -10,6 +10,7 @@ mod hosts;
 mod incidents;
 mod retention;
 mod rules;
+mod schedules;
 mod users;
 
 use super::fields::{PAGE_ROWS_MAX, operation_of};
@@ -22,13 +23,14 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Value, ValueRef};
 use rusqlite::{Connection, Transaction, params};
 use std::path::Path;
 
-const STEPS: [&str; 6] = [
+const STEPS: [&str; 7] = [
     include_str!("../../../migrations/sqlite/catalog/0001.sql"),
     include_str!("../../../migrations/sqlite/catalog/0002.sql"),
     include_str!("../../../migrations/sqlite/catalog/0003.sql"),
     include_str!("../../../migrations/sqlite/catalog/0004.sql"),
     include_str!("../../../migrations/sqlite/catalog/0005.sql"),
     include_str!("../../../migrations/sqlite/catalog/0006.sql"),
+    include_str!("../../../migrations/sqlite/catalog/0007.sql"),
 ];
 
 /// Audit rows touch a few indexes each: checkpoints that come seldom write a page of those once for

@@ -47,6 +47,12 @@ impl Day {
         let day = Self::at(Timestamp::parse(&format!("{name}T00:00:00Z"))?);
         (day.has_a_name() && day.name() == name).then_some(day)
     }
+    pub fn start(self) -> Timestamp {
+        Timestamp::from_millis(self.first_ms())
+    }
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
     /// The keys of events accepted in `from ..= to`, as far as they are of this day.
     pub fn keys(self, from: Timestamp, to: Timestamp) -> Option<RangeInclusive<i64>> {
         let first = from.micros().div_euclid(1_000) + i64::from(from.micros().rem_euclid(1_000) > 0);
@@ -94,6 +100,11 @@ pub(super) fn first_key_of_ms(id: EventId) -> i64 {
     id.accepted().millis().rem_euclid(DAY_MS) << MS_SHIFT
 }
 
+/// The first key after the millisecond in which `id` was accepted.
+pub(super) fn first_key_after_ms(id: EventId) -> i64 {
+    first_key_of_ms(id) + (1 << MS_SHIFT)
+}
+
 pub(super) fn lane_of(row_key: i64) -> i64 {
     (row_key >> NUMBER_BITS) & (LANES_MAX - 1)
 }
@@ -123,6 +134,19 @@ pub(super) fn files_before(folder: &Path, first_kept: Day) -> StorageResult<Vec<
         let day = name.get(..10).and_then(Day::parse).filter(|day| *day < first_kept);
         files.extend(day.map(|day| (day, folder.join(&name))));
     }
+    Ok(files)
+}
+
+/// Files of days in `folder` that were put aside because they were broken, without their WALs, oldest
+/// first.
+pub(super) fn put_aside_in(folder: &Path) -> StorageResult<Vec<(Day, PathBuf)>> {
+    let mut files = Vec::new();
+    for name in names_in(folder)? {
+        let Some((day, number)) = name.split_once(".db.corrupt-") else { continue };
+        let day = Day::parse(day).filter(|_| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()));
+        files.extend(day.map(|day| (day, folder.join(&name))));
+    }
+    files.sort_unstable();
     Ok(files)
 }
 

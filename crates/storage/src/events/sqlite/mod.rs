@@ -14,7 +14,7 @@ mod reader;
 mod text;
 mod writer;
 
-use super::{EventQuery, EventStore, MinuteCount, SEARCH_ROWS_MAX, StoredEvent};
+use super::{Damage, EventQuery, EventRange, EventStore, MinuteCount, RANGE_BYTES_MAX, SEARCH_ROWS_MAX, StoredEvent};
 use crate::sqlite::{blocking, create_folder};
 use crate::{StorageError, StorageResult};
 use async_trait::async_trait;
@@ -209,6 +209,44 @@ impl EventStore for SqliteEvents {
         Ok(found)
     }
 
+    async fn range(&self, org: &OrgId, range: EventRange) -> StorageResult<Vec<StoredEvent>> {
+        let limit = range.limit.min(SEARCH_ROWS_MAX);
+        let stop = Cancel::guard();
+        for day in self.days(org).await? {
+            let Some(keys) = reader::keys_of(&range, day) else { continue };
+            let key = Key { org: org.clone(), day };
+            let owner = org.clone();
+            let page = move |c: &rusqlite::Connection| reader::page(c, &owner, day, keys, range.after, limit);
+            let rows = self.read_day(&self.searches, &key, stop.cancel(), page).await?.unwrap_or_default();
+            if !rows.is_empty() {
+                return Ok(rows);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    async fn damages(&self, org: &OrgId, from: Timestamp, to: Timestamp) -> StorageResult<Vec<Damage>> {
+        let folder = self.shared.dir.join(org.as_str());
+        blocking(move || {
+            let mut damages = Vec::new();
+            for (day, file) in layout::put_aside_in(&folder)? {
+                // Renaming keeps the time of the last write: what came later went into a new file.
+                let written = std::fs::metadata(&file).and_then(|about| about.modified()).ok();
+                let written = written.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+                let written = written.map_or(day.next().start(), |age| Timestamp::from_micros(0).plus(age));
+                let damage = Damage {
+                    from: from.max(day.start()),
+                    to: to.min(day.next().start()).min(written.plus(std::time::Duration::from_millis(1))),
+                };
+                if damage.from < damage.to {
+                    damages.push(damage);
+                }
+            }
+            Ok(damages)
+        })
+        .await
+    }
+
     async fn per_minute(&self, org: &OrgId, from: Timestamp, to: Timestamp) -> StorageResult<Vec<MinuteCount>> {
         let (first, last) =
             (layout::minute_of(from), layout::minute_of(Timestamp::from_micros(to.micros().saturating_sub(1))));
@@ -223,6 +261,16 @@ impl EventStore for SqliteEvents {
             counts.extend(minutes.into_iter().flatten());
         }
         Ok(counts)
+    }
+
+    async fn orgs(&self) -> StorageResult<Vec<OrgId>> {
+        let dir = self.shared.dir.clone();
+        blocking(move || {
+            let mut orgs = layout::org_folders(&dir)?;
+            orgs.sort_unstable();
+            Ok(orgs)
+        })
+        .await
     }
 
     async fn count(&self, org: &OrgId) -> StorageResult<u64> {

@@ -3,7 +3,7 @@
 use super::layout::{self, Day, Key};
 use super::partition::{input_of, is_broken};
 use super::text::Needle;
-use super::{EventQuery, MinuteCount, STEPS, StoredEvent};
+use super::{EventQuery, EventRange, MinuteCount, RANGE_BYTES_MAX, STEPS, StoredEvent};
 use crate::{StorageError, sqlite};
 use bytes::Bytes;
 use model::{ErrorKind, EventId, OrgId, Severity, Timestamp};
@@ -267,6 +267,56 @@ impl Search {
         }
         Ok(found)
     }
+}
+
+/// The keys of `day` that a range may have; `None` where it has none.
+pub(super) fn keys_of(range: &EventRange, day: Day) -> Option<RangeInclusive<i64>> {
+    if range.after.is_some_and(|id| Day::of(id) > day) {
+        return None;
+    }
+    day.keys(range.from, Timestamp::from_micros(range.to.micros().checked_sub(1)?))
+}
+
+/// Events of one day, oldest first, at most `limit`.
+pub(super) fn page(
+    connection: &Connection,
+    org: &OrgId,
+    day: Day,
+    keys: RangeInclusive<i64>,
+    after: Option<EventId>,
+    limit: usize,
+) -> rusqlite::Result<Vec<StoredEvent>> {
+    let (mut first, last) = keys.into_inner();
+    if let Some(after) = after.filter(|id| Day::of(*id) == day) {
+        let next = match lane(connection, after)? {
+            Some(lane) => layout::row_key(after, lane) + 1,
+            None => layout::first_key_after_ms(after),
+        };
+        first = first.max(next);
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT id, ts, input, severity, rule_id, host, raw FROM events WHERE id BETWEEN ? AND ? ORDER BY id",
+    )?;
+    let mut prefixes = connection.prepare_cached("SELECT prefix FROM lanes WHERE lane = ?")?;
+    let mut rows = statement.query([first, last])?;
+    let (mut found, mut bytes, mut known) = (Vec::new(), 0, None);
+    while found.len() < limit
+        && bytes < RANGE_BYTES_MAX
+        && let Some(row) = rows.next()?
+    {
+        let key: i64 = row.get(0)?;
+        let lane = layout::lane_of(key);
+        // Neighbours are mostly of one run.
+        let prefix = match known {
+            Some((of, prefix)) if of == lane => prefix,
+            Some(_) | None => prefixes.query_row([lane], |row| row.get(0))?,
+        };
+        known = Some((lane, prefix));
+        let event = stored_event(row, org, layout::event_id(day, key, prefix))?;
+        bytes += event.raw.len();
+        found.push(event);
+    }
+    Ok(found)
 }
 
 fn lane(connection: &Connection, id: EventId) -> rusqlite::Result<Option<i64>> {
