@@ -31,6 +31,7 @@ mod detection;
 mod detection_changes;
 pub mod detection_rules;
 mod fields;
+pub mod fleet;
 pub mod incidents;
 mod postgres;
 pub mod retention;
