@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod app;
+pub mod authority;
 pub mod commands;
 pub mod config;
 mod demo;

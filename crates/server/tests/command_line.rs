@@ -26,7 +26,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-const CONFIG: &str = "[ingest.http]\nlisten = \"127.0.0.1:0\"\n[ingest.syslog]\nudp = \"\"\ntcp = \"\"\n\
+const CONFIG: &str = "[ingest.agents]\nlisten = \"\"\n[ingest.http]\nlisten = \"127.0.0.1:0\"\n[ingest.syslog]\nudp = \"\"\ntcp = \"\"\n\
     [alerter]\nmetrics_listen = \"\"\nhealth_listen = \"\"\n[forwarder]\nmetrics_listen = \"\"\nhealth_listen = \"\"\n\
     [remediation]\nmetrics_listen = \"\"\nhealth_listen = \"\"\n[webui]\nlisten = \"127.0.0.1:0\"\n";
 

@@ -126,6 +126,7 @@ impl HttpIngest {
             input: InputKind::Http,
             correlation_id: Some(Arc::clone(correlation)),
             object,
+            id: None,
         };
         match parse(&body, &config.rules) {
             Body::Single(verdict) => {
