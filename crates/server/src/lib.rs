@@ -1,6 +1,7 @@
 //! `muttd`, the control plane, as a library: what the binary runs, and what tests run whole.
 
 pub mod api;
+mod agents;
 pub mod app;
 pub mod authority;
 pub mod commands;

@@ -1,7 +1,7 @@
 //! What the gateway asks, answered.
 
 use super::events::{self, About};
-use super::registry::{RENAME, SessionNumber, Standing};
+use super::registry::{SessionNumber, Standing};
 use super::{AWAY, Fleet, Inner, Issued, away};
 use async_trait::async_trait;
 use connectors::inputs::grpc::{Desk, Identity, Login, Refusal, Session};
@@ -171,17 +171,27 @@ impl Desk for Fleet {
         }
         let now = fleet.clock.now();
         let opened = fleet.registry().open(who, hello, facts, now);
-        if opened.acked == Some(RENAME) {
-            tracing::warn!(org = %who.org, agent = %who.agent, "a copy of a host takes another name for its spool");
-        }
-        let acked = opened.acked.map(|through_seq| BatchAck { epoch: hello.spool_epoch, through_seq });
+        let acked = match opened.spool {
+            Standing::Acked(acked) => acked,
+            Standing::Copied { is_news } => {
+                if is_news {
+                    let (fleet, who) = (Arc::clone(fleet), who.clone());
+                    tokio::spawn(async move { fleet.tell_copied(&who).await });
+                }
+                tracing::warn!(org = %who.org, agent = %who.agent, "a copy of a host must take another name for its spool");
+                // Beyond every number that it can have: so it does.
+                Some(u64::MAX)
+            }
+        };
+        let is_copied = matches!(opened.spool, Standing::Copied { .. });
+        let acked = acked.map(|through_seq| BatchAck { epoch: hello.spool_epoch, through_seq });
         let welcome = Welcome {
             server_time_unix_ms: now.millis(),
             heartbeat_interval_seconds: i64::try_from(fleet.config.heartbeat.as_secs()).unwrap_or(30),
             acked,
             policy: None,
         };
-        Box::new(OpenSession { fleet: Arc::clone(fleet), who: who.clone(), number: opened.number, welcome })
+        Box::new(OpenSession { fleet: Arc::clone(fleet), who: who.clone(), number: opened.number, welcome, is_copied })
     }
 
     fn heard(&self, who: &Identity) {
@@ -328,6 +338,7 @@ struct OpenSession {
     who: Identity,
     number: SessionNumber,
     welcome: Welcome,
+    is_copied: bool,
 }
 
 impl Session for OpenSession {
@@ -339,17 +350,15 @@ impl Session for OpenSession {
         if self.fleet.is_barred(&self.who.org, &self.who.agent) {
             return Err(REVOKED);
         }
-        let now = self.fleet.clock.now();
-        let standing = self.fleet.registry().heard(&self.who, self.number, now);
-        let Standing::Copied { is_news } = standing else { return Ok(()) };
-        if is_news {
-            let (fleet, who) = (Arc::clone(&self.fleet), self.who.clone());
-            tokio::spawn(async move { fleet.tell_copied(&who).await });
+        if self.is_copied {
+            return Err(Refusal::Later {
+                after: Duration::from_secs(1),
+                reason: "another host sends from the same spool: take another name for yours",
+            });
         }
-        Err(Refusal::Later {
-            after: Duration::from_secs(1),
-            reason: "another host shows the same certificate: take another name for your spool",
-        })
+        let now = self.fleet.clock.now();
+        self.fleet.registry().seen(&self.who, now);
+        Ok(())
     }
 
     fn acked(&mut self, ack: BatchAck) {

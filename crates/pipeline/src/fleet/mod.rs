@@ -16,6 +16,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+use crate::metrics::Metrics;
 use connectors::inputs::Sink;
 use connectors::inputs::grpc::Refusal;
 use model::{OrgId, Timestamp};
@@ -76,6 +77,7 @@ struct Inner {
     store: OnceLock<Arc<dyn FleetStore>>,
     issuer: Arc<dyn Issuer>,
     sink: Arc<dyn Sink>,
+    metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     registry: Mutex<Registry>,
     /// Agents (or logins by token) that must not speak.
@@ -84,12 +86,19 @@ struct Inner {
 
 impl Fleet {
     /// A fleet that knows nobody until [`Self::use_store`].
-    pub fn new(config: FleetConfig, issuer: Arc<dyn Issuer>, sink: Arc<dyn Sink>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        config: FleetConfig,
+        issuer: Arc<dyn Issuer>,
+        sink: Arc<dyn Sink>,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self(Arc::new(Inner {
             config,
             store: OnceLock::new(),
             issuer,
             sink,
+            metrics,
             clock,
             registry: Mutex::default(),
             barred: RwLock::default(),

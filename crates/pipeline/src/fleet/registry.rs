@@ -33,44 +33,48 @@ pub(super) struct Entry {
     pub key: Option<Fingerprint>,
     /// The token of a login without certificate.
     pub token: Option<Fingerprint>,
-    sessions: Vec<Open>,
-    /// Spool → everything up to there is durable; the last used is the last.
-    spools: VecDeque<(u64, u64)>,
+    sessions: Vec<SessionNumber>,
+    /// The last used is the last.
+    spools: VecDeque<Spool>,
     seen: Option<Timestamp>,
     facts: Option<HostFacts>,
     status: Option<String>,
     is_changed: bool,
-    is_told_copied: bool,
     waiting: VecDeque<(Timestamp, MitigateRequest)>,
     commands: Option<mpsc::Sender<MitigateRequest>>,
 }
 
-struct Open {
-    number: SessionNumber,
-    boot_id: String,
+/// What an agent sends from.
+#[derive(Default)]
+struct Spool {
     epoch: u64,
+    /// Everything up to there is durable.
+    acked: Option<u64>,
+    /// Boots of the host, the newest last. None comes back after another: when one does, there are two hosts.
+    boots: VecDeque<String>,
+    is_told_copied: bool,
 }
 
 /// What a session finds when it opens.
 pub(super) struct Opened {
     pub number: SessionNumber,
-    /// How far its spool is durable here.
-    pub acked: Option<u64>,
+    pub spool: Standing,
 }
 
-/// What a session is told with a message.
+/// How the spool of a session is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    Good,
-    /// Another host sends from the same spool under the same certificate: this one must name its spool anew.
+    /// Everything up to there is durable here; `None`: nothing is known.
+    Acked(Option<u64>),
+    /// Two hosts send from it under one certificate: this one must name it anew.
     Copied {
         /// It is the first time that this is seen.
         is_news: bool,
     },
 }
 
-/// Beyond every number that an agent can have: it takes another name for its spool.
-pub(super) const RENAME: u64 = u64::MAX;
+/// Boots of a host that are known again.
+const BOOTS_MAX: usize = 8;
 
 impl Registry {
     pub fn sessions(&self) -> usize {
@@ -101,7 +105,7 @@ impl Registry {
             && entry.spools.is_empty()
             && acked_seq > 0
         {
-            entry.spools.push_back((epoch, acked_seq));
+            entry.spools.push_back(Spool { epoch, acked: Some(acked_seq), ..Spool::default() });
         }
     }
 
@@ -110,41 +114,18 @@ impl Registry {
         let number = self.last;
         self.sessions += 1;
         let entry = self.know(who, None, None);
-        let session = Open { number, boot_id: hello.boot_id.clone(), epoch: hello.spool_epoch };
-        // A host that was told apart, and did not take another name yet.
-        let must_rename = entry.is_told_copied && entry.others(&session).next().is_some();
-        let known = entry.spools.iter().find(|(epoch, _)| *epoch == hello.spool_epoch).map(|(_, acked)| *acked);
-        entry.sessions.push(session);
+        entry.sessions.push(number);
         entry.seen = Some(now);
         entry.facts = Some(facts);
         entry.is_changed = true;
-        Opened { number, acked: if must_rename { Some(RENAME) } else { known } }
-    }
-
-    /// A message of a session came.
-    pub fn heard(&mut self, who: &Identity, number: SessionNumber, now: Timestamp) -> Standing {
-        let Some(entry) = self.get_mut(who) else { return Standing::Good };
-        entry.seen = entry.seen.max(Some(now));
-        entry.is_changed = true;
-        let Some(own) = entry.sessions.iter().find(|open| open.number == number) else { return Standing::Good };
-        // One that opened later, of another boot: if this one is alive too, there are two hosts.
-        if entry.others(own).all(|other| other.number < number) {
-            return Standing::Good;
-        }
-        let is_news = !entry.is_told_copied;
-        entry.is_told_copied = true;
-        Standing::Copied { is_news }
+        Opened { number, spool: entry.spool(hello.spool_epoch).booted(&hello.boot_id) }
     }
 
     /// Records of a spool are durable up to there.
     pub fn acked(&mut self, who: &Identity, epoch: u64, through_seq: u64) {
         let Some(entry) = self.get_mut(who) else { return };
-        let before = entry.spools.iter().position(|(known, _)| *known == epoch).and_then(|at| entry.spools.remove(at));
-        let through_seq = before.map_or(through_seq, |(_, acked)| acked.max(through_seq));
-        entry.spools.push_back((epoch, through_seq));
-        while entry.spools.len() > SPOOLS_MAX {
-            entry.spools.pop_front();
-        }
+        let spool = entry.spool(epoch);
+        spool.acked = spool.acked.max(Some(through_seq));
         entry.is_changed = true;
     }
 
@@ -158,10 +139,8 @@ impl Registry {
     pub fn close(&mut self, who: &Identity, number: SessionNumber) {
         let Some(entry) = self.get_mut(who) else { return };
         let before = entry.sessions.len();
-        entry.sessions.retain(|open| open.number != number);
+        entry.sessions.retain(|open| *open != number);
         entry.is_changed = true;
-        // Whoever is alone needs no other name.
-        entry.is_told_copied &= entry.sessions.len() > 1 || before > 1;
         let closed = before - entry.sessions.len();
         self.sessions = self.sessions.saturating_sub(closed);
     }
@@ -179,7 +158,8 @@ impl Registry {
         let mut changes = Vec::new();
         for ((org, id), entry) in &mut self.agents {
             let (true, Some(at)) = (std::mem::take(&mut entry.is_changed), entry.seen) else { continue };
-            let (epoch, acked_seq) = entry.spools.back().copied().unwrap_or_default();
+            let last = entry.spools.back().and_then(|spool| Some((spool.epoch, spool.acked?)));
+            let (epoch, acked_seq) = last.unwrap_or_default();
             changes.push(Sighting {
                 org: org.clone(),
                 id: id.to_string(),
@@ -268,20 +248,42 @@ impl Entry {
             facts: None,
             status: None,
             is_changed: false,
-            is_told_copied: false,
             waiting: VecDeque::new(),
             commands: None,
         }
     }
 
-    /// Open sessions of another host that send from the same spool.
-    fn others<'a>(&'a self, own: &'a Open) -> impl Iterator<Item = &'a Open> {
-        self.sessions.iter().filter(|open| open.epoch == own.epoch && open.boot_id != own.boot_id)
+    /// The spool of this name, which is the last used now.
+    fn spool(&mut self, epoch: u64) -> &mut Spool {
+        let known = self.spools.iter().position(|spool| spool.epoch == epoch).and_then(|at| self.spools.remove(at));
+        if self.spools.len() >= SPOOLS_MAX {
+            self.spools.pop_front();
+        }
+        self.spools.push_back_mut(known.unwrap_or(Spool { epoch, ..Spool::default() }))
     }
 
     fn drop_old(&mut self, now: Timestamp) {
         while self.waiting.front().is_some_and(|(at, _)| now.since(*at) > COMMAND_LIFE) {
             self.waiting.pop_front();
         }
+    }
+}
+
+impl Spool {
+    /// A host of this boot begins to send from it.
+    fn booted(&mut self, boot_id: &str) -> Standing {
+        if self.boots.back().is_some_and(|last| last == boot_id) {
+            return Standing::Acked(self.acked);
+        }
+        if self.boots.iter().any(|earlier| earlier == boot_id) {
+            let is_news = !self.is_told_copied;
+            self.is_told_copied = true;
+            return Standing::Copied { is_news };
+        }
+        if self.boots.len() >= BOOTS_MAX {
+            self.boots.pop_front();
+        }
+        self.boots.push_back(boot_id.to_owned());
+        Standing::Acked(self.acked)
     }
 }

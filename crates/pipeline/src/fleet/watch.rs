@@ -113,6 +113,7 @@ impl Fleet {
                     return;
                 }
             };
+            self.0.metrics.agents_silent.inc_by(silent.len() as u64);
             for agent in &silent {
                 self.0.tell(agent, About::Silent).await;
             }
