@@ -35,6 +35,8 @@ use std::time::Duration;
 /// An event at the door: bounded and parsed as far as the protocol goes.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
+    /// Where the input can tell the event when it comes again; else it is given one at acceptance.
+    pub id: Option<EventId>,
     pub org: OrgId,
     pub input: InputKind,
     /// Shared by the events of one request; `None` where the client gave none.

@@ -226,8 +226,7 @@ impl Server {
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(agents)
             .with_single_cert(self.chain, self.key)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.send_tls13_tickets = 0;
+        connectors::inputs::grpc::harden(&mut config);
         Ok(Arc::new(config))
     }
 }
