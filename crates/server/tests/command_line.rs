@@ -529,7 +529,7 @@ fn retention_says_what_it_would_take_and_takes_it_unless_it_is_off() {
     };
     assert!(failed(&["retention", "show"], &[]).contains("no data directory"));
     std::fs::create_dir(path.join("data")).unwrap();
-    assert!(failed(&["retention", "show"], &[]).contains("lacks 7 step(s): `muttd migrate`"));
+    assert!(failed(&["retention", "show"], &[]).contains("lacks 8 step(s): `muttd migrate`"));
     assert!(
         said(&["migrate", "--dry-run"], &[]).contains("steps that a run would make:\n  1: catalog\n  2: catalog\n")
     );
