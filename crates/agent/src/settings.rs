@@ -29,6 +29,10 @@ pub struct Settings {
     /// Names of collectors; `None`: all that can run.
     pub collectors: Option<Vec<String>>,
     pub spool_bytes_max: u64,
+    /// Whether executables are hashed when they are started.
+    pub process_hash: bool,
+    /// Events of one collector whose source cannot be read again; 25 seconds' worth may come at once.
+    pub events_per_second: u32,
 }
 
 /// What a command line comes to.
@@ -58,12 +62,14 @@ const FLAGS: &[Flag] = &[
     flag("collectors", "SM_COLLECTORS", "", "names of the collectors to run, with commas (default all)"),
     flag("config", "SM_CONFIG", "", "file of NAME=value lines (default /opt/security-manager/sm-agent.conf)"),
     flag("data-dir", "SM_DATA_DIR", "", "where records wait and keys are kept (default /var/lib/sm-agent)"),
+    flag("events-per-second", "SM_EVENTS_PER_SECOND", "", "of a collector that cannot read again (default 200)"),
     flag("file", "SM_FILE_PATH", "", "files or patterns to follow, with commas"),
     flag("host", "SM_HOST_ID", "HOST_ID", "name of this host (default from the token, or the system's)"),
     flag("ingest", "SM_INGEST_URL", "INGEST_URL", "address of the server (default localhost:9002)"),
     flag("log-level", "SM_LOG_LEVEL", "", "error, warn, info, debug (default info)"),
     flag("multiline", "SM_FILE_MULTILINE", "", "pattern of a message's first line, or \"indent\""),
     flag("org", "SM_ORG_ID", "ORG_ID", "organisation (default from the token)"),
+    Flag { is_switch: true, ..flag("process-hash", "SM_PROCESS_HASH", "", "hash what is executed (SHA-256)") },
     flag("service", "", "", "accepted for old installers; services are the service manager's"),
     flag("spool-mb", "SM_SPOOL_MB", "", "most that records may take on disk, in MiB (default 256)"),
     Flag { is_switch: true, ..flag("tls", "SM_USE_TLS", "TLS_ENABLED", "encrypt, and verify the server") },
@@ -225,6 +231,12 @@ pub fn parse(
         Some(Some(mb)) => mb,
         None => 256,
     };
+    let events_per_second = match get("events-per-second").map(|text| text.parse().ok()) {
+        None => 200,
+        Some(Some(limit @ 1..=100_000)) => limit,
+        Some(Some(_) | None) => return fatal("-events-per-second: from 1 to 100000"),
+    };
+    let process_hash = get("process-hash").is_some_and(|text| switch(&text) == Some(true));
     let multiline = get("multiline");
     if let Some(Err(error)) = multiline.as_deref().filter(|m| *m != "indent").map(regex::Regex::new) {
         return fatal(format!("-multiline: {error}"));
@@ -251,6 +263,8 @@ pub fn parse(
         log_level,
         collectors,
         spool_bytes_max: spool_mb << 20,
+        process_hash,
+        events_per_second,
     };
     Parsed::Run(Box::new(settings), warnings)
 }
@@ -320,6 +334,7 @@ mod tests {
             (&["-token", "t"], 1, "missing -org flag or SM_ORG_ID env"),
             (&["-org", "o", "-token", "sm_other_1_x"], 1, "-org is o, but the token is of other"),
             (&["-org", "o", "-token", "t", "-multiline", "("], 1, "-multiline: "),
+            (&["-org", "o", "-token", "t", "-events-per-second", "0"], 1, "-events-per-second: from 1"),
             (&["-org", "o", "-token", "t", "-log-level", "a=b=c"], 1, "`a=b=c` is not a log level"),
             (
                 &["-org", "o", "-token", "t", "-collectors", "heartbeat,x"],
