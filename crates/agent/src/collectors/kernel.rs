@@ -91,8 +91,13 @@ pub struct KernelSocket {
 }
 
 impl KernelSocket {
-    /// Hears a netlink protocol's groups (a mask).
-    pub fn netlink(protocol: Protocol, groups: u32, filter: &[SockFilter], buffer_bytes: usize) -> io::Result<Self> {
+    /// Hears a netlink protocol's groups (a mask). Without a protocol: that of routes and addresses.
+    pub fn netlink(
+        protocol: Option<Protocol>,
+        groups: u32,
+        filter: &[SockFilter],
+        buffer_bytes: usize,
+    ) -> io::Result<Self> {
         let socket = Self::open(AddressFamily::NETLINK, protocol, filter, buffer_bytes, true)?;
         bind(&socket.fd, &SocketAddrNetlink::new(0, groups))?;
         Ok(socket)
@@ -101,17 +106,17 @@ impl KernelSocket {
     /// Hears packets of a protocol (`ETH_P_…`) that come in on any interface, from their network header on.
     pub fn packets(protocol: u16, filter: &[SockFilter], buffer_bytes: usize) -> io::Result<Self> {
         let protocol = NonZeroU32::new(u32::from(protocol.to_be())).ok_or(io::ErrorKind::InvalidInput)?;
-        Self::open(AddressFamily::PACKET, Protocol::from_raw(protocol), filter, buffer_bytes, false)
+        Self::open(AddressFamily::PACKET, Some(Protocol::from_raw(protocol)), filter, buffer_bytes, false)
     }
 
     fn open(
         family: AddressFamily,
-        protocol: Protocol,
+        protocol: Option<Protocol>,
         filter: &[SockFilter],
         buffer_bytes: usize,
         is_netlink: bool,
     ) -> io::Result<Self> {
-        let fd = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, Some(protocol))?;
+        let fd = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, protocol)?;
         // Beyond what the system allows everybody, where it may be.
         if sockopt::set_socket_recv_buffer_size_force(&fd, buffer_bytes).is_err() {
             sockopt::set_socket_recv_buffer_size(&fd, buffer_bytes)?;

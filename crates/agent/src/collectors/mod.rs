@@ -106,19 +106,33 @@ impl Started {
                 "metrics"
             }),
             "processes" => match processes::open(settings, &context, shared.actors.clone()) {
-                Ok(watch) => self.thread("processes", move || watch.run()).map(|()| Ok("process-monitoring"))?,
+                Ok((watch, partly)) => {
+                    self.partly("processes: short ones", partly);
+                    self.thread("processes", move || watch.run()).map(|()| Ok("process-monitoring"))?
+                }
                 Err(why) => Err(why),
             },
-            "network" => network::can_run().map(|()| {
-                self.tasks.spawn(network::run(context));
-                "network-monitoring"
-            }),
+            "network" => match network::open(settings, &context) {
+                Ok((watch, partly)) => {
+                    self.partly("network: scans", partly);
+                    self.thread("network", move || watch.run()).map(|()| Ok("network-monitoring"))?
+                }
+                Err(why) => Err(why),
+            },
             "integrity" => integrity::can_run().map(|()| {
                 self.tasks.spawn(integrity::run(context));
                 "file-integrity"
             }),
             other => Err(format!("there is no collector {other}")),
         })
+    }
+
+    /// What a collector that runs cannot see.
+    fn partly(&mut self, what: &str, why: Option<String>) {
+        if let Some(why) = why {
+            tracing::info!(what, why, "not seen: {what}: {why}");
+            self.not_running.insert(what.to_owned(), why);
+        }
     }
 
     fn thread(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {

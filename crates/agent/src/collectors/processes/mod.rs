@@ -78,18 +78,19 @@ pub struct Processes {
     overruns: u64,
 }
 
-/// Ready to run, or why not. Who executed what is left with `actors` too.
-pub fn open(settings: &Settings, context: &Context, actors: Arc<Actors>) -> Result<Processes, String> {
+/// Ready to run, or why not; and why short ones are not seen, if they are not. Who executed what is left with `actors` too.
+pub fn open(
+    settings: &Settings,
+    context: &Context,
+    actors: Arc<Actors>,
+) -> Result<(Processes, Option<String>), String> {
     can_run()?;
-    let source = match Connector::open() {
-        Ok(connector) => Source::Kernel(connector),
-        Err(why) => {
-            tracing::info!(why, "processes are looked for each second: {why}");
-            Source::Poll
-        }
+    let (source, partly) = match Connector::open() {
+        Ok(connector) => (Source::Kernel(connector), None),
+        Err(why) => (Source::Poll, Some(why)),
     };
     let hashes = settings.process_hash.then(|| Hashes::new(Instant::now()));
-    Ok(Processes::new(context.clone(), source, settings.events_per_second, hashes, actors))
+    Ok((Processes::new(context.clone(), source, settings.events_per_second, hashes, actors), partly))
 }
 
 impl Processes {
