@@ -35,6 +35,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("collectors", "SM_COLLECTORS", "", "names of the collectors to run, with commas (default all)"),
     flag("config", "SM_CONFIG", "", "file of NAME=value lines (default /opt/security-manager/sm-agent.conf)"),
     flag("data-dir", "SM_DATA_DIR", "", "where records wait and keys are kept (default /var/lib/sm-agent)"),
+    flag("events-per-second", "SM_EVENTS_PER_SECOND", "", "of a collector that cannot read again (default 200)"),
     flag("file", "SM_FILE_PATH", "", "files or patterns to follow, with commas"),
     flag("host", "SM_HOST_ID", "HOST_ID", "name of this host (default the system's)"),
     flag("ingest", "SM_INGEST_URL", "INGEST_URL", "address of the server (default localhost:9002)"),
@@ -42,6 +43,7 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("log-level", "SM_LOG_LEVEL", "", "error, warn, info, debug (default info)"),
     flag("multiline", "SM_FILE_MULTILINE", "", "pattern of a message's first line, or \"indent\""),
     flag("org", "SM_ORG_ID", "ORG_ID", "organisation (default from the token)"),
+    switch("process-hash", "SM_PROCESS_HASH", "", "hash what is executed (SHA-256)"),
     flag("service", "", "", "of old installers; says what to use instead, and ends"),
     flag("spool-mb", "SM_SPOOL_MB", "", "most that records may take on disk, in MiB (default 256)"),
     switch(

@@ -34,6 +34,10 @@ pub struct Settings {
     /// Names of collectors; `None`: all that can run.
     pub collectors: Option<Vec<String>>,
     pub spool_bytes_max: u64,
+    /// Whether executables are hashed when they are started.
+    pub process_hash: bool,
+    /// Events of one collector whose source cannot be read again; 25 seconds' worth may come at once.
+    pub events_per_second: u32,
 }
 
 /// What a command line comes to.
@@ -204,6 +208,12 @@ fn settings(given: &mut Given<'_>, hostname: &str, read: impl Fn(&str) -> Option
         Some(Some(mb)) => mb,
         None => 256,
     };
+    let events_per_second = match given.get("events-per-second").map(|text| text.parse().ok()) {
+        None => 200,
+        Some(Some(limit @ 1..=100_000)) => limit,
+        Some(Some(_) | None) => return Err("-events-per-second: from 1 to 100000".to_owned()),
+    };
+    let process_hash = given.switch("process-hash")?.unwrap_or(false);
     let multiline = given.get("multiline");
     if let Some(Err(error)) = multiline.as_deref().filter(|m| *m != "indent").map(regex::Regex::new) {
         return Err(format!("-multiline: {error}"));
@@ -232,6 +242,8 @@ fn settings(given: &mut Given<'_>, hostname: &str, read: impl Fn(&str) -> Option
         log_level,
         collectors,
         spool_bytes_max: spool_mb << 20,
+        process_hash,
+        events_per_second,
     })
 }
 
@@ -300,6 +312,7 @@ mod tests {
             (&["-token", "t"], 1, "missing -org flag or SM_ORG_ID env"),
             (&["-org", "o", "-token", "sm_other_1_x"], 1, "-org is o, but the token is of other"),
             (&["-org", "o", "-token", "t", "-multiline", "("], 1, "-multiline: "),
+            (&["-org", "o", "-token", "t", "-events-per-second", "0"], 1, "-events-per-second: from 1"),
             (&["-org", "o", "-token", "t", "-log-level", "a=b=c"], 1, "`a=b=c` is not a log level"),
             (
                 &["-org", "o", "-token", "t", "-collectors", "heartbeat,x"],
