@@ -250,7 +250,7 @@ from() { # NAME ROOTS PATH FILE BYTES_MAX
   server=$1 roots=$2 path=$3 file=$4 max=$5
   server=${server#\[}; server=${server%\]}
   status=000
-  if command -v curl >/dev/null; then
+  if curl --version >/dev/null 2>&1; then
     set -- -qsS --proto =https --noproxy '*' --connect-timeout 10 --speed-limit 500 --speed-time 20 --max-filesize "$max" \
       --retry 3 --retry-delay 1 --retry-max-time 15 --retry-connrefused
     case $server in *:*) url="https://[$server]:${INGEST##*:}$path" ;; *) url="https://$server:${INGEST##*:}$path" ;; esac

@@ -139,6 +139,8 @@ fn config(setup: &Setup, data: &Path) -> String {
 roles = ["{roles}"]
 [log]
 level = "warn"
+[ingest.agents]
+listen = ""
 [ingest.http]
 listen = "127.0.0.1:0"
 durability = "{durability}"

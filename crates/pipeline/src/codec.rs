@@ -370,10 +370,12 @@ mod tests {
 
     fn record(object: &str) -> Bytes {
         let event = NewEvent {
+            id: None,
             org: "acme".parse().unwrap(),
             input: InputKind::Http,
             correlation_id: Some("c\"1".into()),
             object: Bytes::copy_from_slice(object.as_bytes()),
+            id: None,
         };
         encode_event(&event, id())
     }

@@ -49,6 +49,16 @@ pub trait Authority: Send + Sync + 'static {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>>;
 }
 
+impl Authority for crate::authority::Authority {
+    fn roots_pem(&self) -> String {
+        self.roots_pem()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+        Ok(self.sign(message)?)
+    }
+}
+
 /// Serves installer and agents.
 #[derive(Clone)]
 pub struct Downloads {

@@ -2,7 +2,9 @@
 
 pub mod agent_downloads;
 pub mod api;
+mod agents;
 pub mod app;
+pub mod authority;
 pub mod commands;
 pub mod config;
 mod demo;

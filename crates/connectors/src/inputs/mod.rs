@@ -20,6 +20,7 @@ mod batch;
 pub mod contract;
 mod datagrams;
 mod deliver;
+pub mod grpc;
 pub mod http;
 pub mod snmp;
 pub mod syslog;
@@ -34,6 +35,8 @@ use std::time::Duration;
 /// An event at the door: bounded and parsed as far as the protocol goes.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
+    /// Where the input can tell the event when it comes again; else it is given one at acceptance.
+    pub id: Option<EventId>,
     pub org: OrgId,
     pub input: InputKind,
     /// Shared by the events of one request; `None` where the client gave none.
@@ -41,6 +44,8 @@ pub struct NewEvent {
     /// A JSON object in UTF-8: starts with `{`, ends with `}`, no white space around it, and none
     /// of its top-level keys starts with `_` (those are the pipeline's own).
     pub object: Bytes,
+    /// Where the sender's protocol names the event for ever, so that it is the same when it comes again.
+    pub id: Option<EventId>,
 }
 
 /// The batch is durable as asked.

@@ -5,8 +5,10 @@ mod parts;
 mod workers;
 
 pub use parts::Parts;
+pub(crate) use parts::patiently;
 
 use crate::api::{ApiOptions, ApiState, Prometheus};
+use crate::agents::AgentDoor;
 use crate::config::{Config, Listen, PairListen, Role, TlsSettings};
 use crate::detection_rules;
 use crate::field_maps;
@@ -38,6 +40,8 @@ use tokio::net::TcpListener;
 /// Where the parts answer; port 0 in the configuration is the real port here.
 #[derive(Debug, Clone, Default)]
 pub struct Addresses {
+    /// The gateway for agents.
+    pub agents: Option<SocketAddr>,
     pub ingest: Option<SocketAddr>,
     pub syslog_udp: Option<SocketAddr>,
     pub syslog_tcp: Option<SocketAddr>,
@@ -89,6 +93,7 @@ pub struct App {
     parts: Parts,
     acceptor: Arc<Acceptor>,
     http: Vec<(TcpListener, Option<Arc<TlsFiles>>, Site, HttpLimits)>,
+    agents: Option<AgentDoor>,
     syslog: Option<Syslog>,
     snmp: Option<Snmp>,
     addresses: Addresses,
@@ -128,6 +133,7 @@ impl App {
             parts,
             acceptor,
             http: Vec::new(),
+            agents: None,
             syslog: None,
             snmp: None,
             addresses: Addresses::default(),
@@ -203,6 +209,12 @@ impl App {
             let tls = tls(http.tls.as_ref(), "ingest.http.tls_cert")?;
             self.addresses.ingest = Some(self.listen(&http.listen, tls, Site::Ingest(site), limits)?);
         }
+        if let Some(settings) = &config.agents {
+            let sink = Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>;
+            let door = AgentDoor::open(settings, sink, Arc::clone(&self.parts.metrics), Arc::clone(&self.parts.clock))?;
+            self.addresses.agents = door.address();
+            self.agents = Some(door);
+        }
         if let Some((listen, snmp)) = &config.snmp {
             let bound = snmp::bind(snmp.clone())
                 .with_context(|| format!("failed to open the SNMP listener (setting {})", listen.setting))?;
@@ -269,7 +281,7 @@ impl App {
         let roles: Vec<&str> = self.config.roles.iter().map(|role| role.as_str()).collect();
         let mut line = format!("roles {}", roles.join(", "));
         for (what, address) in
-            [("ingest", self.addresses.ingest), ("syslog", self.addresses.syslog_udp), ("web", self.addresses.webui)]
+            [("ingest", self.addresses.ingest), ("agents", self.addresses.agents), ("syslog", self.addresses.syslog_udp), ("web", self.addresses.webui)]
         {
             if let Some(address) = address {
                 line.push_str(&format!("; {what} {address}"));
@@ -284,6 +296,7 @@ impl App {
         let running = serde_json::json!({
             "pid": std::process::id(),
             "ingest": text(self.addresses.ingest),
+            "agents": text(self.addresses.agents),
             "webui": text(self.addresses.webui),
             "webui_cert": self.config.webui_tls.as_ref().and_then(|tls| std::path::absolute(&tls.cert).ok()),
             "syslog_udp": text(self.addresses.syslog_udp),
@@ -357,6 +370,15 @@ impl App {
                 syslog.run(sink, clock, stop).await;
                 Ok(())
             });
+        }
+        if let Some(door) = self.agents {
+            let sink = Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>;
+            door.start(
+                (&mut inputs, input_stop.clone()),
+                (&mut workers, worker_stop.clone()),
+                sink,
+                &parts,
+            );
         }
         if let Some(snmp) = self.snmp {
             let sink = Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>;

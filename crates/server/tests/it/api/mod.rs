@@ -233,10 +233,12 @@ pub fn event_record(number: u64, host: &str, message: &str) -> Bytes {
     let object =
         serde_json::json!({ "hostname": host, "message": message, "timestamp": NOON.rfc3339(), "severity": 3 });
     let event = NewEvent {
+        id: None,
         org: OrgId::default(),
         input: InputKind::Http,
         correlation_id: Some("c-1".into()),
         object: Bytes::from(object.to_string()),
+        id: None,
     };
     codec::encode_event(&event, event_id(number))
 }
