@@ -375,7 +375,6 @@ mod tests {
             input: InputKind::Http,
             correlation_id: Some("c\"1".into()),
             object: Bytes::copy_from_slice(object.as_bytes()),
-            id: None,
         };
         encode_event(&event, id())
     }

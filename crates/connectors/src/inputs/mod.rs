@@ -44,8 +44,6 @@ pub struct NewEvent {
     /// A JSON object in UTF-8: starts with `{`, ends with `}`, no white space around it, and none
     /// of its top-level keys starts with `_` (those are the pipeline's own).
     pub object: Bytes,
-    /// Where the sender's protocol names the event for ever, so that it is the same when it comes again.
-    pub id: Option<EventId>,
 }
 
 /// The batch is durable as asked.

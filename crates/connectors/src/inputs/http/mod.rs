@@ -127,7 +127,6 @@ impl HttpIngest {
             input: InputKind::Http,
             correlation_id: Some(Arc::clone(correlation)),
             object,
-            id: None,
         };
         match parse(&body, &config.rules) {
             Body::Single(verdict) => {

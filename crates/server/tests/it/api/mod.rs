@@ -238,7 +238,6 @@ pub fn event_record(number: u64, host: &str, message: &str) -> Bytes {
         input: InputKind::Http,
         correlation_id: Some("c-1".into()),
         object: Bytes::from(object.to_string()),
-        id: None,
     };
     codec::encode_event(&event, event_id(number))
 }
