@@ -1,5 +1,6 @@
 //! `muttd`, the control plane, as a library: what the binary runs, and what tests run whole.
 
+pub mod agent_downloads;
 pub mod api;
 mod agents;
 pub mod app;

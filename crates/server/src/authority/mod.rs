@@ -76,6 +76,13 @@ impl Authority {
         kept::pem("CERTIFICATE", &self.current().kept.root)
     }
 
+    /// All that tokens of now and of before the change of the root name, the root in force first.
+    pub fn roots_pem(&self) -> String {
+        let current = self.current();
+        let previous = current.kept.previous.as_ref().map(|previous| &previous.root);
+        std::iter::once(&current.kept.root).chain(previous).map(|der| kept::pem("CERTIFICATE", der)).collect()
+    }
+
     /// What a token says of the root behind its last point; `None` where the gateway shows a certificate of others.
     pub fn token_suffix(&self) -> Option<String> {
         self.config.server_files.is_none().then(|| fingerprint(&self.current().kept.root))
