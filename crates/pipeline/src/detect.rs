@@ -14,7 +14,9 @@ use crate::metrics::{Metrics, labels};
 use crate::notify::Planner;
 use crate::outbox::Outbox;
 use crate::rulebook::{Match, Rulebook, Snapshot};
-use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, Event, EventId, Handling, InputKind, OrgId, Outcome};
+use model::{
+    Alert, AlertId, AlertKind, AlertSeverity, AlertState, Event, EventId, Handling, InputKind, OrgId, Outcome,
+};
 use runtime::backoff::Backoff;
 use runtime::{Clock, Health, Stop};
 use std::collections::{BTreeMap, BTreeSet};

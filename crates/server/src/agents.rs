@@ -1,19 +1,26 @@
 //! The door for agents: gateway, fleet, authority and downloads, put together.
 
+use crate::agent_downloads::{self, Downloads};
 use crate::app::{Parts, patiently};
 use crate::authority::Authority;
 use crate::config::AgentSettings;
 use anyhow::{Context, Result};
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
 use connectors::inputs::Sink;
 use connectors::inputs::grpc::{
-    self, Desk, Gateway, GatewayConfig, GatewayObserver, TlsSource, TurnedAway,
+    self, Desk, Gateway, GatewayConfig, GatewayObserver, PageBody, Pages, TlsSource, TurnedAway,
 };
+use http::{Request, Response, request};
+use http_body_util::BodyExt;
 use pipeline::fleet::{Fleet, FleetConfig, Issuer};
 use pipeline::metrics::{Metrics, labels};
 use runtime::{Clock, Stop, Supervisor};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tower::ServiceExt;
 
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -22,6 +29,7 @@ pub struct AgentDoor {
     gateway: Gateway,
     pub fleet: Fleet,
     pub authority: Arc<Authority>,
+    downloads: Router,
 }
 
 impl AgentDoor {
@@ -47,12 +55,20 @@ impl AgentDoor {
             ..GatewayConfig::default()
         })
         .context("failed to open the gateway for agents (setting ingest.agents.listen)")?;
-        Ok(Self { gateway, fleet, authority })
+        let executable = std::env::current_exe().ok();
+        let signer = Arc::clone(&authority) as Arc<dyn agent_downloads::Authority>;
+        let downloads = Downloads::new(settings.downloads.clone(), executable.as_deref(), signer).router();
+        Ok(Self { gateway, fleet, authority, downloads })
     }
 
     /// The first address.
     pub fn address(&self) -> Option<SocketAddr> {
         self.gateway.addresses().first().copied()
+    }
+
+    /// What a host fetches to install its agent.
+    pub fn downloads(&self) -> Router {
+        self.downloads.clone()
     }
 
     /// Answers until the input's stop; the fleet and the authority work until the workers'.
@@ -81,9 +97,10 @@ impl AgentDoor {
         });
         let desk: Arc<dyn Desk> = Arc::new(self.fleet);
         let tls = self.authority as Arc<dyn TlsSource>;
+        let pages: Arc<dyn Pages> = Arc::new(DownloadPages(self.downloads));
         let gateway = self.gateway;
         inputs.spawn("agents", async move {
-            gateway.run(sink, desk, Some(tls), None, Arc::new(Counting(metrics)), clock, input_stop).await;
+            gateway.run(sink, desk, Some(tls), Some(pages), Arc::new(Counting(metrics)), clock, input_stop).await;
             Ok(())
         });
     }
@@ -112,6 +129,17 @@ async fn find_store(fleet: &Fleet, parts: &Parts, stop: &Stop) {
         }
     }
     fleet.use_store(catalog);
+}
+
+struct DownloadPages(Router);
+
+#[async_trait]
+impl Pages for DownloadPages {
+    async fn get(&self, head: request::Parts, _peer: SocketAddr) -> Response<PageBody> {
+        let answer = self.0.clone().oneshot(Request::from_parts(head, Body::empty())).await;
+        let answer = answer.unwrap_or_else(|never| match never {});
+        answer.map(|body| body.map_err(|error| error.into()).boxed_unsync())
+    }
 }
 
 struct Counting(Arc<Metrics>);

@@ -1,8 +1,8 @@
 //! `muttd`, the control plane, as a library: what the binary runs, and what tests run whole.
 
 pub mod agent_downloads;
-pub mod api;
 mod agents;
+pub mod api;
 pub mod app;
 pub mod authority;
 pub mod commands;

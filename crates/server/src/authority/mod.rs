@@ -71,11 +71,6 @@ impl Authority {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The root, for those who are to believe it.
-    pub fn root_pem(&self) -> String {
-        kept::pem("CERTIFICATE", &self.current().kept.root)
-    }
-
     /// All that tokens of now and of before the change of the root name, the root in force first.
     pub fn roots_pem(&self) -> String {
         let current = self.current();

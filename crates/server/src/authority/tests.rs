@@ -58,7 +58,7 @@ fn it_is_made_once_for_its_owner_only_and_stays() {
     let file = kept::file_in(&dir.path().join("ca"));
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
     let again = open(dir.path());
-    assert_eq!(first.root_pem(), again.root_pem());
+    assert_eq!(first.roots_pem(), again.roots_pem());
     assert_eq!(std::fs::read_dir(dir.path().join("ca")).unwrap().count(), 1, "nothing half made is left");
     let suffix = first.token_suffix().unwrap();
     assert!(suffix.len() == 32 && suffix.bytes().all(|b| b.is_ascii_hexdigit()));
@@ -69,7 +69,7 @@ fn many_that_begin_at_once_have_one_root() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path();
     let roots: BTreeSet<String> = std::thread::scope(|scope| {
-        let begun: Vec<_> = (0..8).map(|_| scope.spawn(move || open(path).root_pem())).collect();
+        let begun: Vec<_> = (0..8).map(|_| scope.spawn(move || open(path).roots_pem())).collect();
         begun.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(roots.len(), 1);
@@ -135,7 +135,7 @@ fn after_a_change_of_the_root_both_are_believed_until_the_old_one_is_retired() {
     assert_eq!(made.bundle_der, [new.clone(), old.clone()]);
     assert_eq!(authority.roots().unwrap().len(), 2);
     let elsewhere = open(dir.path());
-    assert_eq!(elsewhere.root_pem(), authority.root_pem(), "another gateway of the same folder");
+    assert_eq!(elsewhere.roots_pem(), authority.roots_pem(), "another gateway of the same folder");
     assert!(authority.retire().unwrap() && !authority.retire().unwrap());
     assert!(!is_believed(&[old], &shown(&authority), "localhost"));
     assert!(is_believed(&[new], &shown(&authority), "localhost"));

@@ -14,8 +14,8 @@ pub struct Server {
     pub ingest: SocketAddr,
     pub web: SocketAddr,
     pub ingest_key: String,
-    web_key: String,
-    http: reqwest::Client,
+    pub web_key: String,
+    pub http: reqwest::Client,
     /// The data folder as this process sees it.
     pub data: PathBuf,
 }

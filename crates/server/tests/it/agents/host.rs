@@ -51,12 +51,6 @@ impl Agent {
         Self { child }
     }
 
-    /// As the kernel does it.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
     /// As a service manager does it; the exit code.
     pub async fn terminate(mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
