@@ -258,7 +258,8 @@ async fn a_stop_ends_everything_that_is_open_in_time() {
     assert_eq!(commands.message().await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(ack.await.unwrap().unwrap_err().code(), Code::Unavailable);
     assert_eq!(sink.messages(), ["last", "on its way", "in the last moment"]);
-    assert_eq!((desk.memory().open, desk.memory().connections), (0, 0));
+    let memory = desk.memory();
+    assert_eq!((memory.open, memory.connections), (0, 0));
 }
 
 #[tokio::test]

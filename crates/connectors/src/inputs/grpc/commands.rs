@@ -40,6 +40,7 @@ impl Line {
                     Err(Broken::Wrong(status)) => return answer.end(&status),
                 },
                 command = next(&mut commands) => match command {
+                    Some(_) if hub.desk.check(&who).is_err() => commands = None,
                     Some(command) => {
                         if answer.send(&command).await.is_err() {
                             return;
