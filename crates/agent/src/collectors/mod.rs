@@ -119,10 +119,13 @@ impl Started {
                 }
                 Err(why) => Err(why),
             },
-            "integrity" => integrity::can_run().map(|()| {
-                self.tasks.spawn(integrity::run(context));
-                "file-integrity"
-            }),
+            "integrity" => match integrity::open(&context, shared.actors.clone()) {
+                Ok((watch, partly)) => {
+                    self.partly("integrity: who", partly);
+                    self.thread("integrity", move || watch.run()).map(|()| Ok("file-integrity"))?
+                }
+                Err(why) => Err(why),
+            },
             other => Err(format!("there is no collector {other}")),
         })
     }
