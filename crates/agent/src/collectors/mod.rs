@@ -110,10 +110,10 @@ impl Started {
                     Err(why) => Err(why),
                 }
             }
-            "metrics" => metrics::can_run().map(|()| {
-                self.tasks.spawn(metrics::run(context));
-                "metrics"
-            }),
+            "metrics" => match metrics::can_run() {
+                Ok(()) => self.thread("metrics", move || metrics::run(&context)).map(|()| Ok("metrics"))?,
+                Err(why) => Err(why),
+            },
             "processes" => match processes::open(settings, &context, shared.actors.clone()) {
                 Ok((watch, partly)) => {
                     self.partly("processes: short ones", partly);
