@@ -6,6 +6,7 @@
 //! again later puts a bookmark into each observation and asks [`Sink::has_room`] before it reads on; any other keeps to a
 //! [`limits::Limiter`].
 
+pub mod audit;
 pub mod auth;
 pub mod files;
 pub mod integrity;
@@ -26,7 +27,8 @@ use tokio::task::JoinSet;
 use wire::{LogEvent, Record, record};
 
 /// All collectors there are.
-pub const NAMES: &[&str] = &["heartbeat", "files", "auth", "journal", "metrics", "processes", "network", "integrity"];
+pub const NAMES: &[&str] =
+    &["heartbeat", "files", "auth", "audit", "journal", "metrics", "processes", "network", "integrity"];
 
 /// What every collector is handed.
 #[derive(Clone)]
@@ -93,18 +95,25 @@ impl Started {
                 Ok(tail) => self.thread("auth", move || tail.run()).map(|()| Ok("log-monitoring"))?,
                 Err(why) => Err(why),
             },
+            "audit" => match audit::open(settings, &context) {
+                Ok((audit, amiss)) => {
+                    self.partly("audit", amiss);
+                    self.thread("audit", move || audit.run()).map(|()| Ok("audit-monitoring"))?
+                }
+                Err(why) => Err(why),
+            },
             "journal" => {
-                // The log of logins has the same lines, so it was started before this.
-                let has_auth = self.capabilities.iter().any(|c| c == "log-monitoring");
-                match journal::open(&context, has_auth) {
+                // The log of logins and the audit system have the same lines, so they were started before this.
+                let has = |name: &str| self.capabilities.iter().any(|c| c == name);
+                match journal::open(&context, has("log-monitoring"), has("audit-monitoring")) {
                     Ok(follow) => self.thread("journal", move || follow.run()).map(|()| Ok("journal-monitoring"))?,
                     Err(why) => Err(why),
                 }
             }
-            "metrics" => metrics::can_run().map(|()| {
-                self.tasks.spawn(metrics::run(context));
-                "metrics"
-            }),
+            "metrics" => match metrics::can_run() {
+                Ok(()) => self.thread("metrics", move || metrics::run(&context)).map(|()| Ok("metrics"))?,
+                Err(why) => Err(why),
+            },
             "processes" => match processes::open(settings, &context, shared.actors.clone()) {
                 Ok((watch, partly)) => {
                     self.partly("processes: short ones", partly);
@@ -119,10 +128,13 @@ impl Started {
                 }
                 Err(why) => Err(why),
             },
-            "integrity" => integrity::can_run().map(|()| {
-                self.tasks.spawn(integrity::run(context));
-                "file-integrity"
-            }),
+            "integrity" => match integrity::open(&context, shared.actors.clone()) {
+                Ok((watch, partly)) => {
+                    self.partly("integrity: who", partly);
+                    self.thread("integrity", move || watch.run()).map(|()| Ok("file-integrity"))?
+                }
+                Err(why) => Err(why),
+            },
             other => Err(format!("there is no collector {other}")),
         })
     }

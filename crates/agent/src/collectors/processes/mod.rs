@@ -9,14 +9,14 @@ mod connector;
 mod details;
 mod poll;
 
-pub use details::{Actor, Actors};
+pub use details::{Actor, Actors, Users};
 
 use super::limits::{Limiter, Verdict};
 use super::{Context, kernel, log_event, passing};
 use crate::settings::Settings;
 use crate::spool::Observation;
 use connector::{Connector, Event};
-use details::{Details, Hashes, Users};
+use details::{Details, Hashes};
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
