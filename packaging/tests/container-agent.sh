@@ -15,7 +15,15 @@ serve_agent "$AGENT"
 
 # ------------------------------------------------------------------ two machines and the wire between them
 ip netns add "$PLANE"
-clean_plane() { [ -z "${MUTTD:-}" ] || kill "$MUTTD" 2>/dev/null || true; ip netns delete "$PLANE" 2>/dev/null || true; }
+MUTTD=""
+stop_plane() {
+  [ -n "$MUTTD" ] || return 0
+  # The shell that started it, and the program.
+  kill "$(pgrep -P "$MUTTD" || echo "$MUTTD")" 2>/dev/null || true
+  wait "$MUTTD" 2>/dev/null || true
+  MUTTD=""
+}
+clean_plane() { stop_plane; ip netns delete "$PLANE" 2>/dev/null || true; }
 trap 'clean_plane; finish' EXIT
 in_p() { ip netns exec "$PLANE" "$@"; }
 in_p ip link set lo up
@@ -37,14 +45,13 @@ start_plane() {
   done
   tail -n 20 "$WORK/muttd.log"; fail "the control plane answers"
 }
-stop_plane() { local child; child=$(pgrep -P "$MUTTD" || true); kill "${child:-$MUTTD}"; wait "$MUTTD" 2>/dev/null || true; }
 start_plane
 new_token() { muttd admin token create --org acme 2>>"$WORK/muttd.log"; }
 muttd admin org create acme >>"$WORK/muttd.log" 2>&1 || { tail -n 20 "$WORK/muttd.log"; fail "an organisation can be made"; }
 TOKEN=$(new_token) || { tail -n 20 "$WORK/muttd.log"; fail "a token can be made"; }
 # kept WORDS: events with these words that the control plane has stored.
 stored() {
-  in_p curl -fsS --max-time 5 -G -H "X-API-KEY: $(cat "$WORK/plane/keys/webui_api_key")" --data-urlencode "text=$1" --data limit=1000 \
+  in_p curl -fsS --max-time 5 -G -H "X-API-KEY: $(cat "$WORK/plane/keys/webui_api_key")" --data-urlencode "text=$1" --data org=acme --data limit=1000 \
     http://127.0.0.1:8090/api/v2/events | grep -o '"id":"evt_' | wc -l
 }
 has_stored() { [ "$(stored "$1")" -ge "${2:-1}" ]; }
