@@ -1,5 +1,6 @@
 //! `muttd`, the control plane, as a library: what the binary runs, and what tests run whole.
 
+pub mod agent_tokens;
 pub mod api;
 pub mod app;
 pub mod commands;

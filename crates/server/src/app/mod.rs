@@ -6,7 +6,7 @@ mod workers;
 
 pub use parts::Parts;
 
-use crate::api::{ApiOptions, ApiState, Prometheus};
+use crate::api::{AgentGate, ApiOptions, ApiState, Prometheus};
 use crate::config::{Config, Listen, PairListen, Role, TlsSettings};
 use crate::detection_rules;
 use crate::field_maps;
@@ -594,6 +594,7 @@ fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> 
         planner: parts.planner.clone(),
         sees_events: config.sees_events(),
         org: OrgId::default(),
+        agent_gate: AgentGate::default(),
         options: ApiOptions {
             version_prefix: config.version_prefix,
             key_in_url: config.key_in_url,
