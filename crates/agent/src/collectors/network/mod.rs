@@ -10,7 +10,7 @@ mod scans;
 mod table;
 mod watch;
 
-use super::limits::{Limiter, SAMPLE, Verdict};
+use super::limits::{Limiter, SAMPLE, Verdict, Weight};
 use super::{Context, kernel, log_event, passing};
 use crate::settings::Settings;
 use crate::spool::Observation;
@@ -157,7 +157,9 @@ impl Network {
     }
 
     fn tell(&mut self, kind: &'static str, mut event: wire::LogEvent) {
-        match self.limit.take(kind, Instant::now()) {
+        let weight =
+            if event.labels.get("severity").is_some_and(|s| s == "info") { Weight::Usual } else { Weight::High };
+        match self.limit.take(kind, weight, Instant::now()) {
             Verdict::Tell => {}
             Verdict::Sample => drop(event.labels.insert("sampled".to_owned(), SAMPLE.to_string())),
             Verdict::LeaveOut => return,
