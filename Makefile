@@ -1,7 +1,7 @@
 # Every verb of this project. `make run` and `make test` set up what they need by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt bench bench-rules chaos outage clean
+.PHONY: help run test check fmt bench bench-rules chaos outage agents clean
 
 # Cargo prints where it is; a terminal-less run must not wait for input.
 CARGO ?= cargo
@@ -39,6 +39,9 @@ bench: tools ## Measure against peers in one run; needs rsyslog (installed from 
 
 bench-rules: ## Detection rules and correlations against rsigma-eval; BENCH_RULES="RULES... -- EVENTS.jsonl" adds rules of others
 	$(CARGO) run --release --locked --quiet --manifest-path bench/sigma/Cargo.toml -- $(BENCH_RULES)
+
+agents: tools ## Build the agents that hosts download, for old systems too, into target/agents
+	@bash scripts/agents.sh $(AGENTS)
 
 clean: ## Remove what was built and what `make run` kept
 	$(CARGO) clean

@@ -12,13 +12,15 @@ pub enum InputKind {
     SyslogTls,
     /// SNMP notifications of our own listener.
     Snmp,
+    /// Agents and what speaks their protocol, by gRPC.
+    Agent,
     /// Made by the product itself or replayed by an operator.
     Internal,
 }
 
 impl InputKind {
-    pub const ALL: [Self; 6] =
-        [Self::Http, Self::SyslogUdp, Self::SyslogTcp, Self::SyslogTls, Self::Snmp, Self::Internal];
+    pub const ALL: [Self; 7] =
+        [Self::Http, Self::SyslogUdp, Self::SyslogTcp, Self::SyslogTls, Self::Snmp, Self::Agent, Self::Internal];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -27,6 +29,7 @@ impl InputKind {
             Self::SyslogTcp => "syslog_tcp",
             Self::SyslogTls => "syslog_tls",
             Self::Snmp => "snmp",
+            Self::Agent => "agent",
             Self::Internal => "internal",
         }
     }

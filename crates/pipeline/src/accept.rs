@@ -145,7 +145,7 @@ impl Sink for Acceptor {
         let mut records = Vec::with_capacity(batch.len());
         let mut inputs: BTreeMap<InputKind, u64> = BTreeMap::new();
         for event in &batch {
-            let id = self.ids.next(now);
+            let id = event.id.unwrap_or_else(|| self.ids.next(now));
             records.push(encode_event(event, id));
             ids.push(id);
             *inputs.entry(event.input).or_default() += 1;

@@ -370,6 +370,7 @@ mod tests {
 
     fn record(object: &str) -> Bytes {
         let event = NewEvent {
+            id: None,
             org: "acme".parse().unwrap(),
             input: InputKind::Http,
             correlation_id: Some("c\"1".into()),

@@ -28,7 +28,7 @@ mod tests {
             ("acme", r#"{"hostname":"h","message":"a } b","timestamp":1,"list":[{"_event_id":"evt_x"}]}"#),
         ] {
             let (org, object) = (org.parse().unwrap(), Bytes::from_static(object.as_bytes()));
-            let event = NewEvent { org, input: InputKind::Http, correlation_id: Some("c".into()), object };
+            let event = NewEvent { id: None, org, input: InputKind::Http, correlation_id: Some("c".into()), object };
             assert!(EVENTS.are_in(&codec::encode_event(&event, id)));
         }
         let alert = testkit::builders::alert().build();

@@ -5,6 +5,8 @@
 //! use it; nothing listens outside 127.0.0.1; what cannot work panics with a sentence, because the
 //! caller is a test.
 
+#[cfg(feature = "agents")]
+pub mod agents;
 pub mod builders;
 mod http;
 mod receiver;

@@ -75,7 +75,7 @@ impl Sealed {
 
     /// The events from number `from` on, at most `count`.
     pub(super) fn events_of_part(&self, from: usize, count: usize, org: &OrgId, input: InputKind) -> Vec<NewEvent> {
-        let event = |object| NewEvent { org: org.clone(), input, correlation_id: None, object };
+        let event = |object| NewEvent { id: None, org: org.clone(), input, correlation_id: None, object };
         self.part(from, count).map(event).collect()
     }
 }

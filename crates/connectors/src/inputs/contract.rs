@@ -354,7 +354,8 @@ impl Sink for RecordingSink {
             self.refusals.fetch_add(1, Ordering::SeqCst);
             return Err(refused);
         }
-        let ids: Vec<EventId> = batch.iter().map(|_| self.ids.next(Timestamp::from_secs(1))).collect();
+        let ids: Vec<EventId> =
+            batch.iter().map(|event| event.id.unwrap_or_else(|| self.ids.next(Timestamp::from_secs(1)))).collect();
         let queue_depth = ids.len() as u64;
         self.record(|r| {
             r.events.extend(batch);

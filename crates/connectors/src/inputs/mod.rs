@@ -20,6 +20,7 @@ mod batch;
 pub mod contract;
 mod datagrams;
 mod deliver;
+pub mod grpc;
 pub mod http;
 pub mod snmp;
 pub mod syslog;
@@ -34,6 +35,8 @@ use std::time::Duration;
 /// An event at the door: bounded and parsed as far as the protocol goes.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
+    /// Where the input can tell the event when it comes again; else it is given one at acceptance.
+    pub id: Option<EventId>,
     pub org: OrgId,
     pub input: InputKind,
     /// Shared by the events of one request; `None` where the client gave none.

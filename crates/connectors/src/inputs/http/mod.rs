@@ -122,6 +122,7 @@ impl HttpIngest {
             body::read(headers, body, config.body_bytes_max, config.body_timeout).await.map_err(Refusal::body)?;
         *sample = body.slice(..body.len().min(1_024));
         let new_event = |object: Bytes| NewEvent {
+            id: None,
             org: org.clone(),
             input: InputKind::Http,
             correlation_id: Some(Arc::clone(correlation)),

@@ -233,6 +233,7 @@ pub fn event_record(number: u64, host: &str, message: &str) -> Bytes {
     let object =
         serde_json::json!({ "hostname": host, "message": message, "timestamp": NOON.rfc3339(), "severity": 3 });
     let event = NewEvent {
+        id: None,
         org: OrgId::default(),
         input: InputKind::Http,
         correlation_id: Some("c-1".into()),

@@ -234,6 +234,7 @@ pub(super) fn input_code(input: InputKind) -> i64 {
         InputKind::SyslogTls => 3,
         InputKind::Internal => 4,
         InputKind::Snmp => 5,
+        InputKind::Agent => 6,
     }
 }
 
