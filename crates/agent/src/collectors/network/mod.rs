@@ -1,6 +1,6 @@
 //! What goes on in the network of this host: who knocks at many ports, who listens, who is connected to whom.
 //!
-//! Attempts are heard as packets ([`attempts`]), where that is allowed, in the network namespace of the agent; listeners and
+//! Attempts are heard as packets, where that is allowed, in the network namespace of the agent; listeners and
 //! connections are in the kernel's tables, looked at each ten seconds. What was so at the start is no news, a listening
 //! service is nothing suspicious, and the agent's own sockets are passed over.
 
