@@ -5,7 +5,6 @@
 
 mod identity;
 mod tls;
-mod trust;
 
 pub use identity::{Identity, IdentityError, times};
 

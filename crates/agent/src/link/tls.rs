@@ -1,9 +1,9 @@
 //! Encrypted connections: TLS 1.3 only, with the agent's certificate where it has one.
 
 use super::identity::{Identity, chain};
-use super::trust::Judge;
 use crate::settings::Settings;
 use rustls::client::danger::ServerCertVerifier;
+use runtime::trust::Judge;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::path::Path;

@@ -1,9 +1,8 @@
 //! What the agent is told: flags, then the environment, then `sm-agent.conf`. Names of earlier installers are read too.
 
 mod flags;
-mod token;
 
-pub use token::Fingerprint;
+pub use runtime::trust::Fingerprint;
 
 use flags::{Command, FLAGS, boolean};
 use std::collections::BTreeMap;
@@ -172,7 +171,7 @@ fn settings(given: &mut Given<'_>, hostname: &str, read: impl Fn(&str) -> Option
         },
         (None, None) => String::new(),
     };
-    let found = token::look(&token)?;
+    let found = runtime::trust::look(&token)?;
     let org = match (given.get("org"), found.org) {
         (Some(org), Some(named)) if org != named => {
             return Err(format!("-org is {org}, but the token is of {named}"));

@@ -13,6 +13,8 @@ mod events;
 mod registry;
 mod watch;
 
+pub use watch::DEMO_TOKEN;
+
 #[cfg(test)]
 mod tests;
 

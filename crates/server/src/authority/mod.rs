@@ -17,7 +17,6 @@ use kept::Kept;
 use model::{OrgId, Timestamp};
 use pipeline::fleet::{Issued, Issuer};
 use runtime::{Clock, Stop};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
@@ -65,6 +64,11 @@ impl Authority {
         let kept = Kept::open_or_make(&config.dir, clock.now())?;
         let current = RwLock::new(Arc::new(Current::of(kept, &config, clock.now())?));
         Ok(Self { config, clock, current, seen })
+    }
+
+    /// Whether there is one in this folder.
+    pub fn is_in(dir: &Path) -> bool {
+        kept::file_in(dir).is_file()
     }
 
     fn current(&self) -> Arc<Current> {
@@ -196,9 +200,8 @@ impl Current {
     }
 }
 
-/// The first 16 bytes of the SHA-256 of a certificate, in hexadecimal digits.
 fn fingerprint(der: &[u8]) -> String {
-    Sha256::digest(der).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    runtime::trust::Fingerprint::of(der).to_string()
 }
 
 fn stamps(config: &AuthorityConfig) -> Vec<Stamp> {

@@ -2,6 +2,8 @@
 //! failed, 2 wrong usage or configuration.
 
 pub mod admin;
+mod agent_test;
+mod authority;
 pub mod backup;
 pub mod check_config;
 mod client;

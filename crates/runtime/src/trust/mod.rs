@@ -1,16 +1,21 @@
-//! Whether the server is who it should be.
+//! Whether a control plane is who it should be.
 //!
 //! There are two kinds of authorities. Those of the control plane itself (the one whose fingerprint is in the token,
 //! those that were given at enrolment) speak for nobody else, so a certificate of theirs may carry the server's real
 //! name or [`OWN_NAME`]. Those of a file or of the system speak for many, so only the real name will do.
 
-use crate::settings::Fingerprint;
+mod token;
+
+pub use token::{Fingerprint, Found, look};
+
+use crate::tls::{TlsError, client_roots};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What a control plane is called in certificates of its own authority, wherever it runs.
@@ -35,13 +40,26 @@ struct OtherAuthority(Fingerprint);
 /// Whom to believe.
 #[derive(Debug, Clone)]
 pub struct Judge {
-    pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) enrolment: RootCertStore,
-    pub(super) named: RootCertStore,
-    pub(super) provider: Arc<CryptoProvider>,
+    /// What the token says of the authority.
+    pub fingerprint: Option<Fingerprint>,
+    /// Given at enrolment.
+    pub enrolment: RootCertStore,
+    /// Those of a file, or of the system.
+    pub named: RootCertStore,
+    /// What signatures are checked with.
+    pub provider: Arc<CryptoProvider>,
 }
 
 impl Judge {
+    /// For somebody who was never enrolled: by the fingerprint, else by the file, else by the system.
+    pub fn new(fingerprint: Option<Fingerprint>, ca_file: Option<&Path>) -> Result<Self, TlsError> {
+        let named = match (fingerprint, ca_file) {
+            (Some(_), None) => RootCertStore::empty(),
+            (_, ca_file) => client_roots(ca_file)?,
+        };
+        Ok(Self { fingerprint, enrolment: RootCertStore::empty(), named, provider: crate::tls::provider() })
+    }
+
     /// Looks for somebody to believe; else says why the nearest was not.
     pub fn judge(
         &self,
@@ -192,7 +210,7 @@ mod tests {
 
     fn judge(fingerprint: Option<Fingerprint>, enrolment: &[&Authority], named: &[&Authority]) -> Judge {
         let (enrolment, named) = (store(enrolment), store(named));
-        Judge { fingerprint, enrolment, named, provider: runtime::tls::provider() }
+        Judge { fingerprint, enrolment, named, provider: crate::tls::provider() }
     }
 
     fn said(judge: &Judge, chain: &[CertificateDer<'static>]) -> Result<Word, String> {

@@ -32,14 +32,15 @@ impl fmt::Display for Fingerprint {
 
 /// What was found in a token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Found<'a> {
+pub struct Found<'a> {
     /// `None`: a token of another form, which is taken as it is.
     pub org: Option<&'a str>,
+    /// Of the root of the control plane's own authority.
     pub fingerprint: Option<Fingerprint>,
 }
 
 /// Looks into a token. `Err`: what is wrong with it.
-pub(super) fn look(token: &str) -> Result<Found<'_>, &'static str> {
+pub fn look(token: &str) -> Result<Found<'_>, &'static str> {
     let Some((org, secret)) = parts(token) else { return Ok(Found::default()) };
     // A token that lost its end must not be one that names no authority.
     let fingerprint = match secret.split_once('.') {
