@@ -1,7 +1,7 @@
 //! How much a collector may tell whose source cannot be read again, and what becomes of the rest.
 //!
 //! Up to the limit everything is told. Above it one in a hundred is, marked as a sample; the others are counted by kind,
-//! and one event each ten seconds says how many there were. Files and journals are not limited: they wait where they are.
+//! and one event each ten seconds says how many there were. A fifth of the room is for what matters more than the flood. Files and journals are not limited: they wait where they are.
 
 use super::{log_event, passing};
 use crate::spool::Observation;
@@ -13,8 +13,17 @@ use std::time::{Duration, Instant};
 pub const SAMPLE: u64 = 100;
 /// How often it is said what was left out.
 const SAY_EVERY: Duration = Duration::from_secs(10);
-/// Seconds of the limit that may come at once.
+/// Seconds of the limit that may come at once; the last of them only by what matters.
 const BURST_SECONDS: u32 = 25;
+const KEPT_SECONDS: u32 = 5;
+
+/// How much one matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    Usual,
+    /// Worth an analyst's look by itself.
+    High,
+}
 
 /// What becomes of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,23 +53,27 @@ pub struct Limiter {
 impl Limiter {
     /// Full at first.
     pub fn new(collector: &'static str, per_second: u32, now: Instant) -> Self {
-        let tokens = Self::room(per_second);
+        let tokens = Self::room(per_second, BURST_SECONDS);
         Self { collector, per_second, tokens, filled: now, left_out: BTreeMap::new(), over: 0, said: now }
     }
 
-    fn room(per_second: u32) -> u64 {
-        u64::from(per_second) * u64::from(BURST_SECONDS) * 1_000
+    fn room(per_second: u32, seconds: u32) -> u64 {
+        u64::from(per_second) * u64::from(seconds) * 1_000
     }
 
     /// What becomes of one of this kind.
-    pub fn take(&mut self, kind: &'static str, now: Instant) -> Verdict {
+    pub fn take(&mut self, kind: &'static str, weight: Weight, now: Instant) -> Verdict {
         let ms = u64::try_from(now.saturating_duration_since(self.filled).as_millis()).unwrap_or(u64::MAX);
         if ms > 0 {
             let more = ms.saturating_mul(u64::from(self.per_second));
-            self.tokens = self.tokens.saturating_add(more).min(Self::room(self.per_second));
+            self.tokens = self.tokens.saturating_add(more).min(Self::room(self.per_second, BURST_SECONDS));
             self.filled = now;
         }
-        if self.tokens >= 1_000 {
+        let kept = match weight {
+            Weight::Usual => Self::room(self.per_second, KEPT_SECONDS),
+            Weight::High => 0,
+        };
+        if self.tokens >= kept + 1_000 {
             self.tokens -= 1_000;
             return Verdict::Tell;
         }
@@ -70,11 +83,6 @@ impl Limiter {
         }
         *self.left_out.entry(kind).or_default() += 1;
         Verdict::LeaveOut
-    }
-
-    /// Counts what nobody could look at.
-    pub fn count(&mut self, kind: &'static str, how_many: u64) {
-        *self.left_out.entry(kind).or_default() += how_many;
     }
 
     /// What is to be said about those left out, if it is time.
@@ -113,11 +121,11 @@ mod tests {
         let at = |ms| begin + Duration::from_millis(ms);
         let mut limit = Limiter::new("processes", 10, begin);
         let mut verdicts = [0u64; 3];
-        for i in 0..1_250 {
+        for i in 0..1_200 {
             let kind = if i % 2 == 0 { "process_start" } else { "process_end" };
-            verdicts[limit.take(kind, begin) as usize] += 1;
+            verdicts[limit.take(kind, Weight::Usual, begin) as usize] += 1;
         }
-        assert_eq!(verdicts, [250, 10, 990], "25 seconds' worth, one in a hundred, the rest");
+        assert_eq!(verdicts, [200, 10, 990], "20 seconds' worth, one in a hundred, the rest");
         let labels = |observation: Option<Observation>| match observation.unwrap().record.unwrap().body.unwrap() {
             record::Body::Log(log) => (log.stream, log.labels),
             record::Body::Metric(_) => panic!(),
@@ -130,9 +138,11 @@ mod tests {
         assert_eq!(starts + ends, 990);
         assert!(limit.say(Timestamp::from_secs(1), at(30_000), false).is_none(), "said once");
         // A second later there is a second's worth again, and time that goes back brings nothing.
-        limit.take("x", at(500));
-        let told = (0..100).filter(|_| limit.take("x", at(1_000)) == Verdict::Tell).count();
+        limit.take("x", Weight::Usual, at(500));
+        let told = (0..100).filter(|_| limit.take("x", Weight::Usual, at(1_000)) == Verdict::Tell).count();
         assert_eq!(told, 9, "of ten in this second one was taken already");
-        assert_ne!(limit.take("x", begin), Verdict::Tell);
+        let told = (0..100).filter(|_| limit.take("x", Weight::High, at(1_000)) == Verdict::Tell).count();
+        assert_eq!(told, 50, "five seconds' worth is kept for what matters");
+        assert_ne!(limit.take("x", Weight::Usual, begin), Verdict::Tell);
     }
 }

@@ -35,7 +35,7 @@ pub struct Settings {
     pub spool_bytes_max: u64,
     /// Whether executables are hashed when they are started.
     pub process_hash: bool,
-    /// Events of one collector whose source cannot be read again; 25 seconds' worth may come at once.
+    /// Events of one collector whose source cannot be read again; 20 seconds' worth may come at once.
     pub events_per_second: u32,
 }
 

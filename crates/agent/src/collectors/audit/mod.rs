@@ -8,7 +8,7 @@ pub mod record;
 
 use super::files::{Kind, Multiline, Tail, TailConfig};
 use super::kernel::{KernelSocket, NETLINK_HEADER, Received, number, wait};
-use super::limits::{Limiter, SAMPLE, Verdict};
+use super::limits::{Limiter, SAMPLE, Verdict, Weight};
 use super::{Context, log_event, passing};
 use crate::settings::Settings;
 use crate::spool::Observation;
@@ -155,7 +155,9 @@ impl Listen {
         }
         for lines in whole {
             let Some(mut event) = record::event(&lines, std::process::id()) else { continue };
-            match self.limit.take("audit", Instant::now()) {
+            let weight =
+                if event.labels.get("severity").is_some_and(|s| s == "info") { Weight::Usual } else { Weight::High };
+            match self.limit.take("audit", weight, Instant::now()) {
                 Verdict::Tell => {}
                 Verdict::Sample => drop(event.labels.insert("sampled".to_owned(), SAMPLE.to_string())),
                 Verdict::LeaveOut => continue,

@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn packets_are_read_whatever_is_in_them() {
-        // As they came over a wire: with options in neither header, then with both.
+        // Laid out by hand; what the kernel hands over is tested between two namespaces.
         let mut v4 = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 7, 198, 51, 100, 1];
         v4.extend([0xd4, 0x31, 0, 22, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xfa, 0xf0, 0, 0, 0, 0]);
         let attempt = |port, knock| Attempt {

@@ -1,6 +1,6 @@
 //! What goes on in the network of this host: who knocks at many ports, who listens, who is connected to whom.
 //!
-//! Attempts are heard as packets ([`attempts`]), where that is allowed, in the network namespace of the agent; listeners and
+//! Attempts are heard as packets, where that is allowed, in the network namespace of the agent; listeners and
 //! connections are in the kernel's tables, looked at each ten seconds. What was so at the start is no news, a listening
 //! service is nothing suspicious, and the agent's own sockets are passed over.
 
@@ -10,7 +10,7 @@ mod scans;
 mod table;
 mod watch;
 
-use super::limits::{Limiter, SAMPLE, Verdict};
+use super::limits::{Limiter, SAMPLE, Verdict, Weight};
 use super::{Context, kernel, log_event, passing};
 use crate::settings::Settings;
 use crate::spool::Observation;
@@ -157,7 +157,9 @@ impl Network {
     }
 
     fn tell(&mut self, kind: &'static str, mut event: wire::LogEvent) {
-        match self.limit.take(kind, Instant::now()) {
+        let weight =
+            if event.labels.get("severity").is_some_and(|s| s == "info") { Weight::Usual } else { Weight::High };
+        match self.limit.take(kind, weight, Instant::now()) {
             Verdict::Tell => {}
             Verdict::Sample => drop(event.labels.insert("sampled".to_owned(), SAMPLE.to_string())),
             Verdict::LeaveOut => return,

@@ -95,7 +95,12 @@ pub struct Connector(KernelSocket);
 impl Connector {
     /// Subscribes, or says why that cannot be.
     pub fn open() -> Result<Self, String> {
-        let socket = KernelSocket::netlink(Some(netlink::CONNECTOR), CN_IDX_PROC, &wanted(), BUFFER_BYTES)
+        Self::with_buffer(BUFFER_BYTES)
+    }
+
+    /// The same with room for so much that is not read yet.
+    pub fn with_buffer(bytes: usize) -> Result<Self, String> {
+        let socket = KernelSocket::netlink(Some(netlink::CONNECTOR), CN_IDX_PROC, &wanted(), bytes)
             .map_err(|error| format!("the kernel tells nothing of processes: {error}"))?;
         let mut connector = Self(socket);
         // Newer kernels let a listener choose; older ones pass over a wish that they do not know.

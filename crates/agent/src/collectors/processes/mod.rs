@@ -11,7 +11,7 @@ mod poll;
 
 pub use details::{Actor, Actors, Users};
 
-use super::limits::{Limiter, Verdict};
+use super::limits::{Limiter, Verdict, Weight};
 use super::{Context, kernel, log_event, passing};
 use crate::settings::Settings;
 use crate::spool::Observation;
@@ -193,7 +193,7 @@ impl Processes {
         if pid == std::process::id() {
             return;
         }
-        let verdict = self.limit.take("process_start", Instant::now());
+        let verdict = self.limit.take("process_start", Weight::Usual, Instant::now());
         if verdict == Verdict::LeaveOut {
             return;
         }
@@ -216,7 +216,7 @@ impl Processes {
 
     fn ended(&mut self, pid: u32, how: Option<Ended>) {
         let Some(process) = self.known.remove(&pid).filter(|process| process.parent != poll::KTHREADD) else { return };
-        let verdict = self.limit.take("process_end", Instant::now());
+        let verdict = self.limit.take("process_end", Weight::Usual, Instant::now());
         if verdict != Verdict::LeaveOut {
             self.tell(end(self.context.clock.now(), pid, &process, how), verdict);
         }
