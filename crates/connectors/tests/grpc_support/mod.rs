@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test helper")]
 
+pub mod raw;
+
 use async_trait::async_trait;
 use connectors::inputs::contract::RecordingSink;
 use connectors::inputs::grpc::{
