@@ -5,7 +5,7 @@ mod grpc_support;
 
 use connectors::inputs::grpc::{GatewayConfig, TurnedAway};
 use grpc_support::raw::{
-    CONTINUATION, DATA, END_HEADERS, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame, framed, head, raw,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame, framed, head, raw,
     raw_logged_in,
 };
 use grpc_support::{Gateway, config};
