@@ -1,7 +1,7 @@
 # Every verb of this project. `make run` and `make test` set up what they need by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check fmt bench bench-rules chaos outage clean
+.PHONY: help run test check fmt bench bench-rules chaos outage agents clean
 
 # Cargo prints where it is; a terminal-less run must not wait for input.
 CARGO ?= cargo
@@ -40,6 +40,9 @@ bench: tools ## Measure against peers in one run; needs rsyslog (installed from 
 bench-rules: ## Detection rules and correlations against rsigma-eval; BENCH_RULES="RULES... -- EVENTS.jsonl" adds rules of others
 	$(CARGO) run --release --locked --quiet --manifest-path bench/sigma/Cargo.toml -- $(BENCH_RULES)
 
+agents: tools ## Build the agents that hosts download, for old systems too, into target/agents
+	@bash scripts/agents.sh $(AGENTS)
+
 clean: ## Remove what was built and what `make run` kept
 	$(CARGO) clean
 	rm -rf .data
@@ -57,6 +60,7 @@ postgres-test: tools test-tools ## The tests of the PostgreSQL driver on the old
 	@bash scripts/postgres-versions.sh
 
 .PHONY: packaging-test
-packaging-test: tools test-tools ## The installer and the units in a booted systemd (root, some minutes); says NOT RUN where it cannot
-	$(CARGO) build --locked -p server --bin muttd
+packaging-test: tools test-tools ## The installers and the units in a booted systemd (root, some minutes); says NOT RUN where it cannot
+	$(CARGO) build --locked -p server --bin muttd -p agent --bin sm-agent
 	@bash packaging/tests/container.sh "$${CARGO_TARGET_DIR:-target}/debug/muttd" || { code=$$?; [ $$code = 77 ] || exit $$code; }
+	@bash packaging/tests/container.sh "$${CARGO_TARGET_DIR:-target}/debug/muttd" packaging/tests/container-agent.sh || { code=$$?; [ $$code = 77 ] || exit $$code; }

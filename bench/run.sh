@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures the released muttd against its peers in one run and writes bench/RESULTS.md.
-#   bash bench/run.sh [--quick] [--only idle,http,ndjson,syslog,path,latency,company]
+#   bash bench/run.sh [--quick] [--only idle,http,ndjson,syslog,path,latency,company,gateway,agent]
 # Needs a quiet machine; a whole run takes about twenty minutes. A quick or partial run writes to
 # bench/out/part, so that it never replaces the numbers of a whole one.
 # MUTTD=FILE measures that binary instead of building one.
@@ -17,6 +17,7 @@ cargo=${CARGO:-cargo}
 $cargo build --release --locked --quiet -p bench
 if [ -z "${MUTTD:-}" ]; then
   $cargo build --release --locked --quiet -p server --bin muttd
+  $cargo build --release --locked --quiet -p agent --bin sm-agent
 fi
 target=${CARGO_TARGET_DIR:-target}
 

@@ -5,7 +5,6 @@ use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 /// Who and where this is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Host {
-    pub hostname: String,
     /// The same on clones.
     pub machine_id: String,
     pub boot_id: String,
@@ -36,7 +35,6 @@ impl Host {
     /// Reads what needs no resolver.
     pub fn read_offline() -> Self {
         Self {
-            hostname: hostname(),
             machine_id: line("/etc/machine-id"),
             boot_id: line("/proc/sys/kernel/random/boot_id"),
             os_type: std::env::consts::OS.replace("macos", "darwin"),
@@ -68,7 +66,7 @@ mod tests {
     fn the_machine_is_known() {
         let host = Host::read("127.0.0.1:9002");
         assert_eq!((&*host.ip_address, &*host.os_type), ("127.0.0.1", "linux"));
-        assert!(!host.hostname.is_empty() && !host.boot_id.is_empty() && !host.os_version.is_empty());
+        assert!(!hostname().is_empty() && !host.boot_id.is_empty() && !host.os_version.is_empty());
         assert_eq!(pretty_name("ID=x\nPRETTY_NAME=\"A B\"\n").as_deref(), Some("A B"));
         assert_eq!(pretty_name(""), None);
     }

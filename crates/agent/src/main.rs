@@ -19,6 +19,7 @@ fn main() -> ExitCode {
             let _ = std::io::stderr().write_all(stderr.as_bytes());
             ExitCode::from(code)
         }
+        Parsed::Status(_) | Parsed::Doctor(_) => ExitCode::FAILURE,
         Parsed::Run(settings, warnings) => match start(*settings, &warnings) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -280,16 +280,15 @@ impl Agent {
                 let host = &self.target.host;
                 let given = self.target.identity.current().map(|current| current.agent_id);
                 let given = given.filter(|id| self.has_certificate && !id.is_empty());
-                let agent_id = given.unwrap_or_else(|| self.target.settings.host.clone());
                 let hello = Hello {
-                    agent_id,
+                    agent_id: given.unwrap_or_default(),
                     machine_id: host.machine_id.clone(),
                     boot_id: host.boot_id.clone(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     capabilities: self.target.capabilities.to_vec(),
                     os_type: host.os_type.clone(),
                     os_version: host.os_version.clone(),
-                    hostname: host.hostname.clone(),
+                    hostname: self.target.settings.host.clone(),
                     ip_address: host.ip_address.clone(),
                     spool_epoch: self.epoch,
                     first_unacked,
@@ -373,27 +372,11 @@ impl Agent {
         runs.push(run);
         for run in runs {
             let Some(first_seq) = run.first().map(|numbered| numbered.seq) else { continue };
-            let records = run.into_iter().map(|numbered| self.named(numbered)).collect();
+            let records = run.into_iter().map(numbered).collect();
             let batch = Batch { epoch: self.epoch, first_seq, sent_unix_ms: sent.sent_unix_ms, records };
             self.send(agent_message::Body::Batch(batch)).await;
         }
         (last != Some(sent.through_seq)).then_some(Input::Left { sent, last })
-    }
-
-    /// With the names that only the uploader knows.
-    fn named(&self, numbered: Numbered) -> Record {
-        let Numbered { seq, mut record } = numbered;
-        let (org, host) = (&self.target.settings.org, &self.target.settings.host);
-        match &mut record.body {
-            Some(record::Body::Log(log)) => {
-                (log.org_id, log.host_id, log.seq) = (org.clone(), host.clone(), seq);
-            }
-            Some(record::Body::Metric(metric)) => {
-                (metric.org_id, metric.host_id, metric.seq) = (org.clone(), host.clone(), seq);
-            }
-            None => {}
-        }
-        record
     }
 
     fn status(&self) -> Status {
@@ -423,6 +406,17 @@ impl Agent {
             Line::Silent => tracing::warn!("no acknowledgement in time"),
         }
     }
+}
+
+/// With its number. Whose it is the server knows by the connection, so organisation and host stay empty.
+fn numbered(numbered: Numbered) -> Record {
+    let Numbered { seq, mut record } = numbered;
+    match &mut record.body {
+        Some(record::Body::Log(log)) => log.seq = seq,
+        Some(record::Body::Metric(metric)) => metric.seq = seq,
+        None => {}
+    }
+    record
 }
 
 /// Resident memory of this process.

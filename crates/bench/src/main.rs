@@ -5,6 +5,7 @@
 //! are divided by each other, and the report gives the median and the range of the rounds.
 #![expect(clippy::print_stderr, reason = "progress of a long run belongs on the terminal")]
 
+mod agents;
 mod company;
 mod conditions;
 mod http;
@@ -39,7 +40,7 @@ pub struct Plan {
 }
 
 const USAGE: &str = "usage: bench run --muttd FILE --out DIR --results FILE [--quick] [--only PHASE,...]
-phases: idle, http, ndjson, syslog, path, latency, company";
+phases: idle, http, ndjson, syslog, path, latency, company, gateway, agent";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -95,7 +96,7 @@ fn run(args: &[String]) -> Result<()> {
     let mut record = Record::default();
     let wanted = |phase: &str| only.as_ref().is_none_or(|only| only.split(',').any(|p| p == phase));
     type Phase = fn(&Plan, &mut Record) -> Result<()>;
-    let phases: [(&str, Phase); 7] = [
+    let phases: [(&str, Phase); 9] = [
         ("idle", path::idle),
         ("http", http::single),
         ("ndjson", http::ndjson),
@@ -103,6 +104,8 @@ fn run(args: &[String]) -> Result<()> {
         ("path", path::whole),
         ("latency", path::latency),
         ("company", company::run),
+        ("gateway", agents::gateway),
+        ("agent", agents::host),
     ];
     for (name, phase) in phases {
         if wanted(name) {

@@ -19,18 +19,23 @@ pub struct Setup {
     pub durability: &'static str,
     pub rules: Option<PathBuf>,
     pub webhook: Option<SocketAddr>,
+    /// Where agents come in; `None`: nowhere.
+    pub agents: Option<SocketAddr>,
 }
 
 pub const ALL_ROLES: &str = "ingestor,alerter,forwarder,remediation,webui";
 
 impl Setup {
     pub fn new(roles: &'static str, durability: &'static str) -> Self {
-        Self { roles, durability, rules: None, webhook: None }
+        Self { roles, durability, rules: None, webhook: None, agents: None }
     }
 }
 
 pub struct Muttd {
     child: Child,
+    setup: Setup,
+    pub web: Option<SocketAddr>,
+    pub agents: Option<SocketAddr>,
     dir: PathBuf,
     pub ingest: SocketAddr,
     pub syslog_udp: SocketAddr,
@@ -44,10 +49,29 @@ const START_MAX: Duration = Duration::from_secs(20);
 
 impl Muttd {
     pub fn start(plan: &Plan, setup: &Setup) -> Result<Self> {
-        let dir = fresh_dir(plan, "muttd")?;
+        Self::start_in(plan, setup, fresh_dir(plan, "muttd")?)
+    }
+
+    /// Ends it as a crash does, and starts it on its data again.
+    pub fn restart(&mut self, plan: &Plan) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        std::fs::remove_file(self.data().join("running.json"))?;
+        let setup = Setup { agents: self.agents, ..self.setup.clone() };
+        // Its folder goes on with the new one.
+        *self = Self::start_in(plan, &setup, std::mem::take(&mut self.dir))?;
+        Ok(())
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    fn start_in(plan: &Plan, setup: &Setup, dir: PathBuf) -> Result<Self> {
         let file = dir.join("bench.toml");
         std::fs::write(&file, config(setup, &dir.join("data")))?;
-        let log = std::fs::File::create(dir.join("log"))?;
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log"))?;
         let started = Instant::now();
         // The environment of whoever runs this must not configure what is measured.
         let mut child = Command::new(&plan.muttd)
@@ -75,6 +99,9 @@ impl Muttd {
                     ingest,
                     syslog_udp: address("syslog_udp").context("no syslog UDP address")?,
                     syslog_tcp: address("syslog_tcp").context("no syslog TCP address")?,
+                    web: address("webui"),
+                    agents: address("agents"),
+                    setup: setup.clone(),
                     child,
                     dir,
                     key,
@@ -114,7 +141,9 @@ impl Drop for Muttd {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.dir);
+        if !self.dir.as_os_str().is_empty() {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
     }
 }
 
@@ -128,7 +157,7 @@ pub fn fresh_dir(plan: &Plan, name: &str) -> Result<PathBuf> {
 }
 
 fn config(setup: &Setup, data: &Path) -> String {
-    let Setup { roles, durability, rules, webhook } = setup;
+    let Setup { roles, durability, rules, webhook, agents } = setup;
     let roles = roles.replace(',', "\", \"");
     let mut text = String::new();
     // Bounds far away: what is measured is speed, not what happens when the queue is full, or when so many
@@ -139,6 +168,8 @@ fn config(setup: &Setup, data: &Path) -> String {
 roles = ["{roles}"]
 [log]
 level = "warn"
+[ingest.agents]
+listen = "{}"
 [ingest.http]
 listen = "127.0.0.1:0"
 durability = "{durability}"
@@ -164,6 +195,7 @@ health_listen = "127.0.0.1:0"
 listen = "127.0.0.1:0"
 "#,
         data.display(),
+        agents.map(|address| address.to_string()).unwrap_or_default(),
         rules.as_ref().map(|file| format!("\"{}\"", file.display())).unwrap_or_default(),
     );
     if let Some(address) = webhook {
@@ -209,9 +241,14 @@ impl Usage {
 
 /// The whole answer to a GET, head and body.
 pub fn get(address: SocketAddr, path: &str) -> Result<String> {
+    get_with(address, path, "")
+}
+
+/// The same, with more header lines, each with its end.
+pub fn get_with(address: SocketAddr, path: &str, headers: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: bench\r\n{headers}Connection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)

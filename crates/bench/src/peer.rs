@@ -205,6 +205,70 @@ if $inputname == "imtcp" or $inputname == "imudp" then {{
     }
 }
 
+/// Debian's rsyslogd, which follows a file and sends its lines to a socket that takes them: as an agent does, but for
+/// encryption, identity, and keeping what was sent until it is durable there.
+pub struct FileFollower {
+    child: Child,
+    dir: PathBuf,
+}
+
+impl FileFollower {
+    pub fn start(plan: &Plan) -> Result<Self> {
+        let dir = fresh_dir(plan, "follower")?;
+        let listener = StdListener::bind(ANY)?;
+        let port = listener.local_addr()?.port();
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 << 10];
+            while let Ok((mut stream, _)) = listener.accept() {
+                while matches!(std::io::Read::read(&mut stream, &mut buffer), Ok(1..)) {}
+            }
+        });
+        std::fs::write(dir.join("app.log"), "")?;
+        let config = dir.join("rsyslog.conf");
+        std::fs::write(
+            &config,
+            format!(
+                r#"global(workDirectory="{dir}" net.enableDNS="off" processInternalMessages="on")
+module(load="imfile" mode="inotify")
+input(type="imfile" File="{dir}/app.log" Tag="app:" addMetadata="off")
+if $syslogtag == "app:" then {{
+  action(type="omfwd" target="127.0.0.1" port="{port}" protocol="tcp")
+}}
+"#,
+                dir = dir.display(),
+            ),
+        )?;
+        let log = std::fs::File::create(dir.join("log"))?;
+        let child = Command::new("rsyslogd")
+            .args(["-n", "-f"])
+            .arg(&config)
+            .arg("-i")
+            .arg(dir.join("pid"))
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("rsyslogd is not installed; bench/run.sh installs it")?;
+        Ok(Self { child, dir })
+    }
+
+    /// The file that it follows.
+    pub fn file(&self) -> PathBuf {
+        self.dir.join("app.log")
+    }
+
+    pub fn usage(&self) -> Usage {
+        Usage::of(self.child.id())
+    }
+}
+
+impl Drop for FileFollower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
 impl Drop for Rsyslog {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -63,6 +63,9 @@ impl Session for Quiet {
     fn welcome(&self) -> Welcome {
         Welcome::default()
     }
+    fn heard(&mut self) -> Result<(), Refusal> {
+        Ok(())
+    }
     fn acked(&mut self, _: BatchAck) {}
     fn status(&mut self, _: Status) {}
 }

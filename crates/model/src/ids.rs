@@ -128,6 +128,11 @@ impl EventIdSource {
     }
 }
 
+/// Identity of an agent: 128 random bits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AgentId(u128);
+prefixed_id!(AgentId, "agt_");
+
 /// Identity of an alert: derived from what caused it, so that working the same event twice gives
 /// the same alert.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -23,7 +23,7 @@ pub use detection::{Detection, Level};
 pub use error::ErrorKind;
 pub use event::{Durability, Event, InputKind};
 pub use fields::{EventSource, Fields, Leaf, number_text};
-pub use ids::{AlertId, EventId, EventIdSource, IdError, OrgId};
+pub use ids::{AgentId, AlertId, EventId, EventIdSource, IdError, OrgId};
 pub use outcome::{Outcome, RejectReason};
 pub use rule::{Environment, Handling, MatchType, Rule, RuleDraft, RuleId};
 pub use severity::{AlertSeverity, Severity};

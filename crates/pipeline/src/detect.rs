@@ -14,7 +14,9 @@ use crate::metrics::{Metrics, labels};
 use crate::notify::Planner;
 use crate::outbox::Outbox;
 use crate::rulebook::{Match, Rulebook, Snapshot};
-use model::{Alert, AlertId, AlertKind, AlertSeverity, AlertState, Event, EventId, Handling, OrgId, Outcome};
+use model::{
+    Alert, AlertId, AlertKind, AlertSeverity, AlertState, Event, EventId, Handling, InputKind, OrgId, Outcome,
+};
 use runtime::backoff::Backoff;
 use runtime::{Clock, Health, Stop};
 use std::collections::{BTreeMap, BTreeSet};
@@ -341,13 +343,14 @@ impl Detector {
     }
 
     /// Counts unhandled events by host and shape; the meta-alerts that are due. What a detection rule
-    /// knows is not unknown.
+    /// knows is not unknown, nor is what agents tell.
     async fn unhandled(&self, items: &[Item]) -> StorageResult<Vec<Alert>> {
         let mut events = Vec::new();
         let mut sources = Vec::new();
         for item in items {
             let Finding::Unhandled { shape } = &item.finding else { continue };
-            if !item.detected.hits.is_empty() {
+            // An agent tells what it sees of its host whether or not somebody asked: that is no sign of a missing rule.
+            if !item.detected.hits.is_empty() || item.event.input == InputKind::Agent {
                 continue;
             }
             events.push(UnhandledEvent {

@@ -12,6 +12,7 @@ pub mod codec;
 pub mod deliver;
 pub mod detect;
 pub mod detections;
+pub mod fleet;
 pub mod foreign;
 pub mod history;
 mod live;

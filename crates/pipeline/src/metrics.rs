@@ -46,7 +46,8 @@ impl Owner {
 
     /// By the names of the contract; `None`: of the process, or of a queue, whoever runs here.
     fn of(name: &str) -> Option<Self> {
-        const NAMES: [(&str, Owner); 13] = [
+        const NAMES: [(&str, Owner); 14] = [
+            ("mutt_agents_", Owner::Ingestor),
             ("mutt_detection_", Owner::Alerter),
             ("mutt_ingest_", Owner::Ingestor),
             ("mutt_events_settled", Owner::Alerter),
@@ -118,6 +119,14 @@ metrics! {
     events_rejected: Family<Labels, Counter> = Family::default(), "mutt_events_rejected", "Things that came in and were refused or cut (too_large), by input and reason";
     events_lost_in_kernel: Family<Labels, Counter> = Family::default(), "mutt_events_lost_in_kernel", "Datagrams the kernel dropped before they could be read, by input";
     events_settled: Family<Labels, Counter> = Family::default(), "mutt_events_settled", "Accepted events by how they ended";
+    agents_connections: Gauge = Gauge::default(), "mutt_agents_connections", "Open connections of agents";
+    agents_sessions: Gauge = Gauge::default(), "mutt_agents_sessions", "Agents that are greeted and not gone";
+    agents_turned_away: Family<Labels, Counter> = Family::default(), "mutt_agents_turned_away", "Connections of agents that came to nothing, by why";
+    agents_logins: Family<Labels, Counter> = Family::default(), "mutt_agents_logins", "Tokens that were shown, by result: accepted, refused";
+    agents_batches: Family<Labels, Counter> = Family::default(), "mutt_agents_batches", "Batches of agents that are durable, by whether they came again: first, repeated";
+    agents_records: Counter = Counter::default(), "mutt_agents_records", "Records in batches of agents, those that came again not counted";
+    agents_bytes: Counter = Counter::default(), "mutt_agents_bytes", "Bytes of batches of agents, those that came again not counted";
+    agents_silent: Counter = Counter::default(), "mutt_agents_silent", "Agents that fell silent";
     queue_quarantined: Family<Labels, Gauge> = Family::default(), "mutt_queue_quarantined_records", "Broken records put aside when the queue was opened";
     queue_bytes: Family<Labels, Gauge> = Family::default(), "mutt_queue_bytes", "Bytes a queue occupies";
     queue_depth: Family<Labels, Gauge> = Family::default(), "mutt_queue_depth", "Unsettled records by queue";

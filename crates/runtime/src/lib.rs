@@ -19,6 +19,7 @@ mod service_manager;
 mod stop;
 mod supervisor;
 pub mod tls;
+pub mod trust;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use credentials::{Credentials, CredentialsWriter, KeyRing, Login};

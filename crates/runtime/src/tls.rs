@@ -67,19 +67,21 @@ pub fn server_config(cert: &Path, key: &Path, minimum: MinimumTls) -> Result<Arc
 /// Client side, verifying the server: against the certificates of `ca_file` alone where one is
 /// given, else against the system's roots. No client certificate.
 pub fn client_config(ca_file: Option<&Path>) -> Result<rustls::ClientConfig, TlsError> {
-    let mut roots = rustls::RootCertStore::empty();
-    match ca_file {
-        Some(path) => {
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|source| TlsError::Root { path: path.to_owned(), source })?;
-            }
-        }
-        None => roots = system_roots()?,
-    }
+    let roots = client_roots(ca_file)?;
     Ok(rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth())
+}
+
+/// The certificates of `ca_file`, else the system's.
+pub fn client_roots(ca_file: Option<&Path>) -> Result<rustls::RootCertStore, TlsError> {
+    let Some(path) = ca_file else { return system_roots() };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|source| TlsError::Root { path: path.to_owned(), source })?;
+    }
+    Ok(roots)
 }
 
 /// The authorities that this system believes.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
+#[path = "command_line/fleet.rs"]
+mod fleet;
 #[path = "command_line/rules.rs"]
 mod rules;
 
@@ -26,7 +28,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-const CONFIG: &str = "[ingest.http]\nlisten = \"127.0.0.1:0\"\n[ingest.syslog]\nudp = \"\"\ntcp = \"\"\n\
+const CONFIG: &str = "[ingest.agents]\nlisten = \"\"\n[ingest.http]\nlisten = \"127.0.0.1:0\"\n[ingest.syslog]\nudp = \"\"\ntcp = \"\"\n\
     [alerter]\nmetrics_listen = \"\"\nhealth_listen = \"\"\n[forwarder]\nmetrics_listen = \"\"\nhealth_listen = \"\"\n\
     [remediation]\nmetrics_listen = \"\"\nhealth_listen = \"\"\n[webui]\nlisten = \"127.0.0.1:0\"\n";
 
@@ -178,6 +180,7 @@ fn help_teaches_every_command() {
         "trace",
         "rules",
         "admin",
+        "agents",
         "openapi",
         "migrate",
         "retention",
@@ -529,7 +532,7 @@ fn retention_says_what_it_would_take_and_takes_it_unless_it_is_off() {
     };
     assert!(failed(&["retention", "show"], &[]).contains("no data directory"));
     std::fs::create_dir(path.join("data")).unwrap();
-    assert!(failed(&["retention", "show"], &[]).contains("lacks 7 step(s): `muttd migrate`"));
+    assert!(failed(&["retention", "show"], &[]).contains("lacks 8 step(s): `muttd migrate`"));
     assert!(
         said(&["migrate", "--dry-run"], &[]).contains("steps that a run would make:\n  1: catalog\n  2: catalog\n")
     );

@@ -53,6 +53,7 @@ async fn a_file_of_version_one_still_loads() {
     assert!(catalog.users(&org).await.unwrap().is_empty(), "what came later is there");
     assert!(catalog.rule_documents(&org).await.unwrap().is_empty());
     assert_eq!(catalog.detection_revision().await.unwrap(), 0);
+    assert_eq!(catalog.orgs().await.unwrap()[0].id, org);
 }
 
 #[tokio::test]

@@ -136,6 +136,67 @@ fn agent_params(org: &str, agent: &str) -> CertificateParams {
     params
 }
 
+/// Whom agents of a control plane believe, when all that is known are its root certificates.
+#[derive(Clone)]
+pub struct Trust {
+    roots: Arc<rustls::RootCertStore>,
+}
+
+impl Trust {
+    /// Every certificate in a text of PEM sections.
+    pub fn of_pem(text: &[u8]) -> Self {
+        use rustls_pki_types::pem::PemObject;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(CertificateDer::pem_slice_iter(text).filter_map(Result::ok));
+        Self { roots: Arc::new(roots) }
+    }
+
+    /// TLS 1.3, with this certificate.
+    pub fn client_config(&self, shows: Option<&Certified>) -> rustls::ClientConfig {
+        let builder = rustls::ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(Arc::clone(&self.roots));
+        let mut config = match shows.cloned() {
+            Some(Certified { chain, key }) => builder.with_client_auth_cert(chain, key).expect("a key that fits"),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config
+    }
+}
+
+/// A host that wants a certificate.
+pub struct Enrolling {
+    host: String,
+    key: KeyPair,
+}
+
+impl Enrolling {
+    pub fn new(host: &str) -> Self {
+        Self { host: host.to_owned(), key: KeyPair::generate().expect("a key") }
+    }
+
+    /// What it asks, with this token.
+    pub fn message(&self, token: &str) -> EnrollRequest {
+        let csr = CertificateParams::default().serialize_request(&self.key).expect("a request");
+        EnrollRequest {
+            token: token.to_owned(),
+            csr_der: csr.der().to_vec(),
+            hostname: self.host.clone(),
+            machine_id: format!("machine of {}", self.host),
+            ..EnrollRequest::default()
+        }
+    }
+
+    /// With what it was answered.
+    pub fn certified(&self, answer: &EnrollResponse) -> Certified {
+        let chain = answer.certificate_chain_der.iter().map(|der| CertificateDer::from(der.clone())).collect();
+        let key = PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key in DER");
+        Certified { chain, key }
+    }
+}
+
 /// A connection of an agent. Clones use the same one.
 #[derive(Clone)]
 pub struct Agent {

@@ -1,4 +1,4 @@
-//! The system's log of logins: the files collector over the first file there is, with what a line is about as labels.
+//! The system's log of logins: the files collector over where this system writes it, with what a line is about as labels.
 
 use super::files::{Kind, Tail, TailConfig};
 use super::{Context, log_event};
@@ -6,16 +6,24 @@ use model::Timestamp;
 use std::path::Path;
 use wire::LogEvent;
 
-const FILES: &[&str] = &["/var/log/auth.log", "/var/log/secure", "/var/log/messages"];
+/// Where logins are written, by the kind of system; and where, if neither is there.
+const FILES: &[&str] = &["/var/log/auth.log", "/var/log/secure"];
+const ELSE: &str = "/var/log/messages";
 
 /// Ready to run, or why not.
 pub fn open(context: &Context) -> Result<Tail, String> {
-    let Some(path) = FILES.iter().find(|path| std::fs::File::open(path).is_ok()) else {
-        return Err(format!("none of {} can be read", FILES.join(", ")));
-    };
-    tracing::info!(file = path, "following the log of logins");
-    let config = TailConfig { patterns: vec![(*path).to_owned()], multiline: None, kind: Kind::Auth };
-    Tail::open(config, context.clone())
+    let patterns = choose(|path| std::fs::File::open(path).is_ok())?;
+    tracing::info!(files = patterns.join(", "), "following the log of logins");
+    Tail::open(TailConfig { patterns, multiline: None, kind: Kind::Auth }, context.clone())
+}
+
+/// The files to follow. One of a pair may come later.
+fn choose(is_there: impl Fn(&str) -> bool) -> Result<Vec<String>, String> {
+    let files = if FILES.iter().any(|path| is_there(path)) { FILES } else { &[ELSE] };
+    if !files.iter().any(|path| is_there(path)) {
+        return Err(format!("none of {}, {ELSE} can be read", FILES.join(", ")));
+    }
+    Ok(files.iter().map(|path| (*path).to_owned()).collect())
 }
 
 /// What a line is about, and how bad that is. The first that fits counts.
@@ -95,6 +103,19 @@ mod tests {
             ("", ("unknown", "info")),
         ] {
             assert_eq!(classify(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn logins_are_followed_wherever_this_kind_of_system_writes_them() {
+        let both = vec!["/var/log/auth.log".to_owned(), "/var/log/secure".to_owned()];
+        for (there, expected) in [
+            (&["/var/log/auth.log"][..], Ok(both.clone())),
+            (&["/var/log/secure", "/var/log/messages"], Ok(both)),
+            (&["/var/log/messages"], Ok(vec!["/var/log/messages".to_owned()])),
+            (&[], Err("none of /var/log/auth.log, /var/log/secure, /var/log/messages can be read".to_owned())),
+        ] {
+            assert_eq!(choose(|path| there.contains(&path)), expected, "{there:?}");
         }
     }
 

@@ -7,10 +7,14 @@ use super::{Context, log_event, log_record};
 use crate::spool::Observation;
 use model::Timestamp;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::{MetricEvent, Record, record};
 
 const EVERY: Duration = Duration::from_secs(30);
+/// How often the stop is looked for.
+const STOP_EVERY: Duration = Duration::from_millis(500);
+/// Network interfaces that are counted.
+const INTERFACES_MAX: usize = 1_024;
 /// Rounds after which something that is still over its threshold is said again.
 const AGAIN_AFTER: u32 = 30;
 /// Filesystems looked at.
@@ -21,13 +25,19 @@ pub fn can_run() -> Result<(), String> {
     std::fs::read_to_string("/proc/stat").map(drop).map_err(|error| format!("/proc/stat cannot be read: {error}"))
 }
 
-/// Until the stop.
-pub async fn run(context: Context) {
+/// Until the stop, on a thread of its own: a disk that does not answer keeps nobody else waiting.
+pub fn run(context: &Context) {
     tracing::info!("Starting system metrics collection");
     let mut meter = Meter::default();
     // Rates need two looks.
     meter.measure(&Look::now());
-    while context.stop.sleep(EVERY).await {
+    let mut looked = Instant::now();
+    while !context.stop.is_requested() {
+        std::thread::sleep(STOP_EVERY);
+        if looked.elapsed() < EVERY {
+            continue;
+        }
+        looked = Instant::now();
         let values = meter.measure(&Look::now());
         let now = context.clock.now();
         let mut observations: Vec<Observation> = values.iter().map(|value| value.observation(now)).collect();
@@ -36,7 +46,7 @@ pub async fn run(context: Context) {
             let record = Some(log_record(log_event(now, "system", message, &labels)));
             Observation { source: "metrics".into(), bookmark: None, record }
         }));
-        if !context.sink.put(observations).await {
+        if !context.sink.put_blocking(observations) {
             return;
         }
     }
@@ -84,7 +94,8 @@ fn mounts(text: &str) -> Vec<String> {
     for line in text.lines() {
         let mut words = line.split(' ');
         let (Some(device), Some(mount), Some(kind)) = (words.next(), words.next(), words.next()) else { continue };
-        let is_disk = device.starts_with("/dev/") && !matches!(kind, "squashfs" | "iso9660" | "udf");
+        let is_disk =
+            kind == "zfs" || (device.starts_with("/dev/") && !matches!(kind, "squashfs" | "iso9660" | "udf" | "erofs"));
         if (is_disk || mount == "/") && found.len() < MOUNTS_MAX && seen.insert(device) {
             found.push(mount.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\"));
         }
@@ -126,8 +137,8 @@ type Said = (String, Vec<(&'static str, String)>);
 pub struct Meter {
     /// Busy and all ticks.
     cpu: Option<(u64, u64)>,
-    /// Seconds, bytes in, bytes out.
-    net: Option<(f64, u64, u64)>,
+    /// Seconds, and what each interface had counted by then.
+    net: Option<(f64, BTreeMap<String, Bytes>)>,
     /// What is over its threshold, and for how many rounds.
     over: BTreeMap<String, u32>,
 }
@@ -159,13 +170,18 @@ impl Meter {
             add("load_1", load, "", None);
         }
         let seconds = look.uptime.split(' ').next().and_then(|word| word.parse::<f64>().ok());
-        let (received, sent) = net_bytes(&look.net);
+        let counted = net_bytes(&look.net);
         if let Some(seconds) = seconds
-            && let Some((before, in_before, out_before)) = self.net.replace((seconds, received, sent))
+            && let Some((before, counted_before)) = self.net.replace((seconds, counted.clone()))
         {
+            let more = |of: fn(&Bytes) -> u64| -> u64 {
+                let grown = counted.iter().filter_map(|(name, now)| Some((of(now), of(counted_before.get(name)?))));
+                // A counter that went back began anew, or ran over: what it has now is what is known.
+                grown.map(|(now, before)| now.checked_sub(before).unwrap_or(now)).fold(0, u64::saturating_add)
+            };
             let over = seconds - before;
-            add("network_in", received.saturating_sub(in_before) as f64 / over, "bytes/s", None);
-            add("network_out", sent.saturating_sub(out_before) as f64 / over, "bytes/s", None);
+            add("network_in", more(|bytes| bytes.received) as f64 / over, "bytes/s", None);
+            add("network_out", more(|bytes| bytes.sent) as f64 / over, "bytes/s", None);
         }
         values
     }
@@ -219,17 +235,26 @@ fn memory_used(meminfo: &str) -> Option<f64> {
     Some(total.saturating_sub(kb("MemAvailable")?) as f64 / total as f64 * 100.0)
 }
 
-/// Bytes in and out of all interfaces but the loopback.
-fn net_bytes(text: &str) -> (u64, u64) {
-    let mut sum = (0u64, 0u64);
+/// What an interface has counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bytes {
+    received: u64,
+    sent: u64,
+}
+
+/// Of all interfaces but the loopback.
+fn net_bytes(text: &str) -> BTreeMap<String, Bytes> {
+    let mut found = BTreeMap::new();
     for line in text.lines() {
         let Some((name, numbers)) = line.split_once(':') else { continue };
         let numbers: Vec<u64> = numbers.split_ascii_whitespace().map_while(|word| word.parse().ok()).collect();
-        if let (false, Some(received), Some(sent)) = (name.trim() == "lo", numbers.first(), numbers.get(8)) {
-            sum = (sum.0.saturating_add(*received), sum.1.saturating_add(*sent));
+        if let (false, Some(received), Some(sent)) = (name.trim() == "lo", numbers.first(), numbers.get(8))
+            && found.len() < INTERFACES_MAX
+        {
+            found.insert(name.trim().to_owned(), Bytes { received: *received, sent: *sent });
         }
     }
-    sum
+    found
 }
 
 #[cfg(test)]
@@ -267,7 +292,26 @@ mod tests {
         ];
         assert_eq!(shown, expected);
         assert!(meter.measure(&Look::default()).is_empty(), "nothing can be read");
-        assert!(meter.measure(&look(0, 0, 5_000, 0, 40, 50)).iter().all(|v| v.value >= 0.0), "counters went back");
+        let back = meter.measure(&look(0, 0, 5_000, 0, 40, 50));
+        assert!(back.iter().all(|v| v.value >= 0.0 && v.value.is_finite()), "counters went back, no time passed");
+    }
+
+    #[test]
+    fn each_interface_is_counted_by_itself_whatever_comes_goes_or_runs_over() {
+        let net = |lines: &str, seconds: u64| Look { net: lines.to_owned(), ..look(0, 0, 1, 0, seconds, 1) };
+        let mut meter = Meter::default();
+        let mut rates = |lines: &str, seconds| -> Vec<f64> {
+            let values = meter.measure(&net(lines, seconds));
+            values.iter().filter(|v| v.name.starts_with("network")).map(|v| v.value).collect()
+        };
+        rates("eth0: 1000 0 0 0 0 0 0 0 5\n veth1: 900000 0 0 0 0 0 0 0 0\n", 0);
+        assert_eq!(rates("eth0: 1500 0 0 0 0 0 0 0 5\n", 10), [50.0, 0.0], "one went with all that it had counted");
+        assert_eq!(rates("eth0: 1600 0 0 0 0 0 0 0 5\n veth2: 77 0 0 0 0 0 0 0 0\n", 20), [10.0, 0.0], "one came");
+        assert_eq!(rates("eth0: 4294967290 0 0 0 0 0 0 0 5\n", 30).len(), 2);
+        assert_eq!(rates("eth0: 200 0 0 0 0 0 0 0 15\n", 40), [20.0, 1.0], "one ran over");
+        let many: String = (0..5_000).map(|i| format!("e{i}: {} 0 0 0 0 0 0 0 0\n", u64::MAX)).collect();
+        rates(&many, 50);
+        assert_eq!(net_bytes(&many).len(), INTERFACES_MAX);
     }
 
     #[test]
@@ -291,8 +335,10 @@ mod tests {
     #[test]
     fn disks_of_this_machine_are_looked_at_once() {
         let text = "proc /proc proc rw 0 0\n/dev/vda1 / ext4 rw 0 0\n/dev/vda1 /bind ext4 rw 0 0\n\
-                    server:/x /net nfs rw 0 0\n/dev/sdb1 /my\\040disk xfs rw 0 0\n/dev/loop1 /snap squashfs ro 0 0\n";
-        assert_eq!(mounts(text), ["/", "/my disk"]);
+                    server:/x /net nfs rw 0 0\ntank/home /home zfs rw 0 0\n/dev/sdb1 /my\\040disk xfs rw 0 0\n/dev/loop1 /snap squashfs ro 0 0\n";
+        assert_eq!(mounts(text), ["/", "/home", "/my disk"]);
+        let many: String = (0..5_000).map(|i| format!("/dev/d{i} /m{i} ext4 rw 0 0\n")).collect();
+        assert_eq!(mounts(&many).len(), MOUNTS_MAX);
         assert_eq!(mounts("overlay / overlay rw 0 0\n"), ["/"]);
     }
 

@@ -89,12 +89,18 @@ impl Identity {
     pub fn certified(&self, answer: &EnrollResponse) -> Result<Certificate, IdentityError> {
         let is_sound = answer.not_after_unix_s > 0
             && answer.certificate_chain_der.first().is_some_and(|der| !der.is_empty())
-            && self.signs_for(answer);
+            && self.signs_for(answer)
+            && are_certificates(&answer.ca_bundle_der);
         if !is_sound {
             return Err(IdentityError::Answer);
         }
+        let mut answer = answer.clone();
+        if answer.ca_bundle_der.is_empty() {
+            // It says nothing new about whom to believe.
+            answer.ca_bundle_der = self.current().map(|before| before.ca_bundle_der).unwrap_or_default();
+        }
         self.write("certificate.pb", &answer.encode_to_vec())?;
-        Ok(times(answer))
+        Ok(times(&answer))
     }
 
     /// Whether the first certificate is of our key.
@@ -115,6 +121,12 @@ impl Identity {
         let path = self.dir.join("key.pem");
         PrivateKeyDer::from_pem_slice(self.key_pem()?.as_bytes()).map_err(|source| IdentityError::Pem { path, source })
     }
+}
+
+/// Whether these could be believed. None at all can.
+fn are_certificates(bundle: &[Vec<u8>]) -> bool {
+    let mut roots = rustls::RootCertStore::empty();
+    bundle.iter().all(|der| roots.add(CertificateDer::from(der.as_slice())).is_ok())
 }
 
 /// The certificate first.
@@ -163,6 +175,12 @@ mod tests {
         assert!(matches!(identity.certified(&EnrollResponse::default()), Err(IdentityError::Answer)));
         let own = certificate(&KeyPair::from_pem(&identity.key_pem().unwrap()).unwrap());
         assert_eq!(identity.certified(&own).unwrap().not_after_unix_s, 9);
-        assert_eq!(identity.current(), Some(own));
+        assert_eq!(identity.current(), Some(own.clone()));
+        let odd = EnrollResponse { ca_bundle_der: vec![b"no certificate".to_vec()], ..own.clone() };
+        assert!(matches!(identity.certified(&odd), Err(IdentityError::Answer)));
+        let bundle = vec![own.certificate_chain_der[0].clone()];
+        identity.certified(&EnrollResponse { ca_bundle_der: bundle.clone(), ..own.clone() }).unwrap();
+        identity.certified(&own).unwrap();
+        assert_eq!(identity.current().unwrap().ca_bundle_der, bundle, "no word about it changes nothing");
     }
 }

@@ -56,11 +56,12 @@ type Failed = (Failure, String);
 
 impl Target {
     async fn channel(&self, shows_itself: bool) -> Result<Channel, Failed> {
-        let local = |error: &dyn std::error::Error| (Failure::Untrusted, chain(error));
+        let local = |error: &(dyn std::error::Error + 'static)| (Failure::Untrusted, chain(error));
         let ingest = self.settings.ingest.clone();
         let secure = if self.settings.tls {
-            let connector = tls::connector(self.settings.ca_file.as_deref(), &self.identity, shows_itself);
-            Some((connector.map_err(|e| local(&e))?, tls::server_name(&ingest).map_err(|e| local(&e))?))
+            let judge = tls::judge(&self.settings, &self.identity, !shows_itself).map_err(|e| local(&e))?;
+            let connector = tls::connector(Arc::new(judge), &self.identity, shows_itself).map_err(|e| local(&e))?;
+            Some((connector, tls::server_name(&ingest).map_err(|e| local(&e))?))
         } else {
             None
         };
@@ -120,7 +121,7 @@ impl Target {
             org_id: self.settings.org.clone(),
             token: self.settings.token.expose().to_owned(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            hostname: self.host.hostname.clone(),
+            hostname: self.settings.host.clone(),
             ip_address: self.host.ip_address.clone(),
             os_type: self.host.os_type.clone(),
             os_version: self.host.os_version.clone(),
@@ -140,7 +141,7 @@ impl Target {
         let request = EnrollRequest {
             token: self.settings.token.expose().to_owned(),
             csr_der: self.request()?,
-            hostname: self.host.hostname.clone(),
+            hostname: self.settings.host.clone(),
             machine_id: self.host.machine_id.clone(),
             boot_id: self.host.boot_id.clone(),
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -222,9 +223,7 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> Failed {
 fn is_about_trust(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let found = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or(error.downcast_ref());
-        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = found {
+        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = of_tls(error) {
             return true;
         }
         next = error.source();
@@ -232,16 +231,30 @@ fn is_about_trust(error: &(dyn std::error::Error + 'static)) -> bool {
     false
 }
 
+/// What TLS says, bare or wrapped as an error of reading and writing.
+fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or(error.downcast_ref())
+}
+
 /// An error with its causes, on one line and not without end.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = words(error);
     let mut next = error.source();
     while let Some(error) = next {
-        let cause = error.to_string();
+        let cause = words(error);
         if !text.ends_with(&cause) {
             text = format!("{text}: {cause}");
         }
         next = error.source();
     }
     text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+fn words(error: &(dyn std::error::Error + 'static)) -> String {
+    match of_tls(error) {
+        // Shown by rustls as programmers see it.
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(ours))) => ours.to_string(),
+        _ => error.to_string(),
+    }
 }

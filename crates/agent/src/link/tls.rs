@@ -1,7 +1,9 @@
-//! Whom the agent believes: TLS 1.3 only, the authority that was named or that it was given at enrolment, its own
-//! certificate where it has one.
+//! Encrypted connections: TLS 1.3 only, with the agent's certificate where it has one.
 
 use super::identity::{Identity, chain};
+use crate::settings::Settings;
+use rustls::client::danger::ServerCertVerifier;
+use runtime::trust::Judge;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::path::Path;
@@ -25,30 +27,47 @@ pub enum TlsError {
     NoRoots(#[source] runtime::tls::TlsError),
 }
 
-/// A connector. With `identity`, the connection shows its certificate.
-pub fn connector(ca_file: Option<&Path>, identity: &Identity, shows_itself: bool) -> Result<TlsConnector, TlsError> {
-    let current = identity.current();
-    let given: Vec<CertificateDer<'static>> =
-        current.iter().flat_map(|c| &c.ca_bundle_der).map(|der| CertificateDer::from(der.clone())).collect();
-    let mut roots = rustls::RootCertStore::empty();
-    if let Some(path) = ca_file {
-        let shown = path.display().to_string();
-        let named = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        let named = named.map_err(|error| TlsError::Ca(shown.clone(), error))?;
-        if roots.add_parsable_certificates(named).0 == 0 {
-            return Err(TlsError::NoCa(shown));
-        }
-    }
-    roots.add_parsable_certificates(given);
-    let builder = rustls::ClientConfig::builder_with_provider(runtime::tls::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?;
-    let builder = if roots.is_empty() {
-        let system = runtime::tls::system_roots().map_err(TlsError::NoRoots)?;
-        builder.with_root_certificates(system)
-    } else {
-        builder.with_root_certificates(roots)
+/// Whom to believe. `enrols`: there is no certificate to show, or no good one, so the token is asked.
+pub fn judge(settings: &Settings, identity: &Identity, enrols: bool) -> Result<Judge, TlsError> {
+    let mut enrolment = rustls::RootCertStore::empty();
+    let given = identity.current().into_iter().flat_map(|current| current.ca_bundle_der);
+    enrolment.add_parsable_certificates(given.map(CertificateDer::from));
+    // The newest word of the authority itself counts: a fingerprint from before it changed does not outlive it.
+    let fingerprint = settings.fingerprint.filter(|_| enrols || enrolment.is_empty());
+    let named = match &settings.ca_file {
+        Some(path) => file(path)?,
+        None if settings.fingerprint.is_some() => rustls::RootCertStore::empty(),
+        None => match runtime::tls::system_roots() {
+            Ok(roots) => roots,
+            Err(_) if !enrolment.is_empty() => rustls::RootCertStore::empty(),
+            Err(error) => return Err(TlsError::NoRoots(error)),
+        },
     };
-    let mut config = match current.filter(|_| shows_itself) {
+    Ok(Judge { fingerprint, enrolment, named, provider: runtime::tls::provider() })
+}
+
+fn file(path: &Path) -> Result<rustls::RootCertStore, TlsError> {
+    let shown = path.display().to_string();
+    let named = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let named = named.map_err(|error| TlsError::Ca(shown.clone(), error))?;
+    let mut roots = rustls::RootCertStore::empty();
+    if roots.add_parsable_certificates(named).0 == 0 {
+        return Err(TlsError::NoCa(shown));
+    }
+    Ok(roots)
+}
+
+/// A connector. Where `shows_itself`, the connection shows the certificate there is.
+pub fn connector(
+    verifier: Arc<dyn ServerCertVerifier>,
+    identity: &Identity,
+    shows_itself: bool,
+) -> Result<TlsConnector, TlsError> {
+    let builder = rustls::ClientConfig::builder_with_provider(runtime::tls::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match identity.current().filter(|_| shows_itself) {
         Some(current) => builder.with_client_auth_cert(chain(&current), identity.key()?)?,
         None => builder.with_no_client_auth(),
     };

@@ -49,6 +49,13 @@ pub struct Sink {
 }
 
 impl Sink {
+    /// One that hands on to a test.
+    #[cfg(test)]
+    pub fn for_tests() -> (Self, mpsc::Receiver<Vec<Observation>>) {
+        let (puts, handed_in) = mpsc::channel(1_024);
+        (Self { puts, has_room: Arc::new(AtomicBool::new(true)) }, handed_in)
+    }
+
     /// Hands in; waits while the spool cannot take more. `false` at the end.
     pub async fn put(&self, observations: Vec<Observation>) -> bool {
         self.puts.send(observations).await.is_ok()

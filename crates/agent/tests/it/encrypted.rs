@@ -7,6 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use wire::EnrollResponse;
 
+/// What control planes are called by their own authority.
+const OWN_NAME: &str = "control-plane.muttd";
+
 struct Authority {
     pem: String,
     der: Vec<u8>,
@@ -24,9 +27,26 @@ impl Authority {
         Self { pem, der, issuer: Arc::new(Issuer::new(params, key)) }
     }
 
+    /// The token of a control plane with this authority.
+    fn token(&self) -> String {
+        let hash = <sha2::Sha256 as sha2::Digest>::digest(&self.der);
+        let hex: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sm_acme_1_secret.{hex}")
+    }
+
     fn server(&self) -> Arc<rustls::ServerConfig> {
+        self.server_with("127.0.0.1", &rustls::version::TLS13, |_| {})
+    }
+
+    fn server_with(
+        &self,
+        name: &str,
+        version: &'static rustls::SupportedProtocolVersion,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Arc<rustls::ServerConfig> {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.der.clone().into()).unwrap();
@@ -36,11 +56,11 @@ impl Authority {
             .build()
             .unwrap();
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
+            .with_protocol_versions(&[version])
             .unwrap()
             .with_client_cert_verifier(clients)
             .with_single_cert(
-                vec![certificate.der().clone()],
+                vec![certificate.der().clone(), self.der.clone().into()],
                 rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
             )
             .unwrap();
@@ -126,4 +146,52 @@ async fn a_server_that_gives_no_certificates_is_shown_the_token() {
     server.until("a heartbeat", |memory| memory.messages("heartbeat").len() == 1).await;
     assert_eq!(agent.terminate().await, Some(0));
     assert_eq!(server.memory().logins.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_with_a_fingerprint_is_all_that_an_enrolment_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let config = authority.server_with(OWN_NAME, &rustls::version::TLS13, |_| {});
+    let server = Server::start_with(Some(config), Some(authority.ca(3_900_000_000))).await;
+    let agent = Agent::start(&server, dir.path(), &["-token", &authority.token()]);
+    server.until("a heartbeat", |memory| memory.messages("heartbeat").len() == 1).await;
+    assert_eq!(agent.terminate().await, Some(0));
+    // Enrolled, it believes whom it was given, whatever token there is.
+    let agent = Agent::start(&server, dir.path(), &["-tls", "-token", &Authority::new().token()]);
+    server.until("another heartbeat", |memory| memory.messages("heartbeat").len() == 2).await;
+    assert_eq!(agent.terminate().await, Some(0));
+    let memory = server.memory();
+    assert_eq!((memory.enrolled, memory.certified), (1, 2), "{}", log_of(dir.path()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_be_believed_never_sees_the_token() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let tls13 = &rustls::version::TLS13;
+    let good = |_: &mut CertificateParams| {};
+    let expired = |params: &mut CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    for (what, config, token, ca, said) in [
+        ("fingerprint", authority.server_with(OWN_NAME, tls13, good), other.token(), None, "no certificate with the"),
+        ("name", authority.server_with(OWN_NAME, tls13, good), "sm_acme_1_secret".to_owned(), Some(&authority), "name"),
+        ("expired", authority.server_with(OWN_NAME, tls13, expired), authority.token(), None, "expired"),
+        (
+            "TLS 1.2",
+            authority.server_with(OWN_NAME, &rustls::version::TLS12, good),
+            authority.token(),
+            None,
+            "ProtocolVersion",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start_with(Some(config), Some(authority.ca(3_900_000_000))).await;
+        let ca = ca.map(|authority| authority.write(dir.path()));
+        let args: Vec<&str> = ca.iter().flat_map(|ca| ["-ca", ca]).chain(["-tls", "-token", &token]).collect();
+        let mut agent = Agent::start(&server, dir.path(), &args);
+        until_said(dir.path(), "failure=Untrusted", 1).await;
+        assert!(log_of(dir.path()).contains(said), "{what}: {}", log_of(dir.path()));
+        assert!(agent.is_alive(), "{what}");
+        let memory = server.memory();
+        assert_eq!((memory.enrolled, memory.logins.len(), memory.hellos.len()), (0, 0, 0), "{what}");
+    }
 }

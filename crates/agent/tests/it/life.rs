@@ -41,14 +41,15 @@ async fn it_says_that_it_is_alive_follows_files_and_stops_with_0() {
         let memory = server.memory();
         assert_eq!(memory.messages("file"), ["one", "two", "\u{1} three"], "and nothing of its own log");
         let login = &memory.logins[0];
-        assert_eq!((&*login.org_id, &*login.os_type), ("acme", "linux"));
+        assert_eq!((&*login.org_id, &*login.hostname, &*login.os_type), ("acme", "web", "linux"));
         assert_eq!(login.capabilities, ["heartbeat", "file-tailing"]);
         let hello = &memory.hellos[0];
-        assert_eq!((&*hello.agent_id, hello.spool_epoch != 0), ("web", true));
+        assert_eq!((&*hello.agent_id, &*hello.hostname, hello.spool_epoch != 0), ("", "web", true));
         let (sent_ms, record) = &memory.records[&memory.order[1]];
         assert!((sent_ms - 1_800_000_000_000).abs() < 60_000, "by the server's clock");
         let Some(wire::record::Body::Log(log)) = &record.body else { panic!() };
-        assert_eq!((&*log.org_id, &*log.host_id, &*log.labels["file"]), ("acme", "web", &*name));
+        let whose = (&*log.org_id, &*log.host_id);
+        assert_eq!((whose, &*log.labels["file"]), (("", ""), &*name), "the connection says whose it is");
         assert_eq!(log.seq, memory.order[1].1);
     }
     assert_eq!(agent.terminate().await, Some(0));
@@ -57,7 +58,7 @@ async fn it_says_that_it_is_alive_follows_files_and_stops_with_0() {
     assert_eq!(mode & 0o777, 0o700);
     let log = log_of(dir.path());
     assert!(log.contains("authenticated as acme/web") && log.contains("⇢ streaming logs as acme/web"), "{log}");
-    assert!(!log.contains("sm_acme_1_web"), "the token is in the log: {log}");
+    assert!(!log.contains("sm_acme_1_secret"), "the token is in the log: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -30,7 +30,8 @@ impl Agent {
         let mut command = Command::new(AGENT);
         command
             .env_clear()
-            .env("SM_TOKEN", "sm_acme_1_web")
+            .env("SM_TOKEN", "sm_acme_1_secret")
+            .env("SM_HOST_ID", "web")
             .env("SM_CONFIG", "/dev/null")
             .args(["-ingest", &server.address.to_string(), "-collectors", "heartbeat,files"])
             .arg("-data-dir")

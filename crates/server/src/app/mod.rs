@@ -5,8 +5,11 @@ mod parts;
 mod workers;
 
 pub use parts::Parts;
+pub(crate) use parts::patiently;
 
-use crate::api::{ApiOptions, ApiState, Prometheus};
+use crate::agents::AgentDoor;
+use crate::api::{AgentGate, ApiOptions, ApiState, Prometheus};
+use crate::authority::Authority;
 use crate::config::{Config, Listen, PairListen, Role, TlsSettings};
 use crate::detection_rules;
 use crate::field_maps;
@@ -38,6 +41,8 @@ use tokio::net::TcpListener;
 /// Where the parts answer; port 0 in the configuration is the real port here.
 #[derive(Debug, Clone, Default)]
 pub struct Addresses {
+    /// The gateway for agents.
+    pub agents: Option<SocketAddr>,
     pub ingest: Option<SocketAddr>,
     pub syslog_udp: Option<SocketAddr>,
     pub syslog_tcp: Option<SocketAddr>,
@@ -89,6 +94,7 @@ pub struct App {
     parts: Parts,
     acceptor: Arc<Acceptor>,
     http: Vec<(TcpListener, Option<Arc<TlsFiles>>, Site, HttpLimits)>,
+    agents: Option<AgentDoor>,
     syslog: Option<Syslog>,
     snmp: Option<Snmp>,
     addresses: Addresses,
@@ -128,6 +134,7 @@ impl App {
             parts,
             acceptor,
             http: Vec::new(),
+            agents: None,
             syslog: None,
             snmp: None,
             addresses: Addresses::default(),
@@ -167,7 +174,16 @@ impl App {
             }
         }
         if let Some(listen) = config.webui_listen.as_ref().filter(|_| config.has(Role::Webui)) {
-            let router = crate::api::router(api_state(&self.parts, &config, self.webui_key.ring.clone())?);
+            let authority = self.agents.as_ref().map(|door| &door.authority);
+            let mut gate = agent_gate(&config, authority, &self.parts.clock)?;
+            if let Some(address) = self.addresses.agents {
+                gate.port = address.port();
+            }
+            let mut router = crate::api::router(api_state(&self.parts, &config, self.webui_key.ring.clone(), gate)?);
+            if let Some(door) = &self.agents {
+                // Where people look first; on the gateway's port they can be had, too.
+                router = router.merge(door.downloads());
+            }
             let tls = tls(config.webui_tls.as_ref(), "webui.tls_cert")?;
             self.addresses.webui = Some(self.listen(listen, tls, router.into(), HttpLimits::default())?);
         }
@@ -202,6 +218,12 @@ impl App {
             let limits = HttpLimits { connections_max: http.connections_max, ..HttpLimits::default() };
             let tls = tls(http.tls.as_ref(), "ingest.http.tls_cert")?;
             self.addresses.ingest = Some(self.listen(&http.listen, tls, Site::Ingest(site), limits)?);
+        }
+        if let Some(settings) = &config.agents {
+            let sink = Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>;
+            let door = AgentDoor::open(settings, sink, Arc::clone(&self.parts.metrics), Arc::clone(&self.parts.clock))?;
+            self.addresses.agents = door.address();
+            self.agents = Some(door);
         }
         if let Some((listen, snmp)) = &config.snmp {
             let bound = snmp::bind(snmp.clone())
@@ -268,9 +290,12 @@ impl App {
     fn working(&self) -> String {
         let roles: Vec<&str> = self.config.roles.iter().map(|role| role.as_str()).collect();
         let mut line = format!("roles {}", roles.join(", "));
-        for (what, address) in
-            [("ingest", self.addresses.ingest), ("syslog", self.addresses.syslog_udp), ("web", self.addresses.webui)]
-        {
+        for (what, address) in [
+            ("ingest", self.addresses.ingest),
+            ("agents", self.addresses.agents),
+            ("syslog", self.addresses.syslog_udp),
+            ("web", self.addresses.webui),
+        ] {
             if let Some(address) = address {
                 line.push_str(&format!("; {what} {address}"));
             }
@@ -284,6 +309,7 @@ impl App {
         let running = serde_json::json!({
             "pid": std::process::id(),
             "ingest": text(self.addresses.ingest),
+            "agents": text(self.addresses.agents),
             "webui": text(self.addresses.webui),
             "webui_cert": self.config.webui_tls.as_ref().and_then(|tls| std::path::absolute(&tls.cert).ok()),
             "syslog_udp": text(self.addresses.syslog_udp),
@@ -300,7 +326,8 @@ impl App {
     /// A handle that can change a running server.
     pub fn handle(&self) -> AppHandle {
         let tls = self.http.iter().filter_map(|(_, tls, _, _)| tls.clone()).collect();
-        AppHandle { parts: self.parts.clone(), tls }
+        let authority = self.agents.as_ref().map(|door| Arc::clone(&door.authority));
+        AppHandle { parts: self.parts.clone(), authority, tls }
     }
 
     /// Runs until `stop`; then drains within the grace period. `true` = everything ended clean.
@@ -357,6 +384,10 @@ impl App {
                 syslog.run(sink, clock, stop).await;
                 Ok(())
             });
+        }
+        if let Some(door) = self.agents {
+            let sink = Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>;
+            door.start((&mut inputs, input_stop.clone()), (&mut workers, worker_stop.clone()), sink, &parts);
         }
         if let Some(snmp) = self.snmp {
             let sink = Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>;
@@ -455,12 +486,18 @@ fn running_file(config: &Config) -> std::path::PathBuf {
 #[derive(Clone)]
 pub struct AppHandle {
     parts: Parts,
+    authority: Option<Arc<Authority>>,
     tls: Vec<Arc<TlsFiles>>,
 }
 
 impl AppHandle {
     pub fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    /// The authority for agents, where this process has their gateway.
+    pub fn agent_authority(&self) -> Option<&Authority> {
+        self.authority.as_deref()
     }
 
     /// Takes over what can change while running: live settings, rule files, and what the files of the
@@ -561,7 +598,8 @@ pub async fn offline_api(config: Config) -> Result<(Router, String)> {
     let (secrets, _refresher) = start_secrets(&config, &health, &stop).await?;
     let parts = Parts::open(&config, &secrets, health, Metrics::new(), &clock, &stop).await?;
     let key = runtime::Secret::generate("")?;
-    let state = api_state(&parts, &config, KeyRing::fixed(key.clone()))?;
+    let gate = agent_gate(&config, None, &clock)?;
+    let state = api_state(&parts, &config, KeyRing::fixed(key.clone()), gate)?;
     let state = ApiState { works_events: false, ..state };
     Ok((crate::api::router(state), key.expose().to_owned()))
 }
@@ -573,7 +611,24 @@ fn tls(settings: Option<&TlsSettings>, setting: &str) -> Result<Option<Arc<TlsFi
     Ok(Some(files))
 }
 
-fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> {
+/// What whoever adds an agent has to know. Without a gateway here, its authority is asked where it can be read.
+fn agent_gate(config: &Config, authority: Option<&Arc<Authority>>, clock: &Arc<dyn Clock>) -> Result<AgentGate> {
+    let Some(settings) = &config.agents else { return Ok(AgentGate::default()) };
+    let authority = match authority {
+        Some(authority) => Some(Arc::clone(authority)),
+        None if Authority::is_in(&settings.authority.dir) => {
+            Some(Arc::new(Authority::open(settings.authority.clone(), Arc::clone(clock))?))
+        }
+        None => None,
+    };
+    Ok(AgentGate {
+        token_suffix: Arc::new(move || authority.as_ref().and_then(|authority| authority.token_suffix())),
+        port: settings.listen.address.port(),
+        address: settings.address.clone(),
+    })
+}
+
+fn api_state(parts: &Parts, config: &Config, keys: KeyRing, agent_gate: AgentGate) -> Result<ApiState> {
     let prometheus = config.prometheus_url.as_ref().map(|url| Prometheus::open(url.expose())).transpose()?;
     Ok(ApiState {
         catalog: Arc::clone(&parts.catalog),
@@ -594,6 +649,7 @@ fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> 
         planner: parts.planner.clone(),
         sees_events: config.sees_events(),
         org: OrgId::default(),
+        agent_gate,
         options: ApiOptions {
             version_prefix: config.version_prefix,
             key_in_url: config.key_in_url,

@@ -44,6 +44,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub health: Health,
     pub clock: Arc<dyn Clock>,
+    /// The catalog of the installation, where `catalog` is one of this process alone.
+    pub shared_catalog: Option<CatalogConfig>,
 }
 
 const REJECT_SAMPLES: usize = 200;
@@ -63,10 +65,10 @@ impl Parts {
         let stores = config.stores.with_logins(&secrets.redis_credentials(), |user| secrets.database_credentials(user));
         // An ingestor keeps nothing in a catalog: an empty one of its own lets it run while the
         // database is away.
-        let catalog_config = if config.roles.iter().any(|role| *role != Role::Ingestor) {
-            stores.catalog.clone()
+        let (catalog_config, shared_catalog) = if config.roles.iter().any(|role| *role != Role::Ingestor) {
+            (stores.catalog.clone(), None)
         } else {
-            CatalogConfig::Sqlite { file: dir.join("ingestor.db") }
+            (CatalogConfig::Sqlite { file: dir.join("ingestor.db") }, Some(stores.catalog.clone()))
         };
         let (queues, catalog, events, coordination) = tokio::try_join!(
             patiently("queue", &health, stop, || storage::queue::open(stores.queue.clone(), Arc::clone(clock))),
@@ -133,6 +135,7 @@ impl Parts {
             metrics,
             health,
             clock: Arc::clone(clock),
+            shared_catalog,
         })
     }
 }
@@ -159,7 +162,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 
 /// Opens a store as soon as it is there. What trying again cannot mend is an error at once.
-async fn patiently<T, F: Future<Output = StorageResult<T>>>(
+pub(crate) async fn patiently<T, F: Future<Output = StorageResult<T>>>(
     part: &'static str,
     health: &Health,
     stop: &Stop,

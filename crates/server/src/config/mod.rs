@@ -1,5 +1,6 @@
 //! Configuration of `muttd`: layers → raw → validated. The rest of the program sees only [`Config`].
 
+mod agents;
 mod channels;
 mod check;
 mod detection;
@@ -12,6 +13,7 @@ mod snmp;
 mod stores;
 mod validate;
 
+pub use agents::AgentSettings;
 pub use detection::DetectionSettings;
 pub use settings::{
     ChannelSettings, Config, HttpSettings, Listen, MOOGSOFT, PairListen, Role, SyslogSettings, TlsSettings,
@@ -108,7 +110,8 @@ pub fn load(
 }
 
 /// Settings that hold an address to listen on.
-const LISTENERS: [&str; 11] = [
+const LISTENERS: [&str; 12] = [
+    "ingest.agents.listen",
     "ingest.http.listen",
     "ingest.syslog.udp",
     "ingest.syslog.tcp",

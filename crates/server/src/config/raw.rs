@@ -61,10 +61,32 @@ pub struct Keys {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ingest {
+    pub agents: Agents,
     pub http: Http,
     pub limit: Limit,
     pub syslog: Syslog,
     pub snmp: Snmp,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Agents {
+    pub listen: String,
+    pub also_listen: String,
+    /// A text, because its two names in the environment may not contradict each other.
+    pub tls: String,
+    pub use_tls: String,
+    pub tls_cert: String,
+    pub tls_key: String,
+    pub legacy_plaintext: bool,
+    pub demo: bool,
+    pub names: Vec<String>,
+    pub address: String,
+    pub ca_dir: String,
+    pub certificate_days: i64,
+    pub downloads: String,
+    pub connections_max: i64,
+    pub durability: String,
 }
 
 #[derive(Debug, Deserialize)]

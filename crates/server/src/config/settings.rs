@@ -1,5 +1,6 @@
 //! The settings in force: what the rest of the program sees of the configuration.
 
+use super::agents::AgentSettings;
 use super::channels::ChannelSecrets;
 use super::detection::DetectionSettings;
 use super::stores::StoreSettings;
@@ -118,6 +119,8 @@ pub struct Config {
     pub log: LogConfig,
     pub http: Option<HttpSettings>,
     pub syslog: SyslogSettings,
+    /// The gateway for agents, where it is on.
+    pub agents: Option<AgentSettings>,
     /// The SNMP listener, where it is on.
     pub snmp: Option<(Listen, SnmpConfig)>,
     pub stores: StoreSettings,
@@ -232,6 +235,9 @@ impl Config {
         let mut all: Vec<&Listen> = Vec::new();
         if self.has(Role::Ingestor) {
             all.extend(self.http.as_ref().map(|h| &h.listen));
+            all.extend(
+                self.agents.iter().flat_map(|agents| std::iter::once(&agents.listen).chain(&agents.also_listen)),
+            );
             all.extend(&self.syslog.tcp);
             all.extend(self.syslog.tls.as_ref().map(|t| &t.0));
         }

@@ -1,5 +1,6 @@
 //! From what is written to what can be used; every problem with its path.
 
+use super::agents;
 use super::channels::{self, ChannelSecrets};
 use super::check::Check;
 use super::detection;
@@ -59,6 +60,7 @@ pub fn validate(raw: Raw, environment: &BTreeMap<String, String>, problems: &mut
         log: LogConfig { level: raw.log.level.clone(), json: raw.log.json, service: "muttd".into(), pod_name },
         http: http(&mut check, &raw.ingest.http),
         syslog: syslog(&mut check, &raw.ingest.syslog),
+        agents: agents::agents(&mut check, &raw.ingest.agents, &raw.data_dir),
         snmp: snmp::snmp(&mut check, &raw.ingest.snmp, &raw.data_dir),
         stores,
         alerter_listen: check.pair(

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
+mod agents;
 mod correlations;
 mod full_disk;
 mod kill;

@@ -14,8 +14,8 @@ pub struct Server {
     pub ingest: SocketAddr,
     pub web: SocketAddr,
     pub ingest_key: String,
-    web_key: String,
-    http: reqwest::Client,
+    pub web_key: String,
+    pub http: reqwest::Client,
     /// The data folder as this process sees it.
     pub data: PathBuf,
 }
@@ -37,7 +37,7 @@ pub fn configure(dir: &Path, forwarder: &str) {
     std::fs::write(&rules, "rules:\n  - name: chaos\n    match_string: CHAOS\n    prod_handling: Page_only\n    dev_handling: Page_only\n    team_assignment: A\n").unwrap();
     let off = "metrics_listen = \"\"\nhealth_listen = \"\"\n";
     let toml = format!(
-        "[ingest.http]\nlisten = \"127.0.0.1:0\"\nbody_bytes_max = 1048576\n[ingest.syslog]\nudp = \"\"\ntcp = \"\"\n[alerter]\n{off}rules = [\"{}\"]\nunhandled_threshold = 1000000\n\
+        "[ingest.agents]\nlisten = \"\"\n[ingest.http]\nlisten = \"127.0.0.1:0\"\nbody_bytes_max = 1048576\n[ingest.syslog]\nudp = \"\"\ntcp = \"\"\n[alerter]\n{off}rules = [\"{}\"]\nunhandled_threshold = 1000000\n\
          [forwarder]\n{off}{forwarder}\n[remediation]\n{off}interval_ms = 1000\n[webui]\nlisten = \"127.0.0.1:0\"\n\
          [queue]\nsegment_bytes = 9437184\nbytes_max = 1073741824\n",
         rules.display()

@@ -89,6 +89,7 @@ impl Site {
         }
         // Not of the guide: sockets of this test only.
         set("MUTT_LISTEN_HOST", "127.0.0.1");
+        set("MUTT_AGENT_LISTEN", "127.0.0.1:0");
         set("MUTT_SYSLOG_UDP", "127.0.0.1:0");
         set("MUTT_SYSLOG_TCP", "127.0.0.1:0");
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,9 @@
 //! The whole server in this process, on port 0, with embedded drivers and real receivers.
 
+#![recursion_limit = "256"]
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
+mod agents;
 mod api;
 mod browser;
 mod delivery;

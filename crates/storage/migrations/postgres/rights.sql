@@ -63,11 +63,17 @@ BEGIN
                        'muttd_correlation_shards, muttd_correlation_state, muttd_correlation_hits TO %s', who.grantee);
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON muttd_schedules, muttd_schedule_runs, '
                        'muttd_schedule_gaps TO %s', who.grantee);
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON muttd_agents, muttd_agent_bars TO %s', who.grantee);
+        -- Whoever enrols agents counts them and the uses of tokens.
+        EXECUTE format('GRANT SELECT, UPDATE ON muttd_orgs, muttd_agent_tokens TO %s', who.grantee);
         EXECUTE format('GRANT SELECT, DELETE ON event_audit_log TO %s', who.grantee);
         EXECUTE format('GRANT SELECT ON muttd_meta, muttd_migrations, partition_health_summary TO %s', who.grantee);
         EXECUTE format('GRANT %s ON muttd_users, muttd_user_keys, muttd_detection_orgs, muttd_detection_documents, '
                        'muttd_detection_versions, muttd_detection_settings TO %s',
                        CASE WHEN who.edits THEN 'SELECT, INSERT, UPDATE, DELETE' ELSE 'SELECT' END, who.grantee);
+        IF who.edits THEN
+            EXECUTE format('GRANT INSERT, DELETE ON muttd_orgs, muttd_agent_tokens TO %s', who.grantee);
+        END IF;
         FOREACH name IN ARRAY ARRAY['event_audit_log_archive', 'config_audit_log'] LOOP
             IF pg_get_serial_sequence(name, 'id') IS NOT NULL THEN
                 EXECUTE format('GRANT USAGE, SELECT ON SEQUENCE %s TO %s', pg_get_serial_sequence(name, 'id'),

@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test suite")]
 
+mod agents;
 mod detection_rules;
+mod fleet;
 mod history;
 mod incidents;
 mod schedules;
@@ -74,6 +76,26 @@ pub async fn run(open: impl AsyncFn(&'static str) -> Arc<dyn Catalog>) {
     users::users_of_organisations_are_apart(&open("users of orgs").await).await;
     users::keys_are_bounded(&open("keys").await).await;
     users::changes_of_users_and_keys_are_audited_without_secrets(&open("users audited").await).await;
+    fleet::organisations_come_back(&open).await;
+    fleet::users_of_a_disabled_organisation_are_nobody(&open("users of a disabled org").await).await;
+    fleet::tokens_come_back(&open).await;
+    fleet::tokens_are_revoked_and_rotated(&open("fleet rotation").await).await;
+    fleet::tokens_of_organisations_are_apart(&open("tokens of orgs").await).await;
+    fleet::of_ended_tokens_the_newest_are_kept(&open("ended tokens").await).await;
+    fleet::changes_of_the_fleet_are_audited_without_fingerprints(&open("fleet audited").await).await;
+    agents::agents_come_in_and_come_back(&open).await;
+    agents::a_token_gives_as_many_certificates_as_it_may(&open("uses").await).await;
+    agents::bad_tokens_give_nothing(&open("bad tokens").await).await;
+    agents::names_are_taken_by_rule(&open("agent names").await).await;
+    agents::of_copies_that_enrol_at_once_each_has_its_own_name(&open("copies").await).await;
+    agents::old_agents_register_by_their_logins(&open("old agents").await).await;
+    agents::an_organisation_has_as_many_agents_as_it_may(&open("agents max").await).await;
+    agents::agents_are_seen(&open("sightings").await).await;
+    agents::a_thousand_agents_are_seen_at_once(&open("many sightings").await).await;
+    agents::agents_fall_silent_once_whoever_asks(&open("silent agents").await).await;
+    agents::agents_are_filtered_and_paged(&open("agent pages").await).await;
+    agents::agents_are_revoked_and_removed(&open("revoked agents").await).await;
+    agents::agents_of_organisations_are_apart(&open("agents of orgs").await).await;
     open("ping").await.ping().await.unwrap();
 }
 

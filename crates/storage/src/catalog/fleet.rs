@@ -20,6 +20,10 @@ pub const ORGS_MAX: u64 = 100_000;
 pub const TOKENS_MAX: u64 = 100_000;
 /// Revoked and ended tokens of one organisation that are still listed; older ones are only in the audit log.
 pub const ENDED_TOKENS_KEPT: u64 = 1_000;
+/// Agents of one organisation that are not revoked, at most, whatever the organisation says.
+pub const AGENTS_MAX: u64 = 200_000;
+/// Revoked agents of one organisation that are still listed; older ones are forgotten, and stay barred.
+pub const REVOKED_AGENTS_KEPT: u64 = 10_000;
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +81,7 @@ pub struct TokenLogin {
     pub org_disabled: bool,
 }
 
-/// What an agent says of its host. Texts are cut to bounds and freed of control characters by whoever calls.
+/// What an agent says of its host. Stores keep it [`HostFacts::bounded`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostFacts {
     pub hostname: String,
@@ -105,7 +109,7 @@ pub struct Agent {
     pub enrolled_at: Timestamp,
     pub certificate_ends_at: Option<Timestamp>,
     pub last_seen_at: Option<Timestamp>,
-    /// Somebody holds a connection of it now, as far as is known.
+    /// Somebody holds a connection of it now, as far as is known. Nobody does of one that is silent.
     pub connected: bool,
     /// It was told to be silent; back to `false` when it is seen again.
     pub silent: bool,
@@ -126,7 +130,7 @@ pub struct Enrolment {
     pub token: TokenId,
     /// The id it gets if it is new.
     pub id: String,
-    /// `None`: an old agent that registers by its login ([`HostFacts::hostname`] names it).
+    /// `None`: an old agent that registers by its login. The token's host or [`HostFacts::hostname`] names it.
     pub key: Option<Fingerprint>,
     pub facts: HostFacts,
     pub certificate_ends_at: Option<Timestamp>,
@@ -159,6 +163,7 @@ pub struct Sighting {
     pub acked_seq: u64,
     /// `None`: as before.
     pub facts: Option<HostFacts>,
+    /// `None`, or no JSON object of at most 16 KiB: as before.
     pub status: Option<String>,
 }
 
@@ -215,7 +220,7 @@ impl Agent {
 /// never a fingerprint) in the same transaction, and move [`FleetStore::fleet_revision`].
 #[async_trait]
 pub trait FleetStore: Send + Sync {
-    /// All by id. The default organisation is always there.
+    /// All by id. The default organisation is always there, and enabled.
     async fn orgs(&self) -> StorageResult<Vec<Org>>;
     async fn org(&self, id: &OrgId) -> StorageResult<Org>;
     /// `Conflict` when it exists; `Invalid` for one too many or a name that tokens cannot carry (with `_`).
@@ -237,6 +242,7 @@ pub trait FleetStore: Send + Sync {
     /// Revoking again changes nothing.
     async fn revoke_token(&self, org: &OrgId, id: TokenId, by: &Actor) -> StorageResult<()>;
     /// A new token with the host, label, bounds and rights of an old one, which ends at `old_until` at the latest.
+    /// `Conflict` for one that is revoked, or was rotated already.
     async fn rotate_token(
         &self,
         org: &OrgId,
@@ -252,11 +258,15 @@ pub trait FleetStore: Send + Sync {
     async fn token_used(&self, id: TokenId, at: Timestamp) -> StorageResult<()>;
 
     /// Gives a token's certificate to whoever has the key: takes one use of the token (none where the agent of the key
-    /// enrols again), and makes or finds the agent, in one transaction.
+    /// enrols again, which a token that is used up allows, too), and makes or finds the agent, in one transaction.
     ///
-    /// The host's name is the token's, else the one in `facts`. Where an agent with another key has that name: if it is
-    /// not connected and not old, it is revoked and the new one takes the name; if it is connected, the new one is
-    /// called `<host>-<last 6 characters of its id>`. An old agent's name is taken over, too.
+    /// The host's name is the token's, else the one in `facts`. Where an agent with another key has that name:
+    /// * if it is not connected, it is revoked and the new one takes the name. One that enrolled within the last minute,
+    ///   was never seen and is not of the same boot counts as connected: copies of a host may start at once;
+    /// * if it is connected, the new one is called `<host>-<last 6 characters of its id>`.
+    ///
+    /// The name of an old agent is taken over in any case. An old agent takes no name: where it is in use, it gets one
+    /// like that, and the same one at every login; once revoked by people, it stays so until it is removed.
     async fn enrol(&self, enrolment: Enrolment) -> StorageResult<Enrolled>;
     /// A certificate was renewed. `NotFound` for unknown agents, `Denied` for revoked ones.
     async fn renewed(&self, org: &OrgId, id: &str, ends_at: Timestamp) -> StorageResult<()>;
@@ -274,8 +284,10 @@ pub trait FleetStore: Send + Sync {
     async fn sighted(&self, sightings: Vec<Sighting>) -> StorageResult<Vec<Agent>>;
     /// Tells agents that were not seen since `before` to be silent, at most `limit`; each is returned once, whoever asks.
     async fn fell_silent(&self, before: Timestamp, limit: u32) -> StorageResult<Vec<Agent>>;
-    /// Ids of revoked agents whose certificates have not ended by then, and of agents of disabled organisations.
+    /// Ids of agents that must not get in: of those that were revoked, or removed, those whose certificates have not
+    /// ended by then, and revoked ones that never had one; and all of disabled organisations.
     async fn barred_agents(&self, now: Timestamp) -> StorageResult<Vec<(OrgId, String)>>;
-    /// Grows with every change of organisations, tokens and revocations; cheap to ask often.
+    /// Grows with every change of organisations and tokens that people make, and when agents are revoked or removed;
+    /// cheap to ask often.
     async fn fleet_revision(&self) -> StorageResult<u64>;
 }

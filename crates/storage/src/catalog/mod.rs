@@ -1,5 +1,6 @@
 //! The catalog: rules, hosts, teams, documents of detection rules, the places of scheduled ones, the audit of
-//! events and of changes, alerts and their state, incidents and silences, users of the Web API and their keys.
+//! events and of changes, alerts and their state, incidents and silences, users of the Web API and their keys,
+//! organisations, tokens for agents, and the agents.
 //!
 //! One small trait per aggregate, business operations instead of rows, no transaction object: what
 //! must happen together is one call. [`Catalog`] is all of them.
@@ -8,7 +9,7 @@
 //! * Every change of rules, hosts and teams writes its audit row in the same transaction, and moves
 //!   [`RuleStore::revision`], so that workers notice within a second. Documents and settings of detection
 //!   rules do so with [`DetectionRuleStore::detection_revision`](detection_rules::DetectionRuleStore). Users
-//!   and keys are audited too.
+//!   and keys are audited too. Organisations, tokens and agents are, with [`fleet::FleetStore::fleet_revision`].
 //! * [`AlertStore::record_planned`] is atomic and idempotent: audit rows by event id, alerts by alert id; an
 //!   alert counts once in its incident, and of a key at most one incident is open.
 //! * Deleting a rule never touches history.
@@ -32,6 +33,7 @@ mod detection_changes;
 pub mod detection_rules;
 mod fields;
 pub mod fleet;
+mod fleet_changes;
 pub mod incidents;
 mod postgres;
 pub mod retention;
@@ -323,6 +325,7 @@ pub trait Catalog:
     + AuditStore
     + AlertStore
     + detection_rules::DetectionRuleStore
+    + fleet::FleetStore
     + incidents::IncidentStore
     + retention::RetentionStore
     + schedules::ScheduleStore

@@ -111,7 +111,7 @@ pub trait UserStore: Send + Sync {
     async fn add_key(&self, org: &OrgId, name: &str, key: NewKey, by: &Actor) -> StorageResult<KeyId>;
     /// Revoking again changes nothing.
     async fn revoke_key(&self, org: &OrgId, name: &str, key: KeyId, by: &Actor) -> StorageResult<()>;
-    /// The keys of every organisation that are not revoked, expired ones included.
+    /// The keys of every organisation that is not disabled that are not revoked, expired ones included.
     async fn key_logins(&self) -> StorageResult<Vec<KeyLogin>>;
     /// When keys were used; only moves forward, unknown keys are passed over. No audit row.
     async fn keys_used(&self, uses: &[(KeyId, Timestamp)]) -> StorageResult<()>;

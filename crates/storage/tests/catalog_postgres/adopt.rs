@@ -4,6 +4,7 @@ use super::{ALL, admin, catalog, config, entry, home, now, total};
 use model::ErrorKind;
 use runtime::{Credentials, Secret};
 use storage::catalog::detection_rules::DocumentChange;
+use storage::catalog::fleet::{Enrolled, Enrolment, HostFacts, NewToken};
 use storage::catalog::{AuditFilter, CatalogConfig, ConfigChangeFilter, PostgresConfig, open, postgres_advice};
 use testkit::servers::PostgresServer;
 use tokio::task::JoinSet;
@@ -130,7 +131,7 @@ async fn ten_processes_may_start_at_once() {
     while let Some(opened) = opening.join_next().await {
         catalogs.push(opened.unwrap().unwrap());
     }
-    assert_eq!(server.psql("SELECT count(*), count(DISTINCT version) FROM muttd_migrations"), "12|12");
+    assert_eq!(server.psql("SELECT count(*), count(DISTINCT version) FROM muttd_migrations"), "13|13");
     let batch: Vec<_> = (0..20).map(entry).collect();
     for catalog in &catalogs {
         catalog.record(&home(), batch.clone(), Vec::new()).await.unwrap();
@@ -174,6 +175,30 @@ async fn a_user_without_rights_on_the_schema_works_once_the_owner_has_adopted_it
     let document = DocumentChange { name: "a.yml".into(), text: Some("x".into()), expected: Some(0) };
     app.change_rule_documents(&home(), vec![document], &admin()).await.unwrap();
     assert!(app.detection_revision().await.unwrap() > 0);
+    let before = app.fleet_revision().await.unwrap();
+    app.create_org(&"acme".parse().unwrap(), "Acme", None, &admin()).await.unwrap();
+    let token = NewToken {
+        fingerprint: [1; 32],
+        label: String::new(),
+        host: None,
+        legacy: true,
+        expires_at: now().plus(std::time::Duration::from_secs(60)),
+        uses_max: None,
+    };
+    let token = app.add_token(&home(), token, &admin()).await.unwrap();
+    let enrolment = Enrolment {
+        org: home(),
+        token,
+        id: "agt_00000000000000000000000001".into(),
+        key: None,
+        facts: HostFacts { hostname: "web-1".into(), ..HostFacts::default() },
+        certificate_ends_at: None,
+        at: now(),
+    };
+    assert!(matches!(app.enrol(enrolment).await.unwrap(), Enrolled::New { .. }));
+    app.revoke_agent(&home(), "agt_00000000000000000000000001", "", &admin()).await.unwrap();
+    app.remove_agent(&home(), "agt_00000000000000000000000001", &admin()).await.unwrap();
+    assert!(app.fleet_revision().await.unwrap() >= before + 4);
     app.record(&home(), vec![entry(1), entry(2)], Vec::new()).await.unwrap();
     assert_eq!(server.psql("SELECT DISTINCT tableoid::regclass FROM event_audit_log"), "event_audit_log_2026_11");
     assert_eq!(total(&app).await, 2);

@@ -312,7 +312,7 @@ async fn the_doctor_is_told_what_is_wrong_with_a_server() {
         ..config(&server, server.database())
     };
     let advice = postgres_advice(&with("pw")).await.unwrap();
-    assert!(advice[0].contains("lacks 12 steps") && advice[0].contains("muttd migrate"), "{advice:?}");
+    assert!(advice[0].contains("lacks 13 steps") && advice[0].contains("muttd migrate"), "{advice:?}");
     drop(open(CatalogConfig::Postgres(with("pw"))).await.unwrap());
     let advice = postgres_advice(&with("pw")).await.unwrap();
     assert!(advice.iter().all(|text| text.starts_with("fsync is off")), "as the tests run it: {advice:?}");

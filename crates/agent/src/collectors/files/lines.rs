@@ -1,5 +1,6 @@
 //! From bytes to messages: lines, or several lines that belong together. Pure.
 
+use crate::collectors::audit::record::serial;
 use regex::Regex;
 
 /// A line longer than this comes in pieces.
@@ -16,6 +17,8 @@ pub enum Multiline {
     Indent,
     /// Those that this does not match.
     Start(Regex),
+    /// Those with the same serial number of the audit system.
+    Serial,
 }
 
 /// A message, and the offset in the file behind it.
@@ -97,6 +100,10 @@ impl Lines {
             Multiline::Off => false,
             Multiline::Indent => text.starts_with([' ', '\t']),
             Multiline::Start(start) => !start.is_match(&text),
+            Multiline::Serial => {
+                let before = self.open.as_ref().and_then(|(message, _, _)| serial(message));
+                before.is_some() && before == serial(&text)
+            }
         };
         match &mut self.open {
             Some((message, lines, end))

@@ -11,7 +11,7 @@ mod place;
 pub use lines::Multiline;
 pub use place::open_regular;
 
-use super::{Context, auth, log_event, log_record};
+use super::{Context, audit, auth, log_event, log_record};
 use crate::settings::Settings;
 use crate::spool::Observation;
 use follow::{Begin, Follow, Turn, shown};
@@ -44,6 +44,8 @@ pub enum Kind {
     File,
     /// A line of the stream `auth`, classified.
     Auth,
+    /// Records of the stream `audit`.
+    Audit,
 }
 
 /// What to follow.
@@ -174,13 +176,14 @@ impl Tail {
         }
         for (text, is_cut, place) in turn.messages {
             let mut event = match self.config.kind {
-                Kind::File => log_event(now, "file", text, &[("file", &*shown(path))]),
-                Kind::Auth => auth::event(now, path, &text),
+                Kind::File => Some(log_event(now, "file", text, &[("file", &*shown(path))])),
+                Kind::Auth => Some(auth::event(now, path, &text)),
+                Kind::Audit => audit::record::event(&text, std::process::id()),
             };
-            if is_cut {
+            if let Some(event) = event.as_mut().filter(|_| is_cut) {
                 event.labels.insert("cut".to_owned(), "true".to_owned());
             }
-            let record = Some(log_record(event));
+            let record = event.map(log_record);
             observations.push(Observation { source: source.clone(), bookmark: Some(bookmark(&place)), record });
         }
         if let Some(place) = turn.moved {
@@ -304,11 +307,27 @@ fn source_of(kind: Kind, path: &Path) -> String {
     match kind {
         Kind::File => format!("file:{}", path.display()),
         Kind::Auth => format!("auth:{}", path.display()),
+        Kind::Audit => format!("audit:{}", path.display()),
     }
 }
 
 fn bookmark(place: &Place) -> String {
     serde_json::to_string(place).unwrap_or_default()
+}
+
+/// The messages of a file, for tests of others.
+#[cfg(test)]
+pub fn follow_for_test(path: &Path, multiline: Multiline) -> Vec<String> {
+    let (mut follow, _) = Follow::open(path.to_owned(), multiline, SETTLE, Begin::Start).expect("there is a file");
+    std::fs::rename(path, path.with_extension("log.1")).expect("it can be renamed");
+    std::fs::write(path, "x").expect("it can be written");
+    let begin = std::time::Instant::now();
+    let mut messages = Vec::new();
+    // What was renamed is read to its end when nobody has written to it for a while.
+    while messages.len() < 3 && begin.elapsed() < 10 * SETTLE {
+        messages.extend(follow.turn().expect("it can be read").messages.into_iter().map(|(text, _, _)| text));
+    }
+    messages
 }
 
 #[cfg(test)]

@@ -191,3 +191,37 @@ fn what_the_agent_writes_itself_is_not_read() {
     let has = |name: &str| own.has(&dir.path().join(name));
     assert_eq!((has("data/x.log"), has("link.log"), has("agent.log"), has("y.log")), (true, true, true, false));
 }
+
+#[test]
+fn what_the_agent_writes_itself_is_never_followed_by_whatever_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    std::fs::create_dir(path("data")).unwrap();
+    for name in ["other.log", "own.log", "data/state.log"] {
+        append(&path(name), "old\n");
+    }
+    std::os::unix::fs::symlink(path("data/state.log"), path("link.log")).unwrap();
+    std::fs::hard_link(path("own.log"), path("hard.log")).unwrap();
+    let (mut context, mut heard) = crate::collectors::test::context();
+    let own_log = std::fs::metadata(path("own.log")).unwrap();
+    let files = BTreeSet::from([(own_log.dev(), own_log.ino())]);
+    context.own = std::sync::Arc::new(Own { dir: path("data").canonicalize().unwrap(), files });
+    let patterns = ["*.log", "data/*"].map(|pattern| path(pattern).to_str().unwrap().to_owned()).to_vec();
+    let tail = Tail::open(TailConfig { patterns, multiline: None, kind: Kind::File }, context).unwrap();
+    let thread = std::thread::spawn(move || tail.run());
+    // The place that it begins at is handed in before anything else.
+    while heard.all.is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+        heard.take();
+    }
+    for name in ["own.log", "data/state.log", "link.log", "hard.log", "other.log"] {
+        append(&path(name), "new\n");
+    }
+    append(&path("later.log"), "new\n");
+    heard.until(|log| log.labels["file"].ends_with("later.log")).unwrap();
+    heard.until(|log| log.labels["file"].ends_with("other.log")).unwrap();
+    heard.stopper.stop();
+    thread.join().unwrap();
+    heard.take();
+    assert_eq!(heard.logs().count(), 2, "{:?}", heard.logs().collect::<Vec<_>>());
+}

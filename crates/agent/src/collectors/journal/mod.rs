@@ -2,7 +2,8 @@
 //!
 //! Always true here: journals of one life share a sequence, and the bookmark says how far each sequence was read, so
 //! rotation, restarts and reboots neither lose nor repeat. The first time ever, only what comes is read. Entries of the
-//! agent itself are passed over. Lines about logins are of the stream `auth`, unless the log of logins brings them.
+//! agent itself are passed over. Lines about logins are of the stream `auth`, unless the log of logins brings them;
+//! records of the audit system are left to its own collector.
 
 mod file;
 
@@ -42,15 +43,16 @@ pub struct Follow {
     /// Read to their end, or unreadable.
     done: BTreeSet<(u64, u64)>,
     read: Read,
-    /// Lines about logins come by another way.
+    /// Lines about logins, and records of the audit system, come by another way.
     has_auth: bool,
+    has_audit: bool,
     passed: usize,
 }
 
 /// Ready to run, or why not.
-pub fn open(context: &Context, has_auth: bool) -> Result<Follow, String> {
+pub fn open(context: &Context, has_auth: bool, has_audit: bool) -> Result<Follow, String> {
     let dirs: Vec<PathBuf> = DIRS.iter().map(PathBuf::from).collect();
-    let follow = Follow::open(dirs, context.clone(), has_auth);
+    let follow = Follow { has_audit, ..Follow::open(dirs, context.clone(), has_auth) };
     if follow.open.is_empty() {
         return Err(format!("no journal that can be read in {}", DIRS.join(" or ")));
     }
@@ -63,7 +65,7 @@ impl Follow {
         let is_first = kept.is_none();
         let read = kept.unwrap_or_default();
         let (open, done) = (BTreeMap::new(), BTreeSet::new());
-        let mut follow = Self { context, dirs, open, done, read, has_auth, passed: 0 };
+        let mut follow = Self { context, dirs, open, done, read, has_auth, has_audit: false, passed: 0 };
         follow.list();
         if is_first {
             for journal in follow.open.values() {
@@ -208,7 +210,8 @@ impl Follow {
             || matches!(unit, "sm-agent.service" | "security-manager-agent.service");
         let is_auth = AUTH.contains(&get("SYSLOG_FACILITY"));
         let message = get("MESSAGE").trim_end();
-        if is_own || (is_auth && self.has_auth) || message.is_empty() {
+        let comes_otherwise = (is_auth && self.has_auth) || (get("_TRANSPORT") == "audit" && self.has_audit);
+        if is_own || comes_otherwise || message.is_empty() {
             return None;
         }
         Some(event(entry, message, is_auth))

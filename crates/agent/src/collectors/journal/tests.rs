@@ -221,6 +221,10 @@ async fn entries_become_events_with_their_labels_and_the_agents_own_do_not() {
     assert_eq!((&*event.labels["unit"], &*event.labels["source"]), ("ssh.service", "journalctl"));
     follow.has_auth = true;
     assert_eq!(follow.event(&ssh), None, "the log of logins brings it");
+    let audit = entry(&[("MESSAGE", "SYSCALL arch=c000003e"), ("_TRANSPORT", "audit")]);
+    assert_eq!(follow.event(&audit).unwrap().stream, "systemd");
+    follow.has_audit = true;
+    assert_eq!(follow.event(&audit), None, "the collector of audit records brings it");
     let unit = |priority| entry(&[("MESSAGE", "m"), ("PRIORITY", priority), ("_SYSTEMD_UNIT", "a.service")]);
     for (priority, severity) in [("0", "critical"), ("2", "critical"), ("3", "warning"), ("5", "info"), ("", "info")] {
         let event = follow.event(&unit(priority)).unwrap();

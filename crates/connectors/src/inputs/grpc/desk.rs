@@ -105,6 +105,8 @@ pub trait Session: Send {
     /// The answer to the greeting. An `acked` beyond what the agent has makes it take another name for its
     /// spool: so copies of one host are told apart.
     fn welcome(&self) -> Welcome;
+    /// A message of the session came; asked before anything is done with it. Includes [`Desk::check`].
+    fn heard(&mut self) -> Result<(), Refusal>;
     /// Records up to here are durable, and may be acknowledged again when they come again.
     fn acked(&mut self, ack: BatchAck);
     /// How the agent is.

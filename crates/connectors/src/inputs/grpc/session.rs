@@ -98,7 +98,7 @@ impl Line {
                         }
                         Next::End => return Ok(()),
                     };
-                    hub.desk.check(&open.who).map_err(|refusal| Over::Status(refusal.into()))?;
+                    open.session.heard().map_err(|refusal| Over::Status(refusal.into()))?;
                     let is_long = messages.last_bytes > WORDS_BYTES_MAX;
                     match said.body {
                         Some(agent_message::Body::Batch(batch)) => {

@@ -15,6 +15,8 @@ use testkit::{Receiver, Request};
 
 /// Everything on port 0; quick breaker and remediation, so that tests need not wait for minutes.
 const BASE: &str = r#"
+[ingest.agents]
+listen = "127.0.0.1:0"
 [ingest.http]
 listen = "127.0.0.1:0"
 [ingest.syslog]

@@ -34,7 +34,7 @@ pub async fn postgres_advice(config: &PostgresConfig) -> StorageResult<Vec<Strin
 }
 
 /// Tables, and what our login does with them.
-const RIGHTS: [(&str, &[&str]); 24] = [
+const RIGHTS: [(&str, &[&str]); 28] = [
     ("alert_rules", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("development_hosts", &["SELECT", "INSERT", "DELETE"]),
     ("device_teams", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -59,6 +59,10 @@ const RIGHTS: [(&str, &[&str]); 24] = [
     ("muttd_correlation_hits", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_users", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("muttd_user_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_orgs", &["SELECT", "INSERT", "UPDATE"]),
+    ("muttd_agent_tokens", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_agents", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("muttd_agent_bars", &["SELECT", "INSERT", "DELETE"]),
 ];
 
 /// Functions that not everybody may call.

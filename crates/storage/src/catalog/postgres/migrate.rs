@@ -14,7 +14,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Connection, Executor, Row};
 
 /// In order; the first is version 1. A step that was released never changes.
-const STEPS: [(&str, &str); 12] = [
+const STEPS: [(&str, &str); 13] = [
     ("settings", include_str!("../../../migrations/postgres/0001_settings.sql")),
     ("event_audit", include_str!("../../../migrations/postgres/0002_event_audit.sql")),
     ("functions", include_str!("../../../migrations/postgres/0003_functions.sql")),
@@ -27,6 +27,7 @@ const STEPS: [(&str, &str); 12] = [
     ("group_wait", include_str!("../../../migrations/postgres/0010_group_wait.sql")),
     ("correlations", include_str!("../../../migrations/postgres/0011_correlations.sql")),
     ("schedules", include_str!("../../../migrations/postgres/0012_schedules.sql")),
+    ("fleet", include_str!("../../../migrations/postgres/0013_fleet.sql")),
 ];
 
 /// Who owns and may use what the steps made; runs after them.

@@ -17,6 +17,7 @@ mod audit;
 mod correlations;
 mod detection_rules;
 mod error;
+mod fleet;
 mod hosts;
 mod incidents;
 mod migrate;

@@ -217,7 +217,8 @@ impl UserStore for PostgresCatalog {
                     let rows = sqlx::query(
                         "SELECT k.org, k.user_name, u.role, k.id, k.fingerprint, k.expires_at FROM muttd_user_keys k \
                          JOIN muttd_users u ON u.org = k.org AND u.name = k.user_name \
-                         WHERE k.revoked_at IS NULL ORDER BY k.id",
+                         WHERE k.revoked_at IS NULL \
+                         AND k.org NOT IN (SELECT id FROM muttd_orgs WHERE disabled) ORDER BY k.id",
                     )
                     .fetch_all(c)
                     .await?;

@@ -6,6 +6,7 @@
 mod alerts;
 mod audit;
 mod detection_rules;
+mod fleet;
 mod hosts;
 mod incidents;
 mod retention;
@@ -23,7 +24,7 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, Value, ValueRef};
 use rusqlite::{Connection, Transaction, params};
 use std::path::Path;
 
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("../../../migrations/sqlite/catalog/0001.sql"),
     include_str!("../../../migrations/sqlite/catalog/0002.sql"),
     include_str!("../../../migrations/sqlite/catalog/0003.sql"),
@@ -31,6 +32,7 @@ const STEPS: [&str; 7] = [
     include_str!("../../../migrations/sqlite/catalog/0005.sql"),
     include_str!("../../../migrations/sqlite/catalog/0006.sql"),
     include_str!("../../../migrations/sqlite/catalog/0007.sql"),
+    include_str!("../../../migrations/sqlite/catalog/0008.sql"),
 ];
 
 /// Audit rows touch a few indexes each: checkpoints that come seldom write a page of those once for

@@ -176,7 +176,8 @@ impl UserStore for SqliteCatalog {
             .read(|c| {
                 let mut statement = c.prepare_cached(
                     "SELECT k.org, k.user_name, u.role, k.id, k.fingerprint, k.expires_at FROM user_keys k \
-                     JOIN users u ON u.org = k.org AND u.name = k.user_name WHERE k.revoked_at IS NULL ORDER BY k.id",
+                     JOIN users u ON u.org = k.org AND u.name = k.user_name \
+                     WHERE k.revoked_at IS NULL AND k.org NOT IN (SELECT id FROM orgs WHERE disabled) ORDER BY k.id",
                 )?;
                 let mut rows = statement.query([])?;
                 let mut logins = Vec::new();
