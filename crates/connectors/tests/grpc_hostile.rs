@@ -4,68 +4,18 @@
 mod grpc_support;
 
 use connectors::inputs::grpc::{GatewayConfig, TurnedAway};
-use grpc_support::{Gateway, TOKEN, config};
+use grpc_support::raw::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, frame, framed, head, raw,
+    raw_logged_in,
+};
+use grpc_support::{Gateway, config};
 use model::RejectReason;
 use std::time::Duration;
 use testkit::agents::log_event;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use wire::{AuthRequest, method};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut out = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    out.extend([kind, flags]);
-    out.extend(stream.to_be_bytes());
-    out.extend(payload);
-    out
-}
-
-/// The head of a gRPC call, with more of the same.
-fn head(path: &str, more: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x83, 0x86, 0x04, path.len() as u8];
-    out.extend(path.as_bytes());
-    out.extend(b"\x01\x01x\x0f\x10\x10application/grpc");
-    out.extend(more);
-    out
-}
-
-fn framed(message: &impl prost::Message) -> Vec<u8> {
-    let bytes = message.encode_to_vec();
-    [&[0][..], &(bytes.len() as u32).to_be_bytes(), &bytes].concat()
-}
-
-/// A client that has greeted.
-async fn raw(gateway: &Gateway) -> TcpStream {
-    let mut tcp = TcpStream::connect(gateway.address).await.unwrap();
-    // Its kernel sends what it is given.
-    tcp.set_nodelay(true).unwrap();
-    tcp.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
-    tcp.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
-    tcp
-}
-
-/// One that has logged in, on stream 1.
-async fn raw_logged_in(gateway: &Gateway) -> TcpStream {
-    let mut tcp = raw(gateway).await;
-    let login = AuthRequest { org_id: "acme".into(), token: TOKEN.into(), ..AuthRequest::default() };
-    let call =
-        [frame(HEADERS, END_HEADERS, 1, &head(method::AUTHENTICATE, b"")), frame(DATA, END_STREAM, 1, &framed(&login))];
-    tcp.write_all(&call.concat()).await.unwrap();
-    gateway.until("the login", |memory| !memory.logins.is_empty()).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    tcp
-}
+use wire::method;
 
 /// What the gateway says until it closes; fails when it does not.
 async fn rest(mut tcp: TcpStream) -> Vec<u8> {
@@ -143,6 +93,22 @@ async fn a_message_that_claims_gigabytes_ends_its_stream() {
     assert!(gateway.sink.messages().iter().all(|message| message == "before"), "its neighbours are kept");
     assert_eq!(gateway.sink.rejected(RejectReason::TooLarge), 1);
     is_well(&gateway).await;
+}
+
+#[tokio::test]
+async fn a_window_full_of_heartbeats_waits_for_a_full_queue() {
+    let gateway = Gateway::start();
+    let mut tcp = raw_logged_in(&gateway).await;
+    gateway.sink.refuse(RejectReason::QueueFull, Duration::from_millis(20));
+    tcp.write_all(&frame(HEADERS, END_HEADERS, 3, &head(method::STREAM_EVENTS, b""))).await.unwrap();
+    let heartbeat = framed(&wire::LogEvent { stream: "heartbeat".into(), ..log_event("", "", "agent alive") });
+    let count = (65_536 - 1) / heartbeat.len();
+    let bytes: Vec<u8> = (0..count).flat_map(|_| frame(DATA, 0, 3, &heartbeat)).collect();
+    tcp.write_all(&bytes).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    gateway.sink.take();
+    gateway.sink.wait_for_events(count).await;
+    assert!(gateway.desk.memory().turned_away.is_empty());
 }
 
 #[tokio::test]

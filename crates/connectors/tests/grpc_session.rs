@@ -231,6 +231,10 @@ async fn a_batch_that_makes_no_sense_ends_its_session_only() {
     let mut huge = agent.session(4).await.unwrap();
     huge.send(1, now_ms(), records(&["x".repeat(wire::MESSAGE_BYTES_MAX).as_str()])).await;
     assert_eq!(end(&mut huge).await.code(), Code::ResourceExhausted);
+    let mut wordy = agent.session(6).await.unwrap();
+    let collectors = [("journal".to_owned(), "x".repeat(100_000))].into();
+    wordy.say(agent_message::Body::Status(Status { collectors, ..Status::default() })).await;
+    assert_eq!(end(&mut wordy).await.code(), Code::ResourceExhausted);
     let mut strange = agent.session(5).await.unwrap();
     let batch = wire::Batch { epoch: 6, first_seq: 1, sent_unix_ms: now_ms(), records: records(&["a"]) };
     strange.say(agent_message::Body::Batch(batch)).await;

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test helper")]
 
+pub mod raw;
+
 use async_trait::async_trait;
 use connectors::inputs::contract::RecordingSink;
 use connectors::inputs::grpc::{
@@ -138,7 +140,7 @@ impl Desk for FakeDesk {
         let mut memory = self.memory();
         memory.open += 1;
         memory.hellos.push(hello.clone());
-        Box::new(FakeSession { desk: self.clone(), agent: who.agent.as_ref().to_owned(), epoch: hello.spool_epoch })
+        Box::new(FakeSession { desk: self.clone(), who: who.clone(), epoch: hello.spool_epoch })
     }
 
     fn heard(&self, _: &Identity) {
@@ -163,14 +165,20 @@ impl Desk for FakeDesk {
 
 struct FakeSession {
     desk: FakeDesk,
-    agent: String,
+    who: Identity,
     epoch: u64,
+}
+
+impl FakeSession {
+    fn spool(&self) -> (String, u64) {
+        (self.who.agent.as_ref().to_owned(), self.epoch)
+    }
 }
 
 impl Session for FakeSession {
     fn welcome(&self) -> Welcome {
         let memory = self.desk.memory();
-        let through = memory.acked.get(&(self.agent.clone(), self.epoch)).filter(|_| !memory.forgets_acks);
+        let through = memory.acked.get(&self.spool()).filter(|_| !memory.forgets_acks);
         Welcome {
             server_time_unix_ms: SystemClock.now().millis(),
             heartbeat_interval_seconds: 30,
@@ -179,8 +187,13 @@ impl Session for FakeSession {
         }
     }
 
+    fn heard(&mut self) -> Result<(), Refusal> {
+        self.desk.check(&self.who)
+    }
+
     fn acked(&mut self, ack: BatchAck) {
-        self.desk.memory().acked.insert((self.agent.clone(), ack.epoch), ack.through_seq);
+        assert_eq!(ack.epoch, self.epoch);
+        self.desk.memory().acked.insert(self.spool(), ack.through_seq);
     }
 
     fn status(&mut self, status: Status) {

@@ -2,7 +2,7 @@
 
 use super::Refusal;
 use super::connection::Line;
-use super::messages::{Answer, Broken, Messages, Next};
+use super::messages::{Answer, Broken, Messages, Next, WORDS_BYTES_MAX};
 use super::status::{Code, Status};
 use std::borrow::Cow;
 use tokio::time::{Instant, timeout};
@@ -10,8 +10,6 @@ use wire::{AuthRequest, AuthResponse, Bounded, EnrollRequest, EnrollResponse, Re
 
 /// What old agents know a refused login by.
 const REFUSED: &str = "Invalid org_id or token";
-/// Nothing that is said before somebody is known is longer.
-const BYTES_MAX: usize = 64 << 10;
 
 impl Line {
     /// Binds an identity to the connection. A refusal is an answer, whatever the reason: old agents take an error of
@@ -101,7 +99,7 @@ impl Line {
     /// The one message of the call.
     async fn only<M: Bounded>(&self, mut messages: Messages) -> Result<M, Broken> {
         let wrong = |code, text: Cow<'static, str>| Err(Broken::Wrong(Status::new(code, text)));
-        messages.bound(BYTES_MAX);
+        messages.bound(WORDS_BYTES_MAX);
         match timeout(self.hub.config.message_timeout, messages.next()).await {
             Ok(Ok(Next::Message(message))) => Ok(message),
             Ok(Ok(Next::Bad(error, _))) => wrong(Code::InvalidArgument, error.to_string().into()),

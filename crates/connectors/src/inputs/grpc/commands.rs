@@ -1,7 +1,7 @@
 //! `ReceiveCommands`: what a host shall do, and what became of it.
 
 use super::connection::Line;
-use super::messages::{Answer, Broken, Messages, Next};
+use super::messages::{Answer, Broken, Messages, Next, WORDS_BYTES_MAX};
 use super::status::{Code, Status};
 use model::RejectReason;
 use wire::MitigateResponse;
@@ -18,6 +18,7 @@ impl Line {
         if answer.start().is_err() {
             return;
         }
+        messages.bound(WORDS_BYTES_MAX);
         let hub = &self.hub;
         let mut commands = Some(hub.desk.commands(&who));
         let mut ticks = hub.ticks(hub.config.check_every);

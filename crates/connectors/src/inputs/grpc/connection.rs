@@ -30,6 +30,9 @@ const CALLS_MAX: u32 = 16;
 const STREAM_WINDOW: u32 = 64 << 10;
 /// …and on all streams of a connection: one that is not read does not stop the others.
 const CONNECTION_WINDOW: u32 = 256 << 10;
+/// What small frames of data may cost beyond their bytes before they are read: 256 each, less their length. It is
+/// enough for a window full of heartbeats, each in a frame of its own, while the queue takes nothing.
+const FRAMES_COST: usize = 512 << 10;
 /// What may wait to be sent on a connection.
 const SEND_BUFFER: usize = 64 << 10;
 const HEADERS_BYTES_MAX: u32 = 8 << 10;
@@ -141,6 +144,7 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin>(io: I, line: Arc<Li
         .max_concurrent_streams(CALLS_MAX)
         .max_header_list_size(HEADERS_BYTES_MAX)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(FRAMES_COST)
         .max_pending_accept_reset_streams(RESETS_MAX)
         .max_concurrent_reset_streams(RESETS_MAX)
         .max_local_error_reset_streams(Some(REFUSALS_MAX))

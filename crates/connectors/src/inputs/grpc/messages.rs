@@ -20,6 +20,9 @@ const HEAD: usize = 5;
 /// Messages up to here are not counted against the budget: a stream's window holds as much anyway.
 const SMALL: usize = 64 << 10;
 
+/// Only batches are longer: greetings, reports and answers go to whoever keeps them as they are.
+pub(super) const WORDS_BYTES_MAX: usize = 64 << 10;
+
 /// What comes next on a stream.
 #[derive(Debug)]
 pub(super) enum Next<M> {

@@ -1,7 +1,7 @@
 //! `Session`: everything of an agent that keeps its records until they are acknowledged.
 
 use super::connection::Line;
-use super::messages::{Answer, Broken, Gone, Messages, Next};
+use super::messages::{Answer, Broken, Gone, Messages, Next, WORDS_BYTES_MAX};
 use super::records::{self, Bad, Origin};
 use super::status::{Code, Status};
 use super::{Identity, Session, commands};
@@ -99,10 +99,12 @@ impl Line {
                         Next::End => return Ok(()),
                     };
                     open.session.heard().map_err(|refusal| Over::Status(refusal.into()))?;
+                    let is_long = messages.last_bytes > WORDS_BYTES_MAX;
                     match said.body {
                         Some(agent_message::Body::Batch(batch)) => {
                             open.batch(batch, messages.last_bytes, answer).await?;
                         }
+                        Some(_) if is_long => return Err(Over::Status(too_long())),
                         Some(agent_message::Body::Status(status)) => open.session.status(status),
                         Some(agent_message::Body::MitigateResponse(response)) => {
                             hub.desk.answered(&open.who, response);
@@ -126,7 +128,9 @@ impl Line {
             () = self.hub.stop.requested() => return Err(Over::Status(Status::STOPPING)),
         };
         match next {
-            Ok(Ok(Next::Message(AgentMessage { body: Some(agent_message::Body::Hello(hello)) }))) => Ok(hello),
+            Ok(Ok(Next::Message(AgentMessage { body: Some(agent_message::Body::Hello(hello)) }))) => {
+                if messages.last_bytes > WORDS_BYTES_MAX { Err(Over::Status(too_long())) } else { Ok(hello) }
+            }
             Ok(Ok(Next::Message(_) | Next::Bad(..) | Next::End)) => {
                 wrong(Code::FailedPrecondition, "a session begins with a hello")
             }
@@ -212,6 +216,10 @@ impl Open<'_> {
         }
         Ok(answer.send(&message(server_message::Body::Ack(ack))).await?)
     }
+}
+
+fn too_long() -> Status {
+    Status::new(Code::ResourceExhausted, "only batches of records are longer than 64 KiB")
 }
 
 fn message(body: server_message::Body) -> ServerMessage {
