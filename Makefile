@@ -60,6 +60,7 @@ postgres-test: tools test-tools ## The tests of the PostgreSQL driver on the old
 	@bash scripts/postgres-versions.sh
 
 .PHONY: packaging-test
-packaging-test: tools test-tools ## The installer and the units in a booted systemd (root, some minutes); says NOT RUN where it cannot
-	$(CARGO) build --locked -p server --bin muttd
+packaging-test: tools test-tools ## The installers and the units in a booted systemd (root, some minutes); says NOT RUN where it cannot
+	$(CARGO) build --locked -p server --bin muttd -p agent --bin sm-agent
 	@bash packaging/tests/container.sh "$${CARGO_TARGET_DIR:-target}/debug/muttd" || { code=$$?; [ $$code = 77 ] || exit $$code; }
+	@bash packaging/tests/container.sh "$${CARGO_TARGET_DIR:-target}/debug/muttd" packaging/tests/container-agent.sh || { code=$$?; [ $$code = 77 ] || exit $$code; }

@@ -205,7 +205,7 @@ settle() {
   elif [ -n "$FINGERPRINT" ]; then TRUST=token
   else
     CA=$(setting "$CONF" SM_CA_FILE) TRUST="file"
-    [ -n "$CA" ] || fail "this token names no authority, so the control plane cannot be told from an impostor: give --ca FILE (its /ca.pem, by a safe way), or --insecure to do without encryption"
+    [ -n "$CA" ] || TRUST=system
   fi
   if [ "$TRUST" = file ]; then grep -q 'BEGIN CERTIFICATE' "$CA" 2>/dev/null || fail "$CA holds no certificate"; fi
   [ "$TRUST" != nobody ] || warn "--insecure: whoever answers for $INGEST is believed; its agent runs as root here, and the token and all records travel readable"
@@ -344,7 +344,10 @@ bring_agent() {
       find_root "$STAGE/offered" || fail "what answers at $INGEST is not the control plane that issued the token: its authority has another fingerprint. Nothing was installed"
     fi
     # Again, from who has proven to be the one: after a change of authorities there are several.
-    get /ca.pem "$STAGE/authority" 65536 || fail "the control plane at $INGEST cannot be reached or is not believed${WHY:+: $WHY}"
+    get /ca.pem "$STAGE/authority" 65536 || {
+      [ "$TRUST" != system ] || warn "this token names no authority, so one is needed that this system believes; or --ca FILE with the control plane's, brought by a safe way; or --insecure, without encryption"
+      fail "the control plane at $INGEST cannot be reached or is not believed${WHY:+: $WHY}"
+    }
     say "📦 Fetching $name from $INGEST"
     get "/$name.sha256" "$STAGE/sum" 1024 || fail "no agent could be fetched from $INGEST: $WHY"
     get "/$name.sig" "$STAGE/sig" 1024 || fail "the agent's signature could not be fetched from $INGEST: $WHY"

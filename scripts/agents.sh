@@ -65,6 +65,13 @@ for name in "$@"; do
   fi
   CARGO_ZIGBUILD_ZIG_PATH=$tools/ziglang/zig CARGO_PROFILE_RELEASE_STRIP=symbols \
     "$tools/cargo-zigbuild" zigbuild --locked --release -p agent --bin sm-agent --target "$target.$glibc"
-  install -m 0755 "${CARGO_TARGET_DIR:-target}/$target/release/sm-agent" "$out/sm-agent-linux-$name"
+  built=${CARGO_TARGET_DIR:-target}/$target/release/sm-agent
+  # What it asks of the C library stands in it by version.
+  newest=$(grep -aoE 'GLIBC_[0-9.]+' "$built" | sort -Vu | tail -n 1)
+  if [ "$(printf '%s\n' "$newest" "GLIBC_$glibc" | sort -V | tail -n 1)" != "GLIBC_$glibc" ]; then
+    echo "agents.sh: $built needs $newest, not $glibc" >&2
+    exit 1
+  fi
+  install -m 0755 "$built" "$out/sm-agent-linux-$name"
 done
 ls -l "$out"

@@ -38,3 +38,4 @@ need rsyslogd "the tests of the rsyslog samples" rsyslog
 [ -e "$(ls /usr/lib/*/rsyslog/lmnsd_ossl.so 2>/dev/null | tail -1)" ] ||
   need rsyslog-openssl "the tests of the rsyslog samples with TLS" rsyslog-openssl
 need curl "the tests of the snmptrapd and rsyslog routes" curl
+need openssl "the tests of the installer of agents" openssl

@@ -39,7 +39,7 @@ start_plane() {
 }
 stop_plane() { local child; child=$(pgrep -P "$MUTTD" || true); kill "${child:-$MUTTD}"; wait "$MUTTD" 2>/dev/null || true; }
 start_plane
-new_token() { muttd admin token create --org acme --quiet 2>>"$WORK/muttd.log"; }
+new_token() { muttd admin token create --org acme 2>>"$WORK/muttd.log"; }
 muttd admin org create acme >>"$WORK/muttd.log" 2>&1 || { tail -n 20 "$WORK/muttd.log"; fail "an organisation can be made"; }
 TOKEN=$(new_token) || { tail -n 20 "$WORK/muttd.log"; fail "a token can be made"; }
 # kept WORDS: events with these words that the control plane has stored.

@@ -8,7 +8,7 @@ pub use parts::Parts;
 pub(crate) use parts::patiently;
 
 use crate::agents::AgentDoor;
-use crate::api::{ApiOptions, ApiState, Prometheus};
+use crate::api::{AgentGate, ApiOptions, ApiState, Prometheus};
 use crate::authority::Authority;
 use crate::config::{Config, Listen, PairListen, Role, TlsSettings};
 use crate::detection_rules;
@@ -174,7 +174,12 @@ impl App {
             }
         }
         if let Some(listen) = config.webui_listen.as_ref().filter(|_| config.has(Role::Webui)) {
-            let mut router = crate::api::router(api_state(&self.parts, &config, self.webui_key.ring.clone())?);
+            let authority = self.agents.as_ref().map(|door| &door.authority);
+            let mut gate = agent_gate(&config, authority, &self.parts.clock)?;
+            if let Some(address) = self.addresses.agents {
+                gate.port = address.port();
+            }
+            let mut router = crate::api::router(api_state(&self.parts, &config, self.webui_key.ring.clone(), gate)?);
             if let Some(door) = &self.agents {
                 // Where people look first; on the gateway's port they can be had, too.
                 router = router.merge(door.downloads());
@@ -593,7 +598,8 @@ pub async fn offline_api(config: Config) -> Result<(Router, String)> {
     let (secrets, _refresher) = start_secrets(&config, &health, &stop).await?;
     let parts = Parts::open(&config, &secrets, health, Metrics::new(), &clock, &stop).await?;
     let key = runtime::Secret::generate("")?;
-    let state = api_state(&parts, &config, KeyRing::fixed(key.clone()))?;
+    let gate = agent_gate(&config, None, &clock)?;
+    let state = api_state(&parts, &config, KeyRing::fixed(key.clone()), gate)?;
     let state = ApiState { works_events: false, ..state };
     Ok((crate::api::router(state), key.expose().to_owned()))
 }
@@ -605,7 +611,24 @@ fn tls(settings: Option<&TlsSettings>, setting: &str) -> Result<Option<Arc<TlsFi
     Ok(Some(files))
 }
 
-fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> {
+/// What whoever adds an agent has to know. Without a gateway here, its authority is asked where it can be read.
+fn agent_gate(config: &Config, authority: Option<&Arc<Authority>>, clock: &Arc<dyn Clock>) -> Result<AgentGate> {
+    let Some(settings) = &config.agents else { return Ok(AgentGate::default()) };
+    let authority = match authority {
+        Some(authority) => Some(Arc::clone(authority)),
+        None if Authority::is_in(&settings.authority.dir) => {
+            Some(Arc::new(Authority::open(settings.authority.clone(), Arc::clone(clock))?))
+        }
+        None => None,
+    };
+    Ok(AgentGate {
+        token_suffix: Arc::new(move || authority.as_ref().and_then(|authority| authority.token_suffix())),
+        port: settings.listen.address.port(),
+        address: settings.address.clone(),
+    })
+}
+
+fn api_state(parts: &Parts, config: &Config, keys: KeyRing, agent_gate: AgentGate) -> Result<ApiState> {
     let prometheus = config.prometheus_url.as_ref().map(|url| Prometheus::open(url.expose())).transpose()?;
     Ok(ApiState {
         catalog: Arc::clone(&parts.catalog),
@@ -626,6 +649,7 @@ fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> 
         planner: parts.planner.clone(),
         sees_events: config.sees_events(),
         org: OrgId::default(),
+        agent_gate,
         options: ApiOptions {
             version_prefix: config.version_prefix,
             key_in_url: config.key_in_url,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use model::Timestamp;
 use rcgen::{Issuer, KeyPair, SigningKey};
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::{PemObject, SectionKind};
+use rustls_pki_types::pem::SectionKind;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -152,16 +152,5 @@ fn sync(dir: &Path) -> Result<()> {
 }
 
 fn next_section(rest: &mut &[u8]) -> Result<Option<(SectionKind, Vec<u8>)>> {
-    struct Any(SectionKind, Vec<u8>);
-    impl PemObject for Any {
-        fn from_pem(kind: SectionKind, der: Vec<u8>) -> Option<Self> {
-            Some(Self(kind, der))
-        }
-    }
-    // `from_buf` reads on where the last section ended.
-    match Any::from_pem_reader(rest) {
-        Ok(Any(kind, der)) => Ok(Some((kind, der))),
-        Err(rustls_pki_types::pem::Error::NoItemsFound) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    Ok(rustls_pki_types::pem::from_buf(rest)?)
 }

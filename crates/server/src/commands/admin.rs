@@ -1,6 +1,9 @@
-//! `muttd admin user {add,list,role,remove,key}`: through the running server, or on the opened stores.
+//! `muttd admin user {add,list,role,remove,key}`: through the running server, or on the opened stores. Organisations and
+//! tokens are in `fleet.rs`.
 
+use super::authority::{self, AuthorityCommand};
 use super::client::Client;
+use super::fleet::{self, OrgCommand, TokenCommand};
 use super::{Global, block_on, out, print_failure};
 use anyhow::Result;
 use axum::http::Method;
@@ -21,6 +24,21 @@ enum AdminCommand {
     User {
         #[command(subcommand)]
         command: UserCommand,
+    },
+    /// Organisations: whose events, rules and agents are apart from all others'
+    Org {
+        #[command(subcommand)]
+        command: OrgCommand,
+    },
+    /// Tokens by which agents come in
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// The authority that certifies agents: its roots, and how to change them
+    Authority {
+        #[command(subcommand)]
+        command: AuthorityCommand,
     },
 }
 
@@ -111,16 +129,28 @@ enum KeyCommand {
 }
 
 pub fn run(global: &Global, args: AdminArgs) -> ExitCode {
-    let AdminCommand::User { command } = args.command;
-    match block_on(act(global, command)) {
+    if let AdminCommand::Authority { command } = &args.command {
+        return authority::run(global, command).unwrap_or_else(|error| print_failure(&error));
+    }
+    match block_on(act(global, args.command)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => print_failure(&error),
         Err(error) => print_failure(&error.into()),
     }
 }
 
-async fn act(global: &Global, command: UserCommand) -> Result<()> {
+async fn act(global: &Global, command: AdminCommand) -> Result<()> {
     let client = Client::open(global).await?;
+    match command {
+        AdminCommand::User { command } => user_act(&client, command).await,
+        AdminCommand::Org { command } => fleet::org(&client, command).await,
+        AdminCommand::Token { command } => fleet::token(&client, command).await,
+        // Done already: it is about files, and asks no server.
+        AdminCommand::Authority { .. } => Ok(()),
+    }
+}
+
+async fn user_act(client: &Client, command: UserCommand) -> Result<()> {
     match command {
         UserCommand::Add { name, role, no_key, reason } => {
             let body = json!({ "name": name, "role": role.as_str(), "reason": reason });

@@ -136,7 +136,7 @@ fn what_is_wrong_is_said_and_nothing_is_changed() {
         (&["--token-file", "/nowhere"], "cannot be read"),
         (&["--token", &good, "--org", "other"], "--org is other, but the token is of acme"),
         (&["--token", short], "the token is damaged"),
-        (&["--token", no_root], "this token names no authority"),
+        (&["--token", no_root, "--ingest", &plane.address()], "this token names no authority"),
         (&["--token", "s3cret"], "names no organisation"),
         (&["--token", &good, "--ingest", "::1"], "stands in brackets"),
         (&["--token", &good, "--ingest", "a:b"], "the port is a number"),
