@@ -7,8 +7,8 @@ mod identity;
 mod tls;
 
 pub use identity::{Identity, IdentityError, times};
+pub use runtime::trust::{Judge, OWN_NAME, Word};
 pub use tls::{TlsError, connector, judge, server_name};
-pub use trust::{Judge, OWN_NAME, Word};
 
 use crate::host::Host;
 use crate::settings::Settings;
