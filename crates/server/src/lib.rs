@@ -1,6 +1,7 @@
 //! `muttd`, the control plane, as a library: what the binary runs, and what tests run whole.
 
 pub mod agent_downloads;
+pub mod agent_tokens;
 mod agents;
 pub mod api;
 pub mod app;

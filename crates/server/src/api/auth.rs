@@ -1,4 +1,9 @@
-//! Who calls, and what every response carries: correlation id, version headers, a measurement.
+//! Who calls, about which organisation, and what every response carries: correlation id, version headers, a
+//! measurement.
+//!
+//! A user sees the own organisation. Whoever administers the default one may name another, by the header `X-Scope-OrgID`
+//! or by `?org=`. A handler is about the default organisation, unless its first argument is [`Scoped`]: so none can
+//! answer about another one by mistake.
 
 use super::error::ApiError;
 use super::keyring::Identity;
@@ -11,7 +16,7 @@ use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusC
 use axum::middleware::Next;
 use axum::response::Response;
 use connectors::inputs::http::correlation_id;
-use model::Timestamp;
+use model::{ErrorKind, OrgId, Timestamp};
 use pipeline::metrics::labels;
 use runtime::Secret;
 use runtime::http::Peer;
@@ -25,6 +30,7 @@ use tracing::Instrument as _;
 const CORRELATION: HeaderName = HeaderName::from_static("x-correlation-id");
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const USER: HeaderName = HeaderName::from_static("x-user");
+const SCOPE: HeaderName = HeaderName::from_static("x-scope-orgid");
 const USER_CHARS_MAX: usize = 64;
 /// Written where the caller gives no name: never a key or a part of one.
 const UNNAMED: &str = "api_key:***";
@@ -45,6 +51,12 @@ pub struct Caller {
     /// Their name for audit rows: the user's, or what the holder of a configured key says.
     pub name: String,
     pub role: Role,
+    /// What the request is about.
+    pub org: OrgId,
+    /// Whether that is the default organisation.
+    pub is_default_org: bool,
+    /// Whether they are of the default organisation.
+    pub is_of_default_org: bool,
     pub correlation_id: Arc<str>,
 }
 
@@ -57,6 +69,9 @@ pub struct Operator(pub Caller);
 /// Somebody who may do everything.
 #[derive(Debug, Clone)]
 pub struct Admin(pub Caller);
+/// The same, about any organisation.
+#[derive(Debug, Clone)]
+pub struct Scoped<Who>(pub Who);
 /// Whoever asks. First argument of a public handler.
 #[derive(Debug, Clone, Copy)]
 pub struct Anyone;
@@ -64,6 +79,45 @@ pub struct Anyone;
 /// What an argument of a handler asks of whoever calls it; `None`: nothing.
 pub trait Rights {
     const NEEDS: Option<Role>;
+    /// Whether it is about any organisation.
+    const IS_SCOPED: bool = false;
+}
+
+/// A caller with a role.
+pub trait Who: Sized {
+    const ROLE: Role;
+    fn of(caller: Caller) -> Self;
+    fn caller(&self) -> &Caller;
+}
+
+impl<W: Who> Scoped<W> {
+    pub fn caller(&self) -> &Caller {
+        self.0.caller()
+    }
+    pub fn org(&self) -> &OrgId {
+        &self.caller().org
+    }
+}
+
+/// A caller of this request with the role.
+fn caller_of<W: Who>(parts: &Parts) -> Result<W, ApiError> {
+    let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(ApiError::unauthorized)?;
+    if caller.role >= W::ROLE {
+        return Ok(W::of(caller));
+    }
+    Err(ApiError::forbidden(W::ROLE, &caller.name, caller.role))
+}
+
+impl<W: Who> Rights for Scoped<W> {
+    const NEEDS: Option<Role> = Some(W::ROLE);
+    const IS_SCOPED: bool = true;
+}
+
+impl<W: Who, S: Send + Sync> FromRequestParts<S> for Scoped<W> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        caller_of(parts).map(Self)
+    }
 }
 
 macro_rules! callers {
@@ -72,14 +126,21 @@ macro_rules! callers {
             const NEEDS: Option<Role> = Some(Role::$name);
         }
 
+        impl Who for $name {
+            const ROLE: Role = Role::$name;
+            fn of(caller: Caller) -> Self {
+                Self(caller)
+            }
+            fn caller(&self) -> &Caller {
+                &self.0
+            }
+        }
+
         impl<S: Send + Sync> FromRequestParts<S> for $name {
             type Rejection = ApiError;
             async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-                let caller = parts.extensions.get::<Caller>().cloned().ok_or_else(ApiError::unauthorized)?;
-                if caller.role >= Role::$name {
-                    return Ok(Self(caller));
-                }
-                Err(ApiError::forbidden(Role::$name, &caller.name, caller.role))
+                let who: Self = caller_of(parts)?;
+                if who.0.is_default_org { Ok(who) } else { Err(ApiError::of_default_org()) }
             }
         }
     )* };
@@ -100,12 +161,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Anyone {
 /// A handler whose first argument says who may call it.
 pub trait NamesCaller {
     const NEEDS: Option<Role>;
+    const IS_SCOPED: bool;
 }
 
 macro_rules! first_argument {
     ($( ($($rest:ident),*) )*) => { $(
         impl<M, Who: Rights, $($rest),*> NamesCaller for (M, Who, $($rest,)*) {
             const NEEDS: Option<Role> = Who::NEEDS;
+            const IS_SCOPED: bool = Who::IS_SCOPED;
         }
     )* };
 }
@@ -139,20 +202,25 @@ pub async fn authenticate(State(api): State<Arc<Api>>, mut request: Request, nex
             return Ok(pages::to_login(request.uri()));
         }
         if let Some(key) = pages::session_of_the_lost(&api, &request)
-            && let Some(Identity { user, role, .. }) = api.keyring.of_fingerprint(key, now).await?
+            && let Some(identity) = api.keyring.of_fingerprint(key, now).await?
         {
-            let name = user.unwrap_or_else(|| UNNAMED.to_owned());
-            return Ok(pages::not_there(&Caller { name, role, correlation_id }));
+            let name = identity.user.clone().unwrap_or_else(|| UNNAMED.to_owned());
+            let org = identity.org.clone();
+            return Ok(pages::not_there(&api.caller(&identity, name, org, correlation_id)));
         }
         return Err(ApiError::unauthorized());
     };
+    let org = api.scope(&identity, request.headers(), request.uri()).await?;
     // A configured key says nothing about who uses it: there the name is a claim, else a fact.
-    let name = match (identity.user, user(request.headers())) {
+    let name = match (identity.user.clone(), user(request.headers())) {
+        // In the log of another organisation a name says whose user it is.
+        (Some(name), _) if org != identity.org => format!("{name} ({})", identity.org),
         (Some(name), _) => name,
-        (None, Some(claim)) => api.marked(claim, request.method()).await,
+        (None, Some(claim)) => api.marked(claim, request.method(), &org).await,
         (None, None) => UNNAMED.to_owned(),
     };
-    request.extensions_mut().insert(Caller { name, role: identity.role, correlation_id });
+    let caller = api.caller(&identity, name, org, correlation_id);
+    request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
 }
 
@@ -170,6 +238,41 @@ fn given_key(api: &Api, headers: &HeaderMap, uri: &Uri) -> Option<Vec<u8>> {
 }
 
 impl Api {
+    fn caller(&self, identity: &Identity, name: String, org: OrgId, correlation_id: Arc<str>) -> Caller {
+        Caller {
+            name,
+            role: identity.role,
+            is_default_org: org == self.deps.org,
+            is_of_default_org: identity.org == self.deps.org,
+            org,
+            correlation_id,
+        }
+    }
+
+    /// Which organisation a request is about: the caller's own, or the one that somebody names who may.
+    async fn scope(&self, identity: &Identity, headers: &HeaderMap, uri: &Uri) -> Result<OrgId, ApiError> {
+        let by_header = headers.get(SCOPE).map(|value| value.to_str().unwrap_or_default().trim().to_owned());
+        let by_query = Params::of(uri).text("org").map(str::to_owned);
+        let named = match (by_header, by_query) {
+            (Some(header), Some(query)) if header != query => {
+                return Err(ApiError::invalid("X-Scope-OrgID and org name different organisations"));
+            }
+            (header, query) => header.or(query),
+        };
+        let Some(named) = named else { return Ok(identity.org.clone()) };
+        let org: OrgId = named.parse().map_err(|error| ApiError::invalid(format!("org: {error}")))?;
+        if org == identity.org {
+            return Ok(org);
+        }
+        if identity.org != self.deps.org || identity.role < Role::Admin {
+            return Err(ApiError::other_org());
+        }
+        self.ask("orgs_get", self.deps.catalog.org(&org))
+            .await
+            .map_err(|error| error.named(ErrorKind::NotFound, "no such organisation"))?;
+        Ok(org)
+    }
+
     /// Whose key it is; wrong ones are counted, and after too many their address is told to wait.
     pub async fn admit(
         &self,
@@ -202,17 +305,26 @@ const UNVERIFIED: &str = " (unverified)";
 
 impl Api {
     /// A claimed name as audit rows show it: never so that it can be taken for a user's own deed.
-    async fn marked(&self, claim: String, method: &Method) -> String {
+    async fn marked(&self, claim: String, method: &Method, org: &OrgId) -> String {
         // Reading leaves no row.
         if matches!(*method, Method::GET | Method::HEAD) {
             return claim;
         }
-        let is_a_users = match self.ask("users_get", self.deps.catalog.users(&self.deps.org)).await {
-            Ok(users) => users.iter().any(|user| user.name.eq_ignore_ascii_case(&claim)),
-            // Nobody can say now: then it is not to be believed.
-            Err(_) => true,
-        };
-        if is_a_users { claim + UNVERIFIED } else { claim }
+        let mut orgs = vec![&self.deps.org];
+        if *org != self.deps.org {
+            orgs.push(org);
+        }
+        for org in orgs {
+            let is_a_users = match self.ask("users_get", self.deps.catalog.users(org)).await {
+                Ok(users) => users.iter().any(|user| user.name.eq_ignore_ascii_case(&claim)),
+                // Nobody can say now: then it is not to be believed.
+                Err(_) => true,
+            };
+            if is_a_users {
+                return claim + UNVERIFIED;
+            }
+        }
+        claim
     }
 }
 

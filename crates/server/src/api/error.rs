@@ -98,6 +98,17 @@ impl ApiError {
         Self::new(Class::Kind(ErrorKind::Denied), message)
     }
 
+    /// The caller may not name another organisation.
+    pub fn other_org() -> Self {
+        let message = "Only the administrators of the default organisation may ask about another one";
+        Self::new(Class::Kind(ErrorKind::Denied), message)
+    }
+
+    /// There is no such thing of another organisation.
+    pub fn of_default_org() -> Self {
+        Self::new(Class::Kind(ErrorKind::Denied), "This is about the default organisation only")
+    }
+
     /// Too many wrong keys came from this address.
     pub fn too_many_failures(wait: Duration) -> Self {
         let mut error = Self::new(Class::TooManyFailures, "Too many wrong keys from this address; wait");

@@ -1,13 +1,13 @@
 //! Events as they were stored, and the alerts they caused.
 
 use super::Api;
-use super::auth::Viewer;
+use super::auth::{Scoped, Viewer};
 use super::error::{ApiError, ApiResult};
 use super::params::{Params, Segment, pagination};
 use super::queues::readable;
 use axum::Json;
 use axum::extract::State;
-use model::{AlertId, AlertState, Detection, ErrorKind, EventId, Severity};
+use model::{AlertId, AlertState, Detection, ErrorKind, EventId, OrgId, Severity};
 use pipeline::codec;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ const NOT_SEEN: &str = "this process keeps no events and was not told who does: 
 const SEVERITY: &str = "a syslog severity, 0 to 7 or a word such as err";
 
 /// Newest first; `next` is what to pass as `before` for older ones.
-pub async fn search(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn search(caller: Scoped<Viewer>, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let limit = params.limit(100, 1_000)?;
     let query = EventQuery {
         from: params.from("from")?,
@@ -32,7 +32,7 @@ pub async fn search(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> A
         before: params.read("before", "an event id, evt_…", |text| text.parse().ok())?,
         limit,
     };
-    let found = api.ask("events_search", api.deps.events.search(&api.deps.org, &query)).await?;
+    let found = api.ask("events_search", api.deps.events.search(caller.org(), &query)).await?;
     let next = (found.len() == limit).then(|| found.last().map(|event| event.id.to_string())).flatten();
     let mut answer = json!({ "events": found.iter().map(event_shown).collect::<Vec<_>>(), "next": next });
     if !api.deps.sees_events {
@@ -41,9 +41,9 @@ pub async fn search(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> A
     Ok(Json(answer))
 }
 
-pub async fn one(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
+pub async fn one(caller: Scoped<Viewer>, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
     let id: EventId = id.0.parse().map_err(|error| ApiError::invalid(format!("id: {error}")))?;
-    let found = api.ask("events_get", api.deps.events.get(&api.deps.org, id)).await?;
+    let found = api.ask("events_get", api.deps.events.get(caller.org(), id)).await?;
     match found {
         Some(event) => Ok(Json(event_shown(&event))),
         None if !api.deps.sees_events => Err(ApiError::not_found(NOT_SEEN)),
@@ -65,7 +65,7 @@ pub fn event_shown(event: &StoredEvent) -> Value {
     })
 }
 
-pub async fn alerts(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn alerts(caller: Scoped<Viewer>, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let filter = AlertFilter {
         event_id: params.read("event_id", "an event id, evt_…", |text| text.parse().ok())?,
         hostname: params.bounded("host")?,
@@ -79,18 +79,18 @@ pub async fn alerts(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> A
         to: params.to("to")?,
     };
     let page = params.page()?;
-    let found = api.ask("alerts_list", api.deps.catalog.alerts(&api.deps.org, &filter, page)).await?;
+    let found = api.ask("alerts_list", api.deps.catalog.alerts(caller.org(), &filter, page)).await?;
     let alerts: Vec<Value> = found.rows.iter().map(alert_shown).collect();
     Ok(Json(json!({ "alerts": alerts, "pagination": pagination(page, found.total) })))
 }
 
-pub async fn alert(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
+pub async fn alert(caller: Scoped<Viewer>, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
     let id: AlertId = id.0.parse().map_err(|error| ApiError::invalid(format!("id: {error}")))?;
-    Ok(Json(alert_shown(&find_alert(&api, id).await?)))
+    Ok(Json(alert_shown(&find_alert(&api, caller.org(), id).await?)))
 }
 
-pub async fn find_alert(api: &Api, id: AlertId) -> ApiResult<AlertRecord> {
-    api.ask("alerts_get", api.deps.catalog.alert(&api.deps.org, id))
+pub async fn find_alert(api: &Api, org: &OrgId, id: AlertId) -> ApiResult<AlertRecord> {
+    api.ask("alerts_get", api.deps.catalog.alert(org, id))
         .await
         .map_err(|error| error.named(ErrorKind::NotFound, "no such alert"))
 }

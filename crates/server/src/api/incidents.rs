@@ -2,13 +2,13 @@
 
 use super::Api;
 use super::audit::values;
-use super::auth::{Operator, Viewer};
+use super::auth::{Operator, Scoped, Viewer};
 use super::error::{ApiError, ApiResult};
 use super::events::alert_shown;
 use super::params::{Fields, Object, Params, Segment, pagination};
 use axum::Json;
 use axum::extract::State;
-use model::{ErrorKind, Timestamp};
+use model::{ErrorKind, OrgId, Timestamp};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use storage::catalog::incidents::{Incident, IncidentAction, IncidentFilter, IncidentId, IncidentStatus};
@@ -22,7 +22,7 @@ const STATUS: &str = "one of open, closed, ACTIVE, ACKNOWLEDGED, RESOLVED, DISMI
 /// The last alerts and changes that one incident is shown with.
 const SHOWN: PageRequest = PageRequest { page: 1, limit: 20 };
 
-pub async fn list(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn list(caller: Scoped<Viewer>, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let filter = IncidentFilter {
         status: params.read("status", STATUS, statuses)?.unwrap_or_default(),
         rule_uid: params.bounded("rule")?,
@@ -33,7 +33,7 @@ pub async fn list(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> Api
         to: params.to("to")?,
     };
     let page = params.page()?;
-    let found = api.ask("incidents_list", api.deps.catalog.incidents(&api.deps.org, &filter, page)).await?;
+    let found = api.ask("incidents_list", api.deps.catalog.incidents(caller.org(), &filter, page)).await?;
     let incidents: Vec<Value> = found.rows.iter().map(incident_shown).collect();
     Ok(Json(json!({ "incidents": incidents, "pagination": pagination(page, found.total) })))
 }
@@ -48,9 +48,9 @@ pub fn statuses(word: &str) -> Option<Vec<IncidentStatus>> {
 }
 
 /// With its last alerts and what was done with it.
-pub async fn one(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
+pub async fn one(caller: Scoped<Viewer>, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
     let id = incident_id(&id)?;
-    let (incident, alerts, history) = whole(&api, id).await?;
+    let (incident, alerts, history) = whole(&api, caller.org(), id).await?;
     let mut shown = incident_shown(&incident);
     shown["last_alerts"] = alerts;
     shown["history"] = history.iter().map(change_shown).collect();
@@ -58,8 +58,8 @@ pub async fn one(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResu
 }
 
 /// An incident, its last alerts as they are shown, and its last changes.
-pub async fn whole(api: &Api, id: IncidentId) -> ApiResult<(Incident, Value, Vec<ConfigChange>)> {
-    let (catalog, org) = (&api.deps.catalog, &api.deps.org);
+pub async fn whole(api: &Api, org: &OrgId, id: IncidentId) -> ApiResult<(Incident, Value, Vec<ConfigChange>)> {
+    let catalog = &api.deps.catalog;
     let incident = api.ask("incidents_get", catalog.incident(org, id)).await.map_err(named)?;
     let filter = AlertFilter { incident: Some(id), ..AlertFilter::default() };
     let alerts = api.ask("incidents_alerts", catalog.alerts(org, &filter, SHOWN)).await?;

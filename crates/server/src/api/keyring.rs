@@ -28,6 +28,8 @@ const CATALOG_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Identity {
     /// `None`: a configured key, which says nothing about who calls.
     pub user: Option<String>,
+    /// Whose user it is; a configured key is the default organisation's.
+    pub org: OrgId,
     pub role: Role,
     pub fingerprint: Fingerprint,
 }
@@ -35,6 +37,7 @@ pub struct Identity {
 /// The keys.
 pub struct Keyring {
     catalog: Arc<dyn Catalog>,
+    /// The default one.
     org: OrgId,
     configured: KeyRing,
     known: Mutex<Arc<Known>>,
@@ -77,7 +80,7 @@ impl Keyring {
     /// Whose key has this fingerprint; `Ok(None)`: nobody's. `Err` when nobody can say.
     pub async fn of_fingerprint(&self, fingerprint: Fingerprint, now: Timestamp) -> ApiResult<Option<Identity>> {
         if self.configured.has_fingerprint(&fingerprint) {
-            return Ok(Some(Identity { user: None, role: Role::Admin, fingerprint }));
+            return Ok(Some(Identity { user: None, org: self.org.clone(), role: Role::Admin, fingerprint }));
         }
         let known = self.fresh().await?;
         let Some(login) = known.logins.get(&fingerprint) else { return Ok(None) };
@@ -85,7 +88,7 @@ impl Keyring {
             return Ok(None);
         }
         self.used.lock().unwrap_or_else(PoisonError::into_inner).at.insert(login.key, now);
-        Ok(Some(Identity { user: Some(login.user.clone()), role: login.role, fingerprint }))
+        Ok(Some(Identity { user: Some(login.user.clone()), org: login.org.clone(), role: login.role, fingerprint }))
     }
 
     /// Something was changed by this process: the next question reads the catalog.
@@ -133,7 +136,7 @@ impl Keyring {
         let changes = self.changes.load(Ordering::Acquire);
         let failure = match tokio::time::timeout(CATALOG_TIMEOUT, self.catalog.key_logins()).await {
             Ok(Ok(all)) => {
-                let logins = all.into_iter().filter(|l| l.org == self.org).map(|l| (l.fingerprint, l)).collect();
+                let logins = all.into_iter().map(|l| (l.fingerprint, l)).collect();
                 self.set(Known { logins, read: Some(Instant::now()), changes, failed: None });
                 None
             }

@@ -4,6 +4,7 @@
 //! Always true here:
 //! * A request is authenticated before it is routed: an unknown path without a key is 401, with one
 //!   404.
+//! * A request is about the default organisation, unless the handler's first argument is [`auth::Scoped`].
 //! * A handler names who may call it as its first argument ([`auth::Viewer`], [`auth::Operator`],
 //!   [`auth::Admin`], [`auth::Anyone`]); the helpers of `route.rs` take no other.
 //! * Statuses are assigned in `error.rs` only; every body is JSON; no text of a database or a
@@ -26,13 +27,16 @@
 //! | `/incidents`, `/silences` | `incidents.rs`, `silences.rs` |
 //! | `/trace` | `trace.rs` |
 //! | `/users` | `users.rs` |
+//! | `/orgs` and their tokens | `orgs.rs` |
+//! | `/agents` | `agents.rs` |
 //! | `/openapi.json` | `openapi/` |
-//! | `/`, `/audit`, `/incidents`, `/rules`, `/login`, `/logout`, `/assets` | `pages/` |
+//! | `/`, `/agents`, `/audit`, `/incidents`, `/rules`, `/login`, `/logout`, `/assets` | `pages/` |
 //!
 //! To add an endpoint: a handler in the file of its noun, a line in [`contract`] or [`own`] with the
 //! schemas of what it takes and gives (`openapi/schemas.rs`), a test in `tests/it/api/` under the same
 //! noun.
 
+mod agents;
 mod audit;
 mod auth;
 mod config;
@@ -46,6 +50,7 @@ mod keyring;
 mod letters;
 mod metrics;
 mod openapi;
+mod orgs;
 mod pages;
 mod params;
 mod queues;
@@ -76,11 +81,11 @@ use pipeline::notify::Planner;
 use pipeline::rejects::RejectLog;
 use pipeline::rulebook::Rulebook;
 use route::{
-    ALERTS, AUDIT_PAGE, CHANGES, CURSOR, DETECTION_DOCUMENTS, DETECTION_IMPORT, DETECTION_PUT, DETECTION_RULES,
-    EVENT_AUDIT, EVENTS, Endpoint, INCIDENTS, INCIDENTS_PAGE, LOGIN, PAGED, PEEK, PERIOD, RULES_PAGE, SILENCES,
-    TO_1000, VERSIONED,
+    AGENTS, AGENTS_PAGE, ALERTS, AUDIT_PAGE, CHANGES, CURSOR, DETECTION_DOCUMENTS, DETECTION_IMPORT, DETECTION_PUT,
+    DETECTION_RULES, EVENT_AUDIT, EVENTS, Endpoint, INCIDENTS, INCIDENTS_PAGE, LOGIN, PAGED, PEEK, PERIOD, RULES_PAGE,
+    SILENCES, TO_1000, VERSIONED,
 };
-use route::{delete, get, post, put};
+use route::{delete, get, patch, post, put};
 use runtime::{Clock, Health, KeyRing};
 use sessions::Sessions;
 use std::future::Future;
@@ -121,8 +126,27 @@ pub struct ApiState {
     /// Whether `events` is where events are kept, or sees where: not in a process without an alerter
     /// that was not told of any.
     pub sees_events: bool,
+    /// The default organisation.
     pub org: OrgId,
+    pub agent_gate: AgentGate,
     pub options: ApiOptions,
+}
+
+/// What whoever adds an agent has to know of the gateway.
+#[derive(Clone)]
+pub struct AgentGate {
+    /// The end of tokens made now: the first half of the fingerprint of the gateway's own authority, as 32 hex digits.
+    /// `Ok(None)`: it has none, and agents believe whom their system believes. Reads a file.
+    pub token_suffix: Arc<dyn Fn() -> anyhow::Result<Option<String>> + Send + Sync>,
+    pub port: u16,
+    /// What agents are to dial, where it is said: name or address, and port.
+    pub address: Option<String>,
+}
+
+impl Default for AgentGate {
+    fn default() -> Self {
+        Self { token_suffix: Arc::new(|| Ok(None)), port: 9_002, address: None }
+    }
 }
 
 /// How the API behaves where the original's code and its documents disagree.
@@ -208,6 +232,16 @@ fn pages() -> Vec<Endpoint> {
             .about("Does what a button of that page says")
             .takes("IncidentForm")
             .redirects(),
+        get("/agents", pages::agents).about("Agents").query(&[AGENTS_PAGE]).gives_other(HTML),
+        post("/agents", pages::agent_token)
+            .about("Makes a token and shows the command that installs an agent, this once")
+            .takes("AgentTokenForm")
+            .gives_other(HTML),
+        get("/agents/{id}", pages::agent).about("An agent").gives_other(HTML),
+        post("/agents/{id}", pages::agent_act)
+            .about("Does what a button of that page says")
+            .takes("AgentForm")
+            .redirects(),
         get("/rules", pages::rules).about("Detection rules").query(&[RULES_PAGE]).gives_other(HTML),
         get("/rules/{id}", pages::rule).about("A detection rule").gives_other(HTML),
         post("/rules/{id}", pages::rule_set)
@@ -219,6 +253,7 @@ fn pages() -> Vec<Endpoint> {
         post("/logout", pages::logout).about("Ends the session").redirects(),
         get("/assets/style.css", pages::style).about("Style of the pages").gives_other("text/css"),
         get("/assets/refresh.js", pages::script).about("Script of the pages").gives_other("text/javascript"),
+        get("/assets/copy.js", pages::copy_script).about("Script of the pages").gives_other("text/javascript"),
         get("/assets/icon.svg", pages::icon).about("Icon of the pages").gives_other("image/svg+xml"),
     ]
 }
@@ -374,6 +409,37 @@ fn own() -> Vec<Endpoint> {
             .about("Who would be told of an alert")
             .takes("RouteTest")
             .gives("RouteVerdict"),
+        get("/orgs", orgs::list).about("Organisations").gives("OrgList"),
+        post("/orgs", orgs::create).about("Creates an organisation").takes("OrgDraft").created().gives("Org"),
+        patch("/orgs/{org}", orgs::change)
+            .about("Changes what is given; a disabled one lets nobody in, and nothing of it is removed")
+            .takes("OrgPatch")
+            .gives("Org"),
+        get("/orgs/{org}/tokens", orgs::tokens)
+            .about("Tokens for agents, without what they are, newest first")
+            .gives("AgentTokenList"),
+        post("/orgs/{org}/tokens", orgs::create_token)
+            .about("Makes a token for agents, which is shown this once")
+            .may_take("AgentTokenDraft")
+            .created()
+            .gives("AgentTokenMade"),
+        post("/orgs/{org}/tokens/{id}/rotate", orgs::rotate_token)
+            .about("Makes a token in place of another, which goes on for a while")
+            .may_take("AgentTokenRotation")
+            .created()
+            .gives("AgentTokenMade"),
+        delete("/orgs/{org}/tokens/{id}", orgs::revoke_token)
+            .about("Revokes a token; agents that it let in stay")
+            .may_take("Reason"),
+        get("/agents", agents::list)
+            .about("Agents by host, and how many are in each state")
+            .query(&[AGENTS, PAGED])
+            .gives("AgentList"),
+        get("/agents/{id}", agents::one).about("An agent").gives("Agent"),
+        post("/agents/{id}/revoke", agents::revoke)
+            .about("Throws an agent out; its certificate counts no more")
+            .may_take("Reason"),
+        delete("/agents/{id}", agents::remove).about("Forgets an agent that is not online").may_take("Reason"),
         get("/trace/{id}", trace::trace).about("What happened to an event or alert").gives("Trace"),
         get("/rejects", queues::rejects).about("What was refused at the doors last").query(&[TO_1000]).gives("Rejects"),
         get("/queues", queues::list).about("Queues and their depths").gives("QueueList"),

@@ -18,6 +18,8 @@ pub struct Endpoint {
     pub handler: MethodRouter<Arc<Api>>,
     /// From the handler's first argument; `None`: whoever asks.
     pub needs: Option<Role>,
+    /// Whether it answers about other organisations, too.
+    pub is_scoped: bool,
     pub about: &'static str,
     pub query: &'static [&'static [Query]],
     /// Schema of the body, and whether there has to be one.
@@ -135,6 +137,15 @@ pub const DETECTION_IMPORT: &[Query] = &[
     query("remove_missing", Kind::OneOf(&["true", "false"]), "remove other documents; false if not given"),
     query("reason", Kind::Text, "for the audit rows"),
 ];
+pub const AGENTS: &[Query] = &[
+    query("host", Kind::Text, "part of the host's name, any case"),
+    query("state", Kind::OneOf(super::agents::STATES), "how they are"),
+];
+pub const AGENTS_PAGE: &[Query] = &[
+    query("host", Kind::Text, "part of the host's name, any case"),
+    query("state", Kind::OneOf(super::agents::STATES), "how they are"),
+    query("page", Kind::Whole(1, 1_000_000_000), "page of 50, from 1"),
+];
 pub const SILENCES: &[Query] =
     &[query("all", Kind::OneOf(&["true", "false"]), "those that are over, too; false if not given")];
 pub const TO_1000: &[Query] = &[query("limit", Kind::Whole(1, 1_000), "at most so many; 100 if not given")];
@@ -176,6 +187,7 @@ fn endpoint<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(
         path: path.to_owned(),
         handler,
         needs: T::NEEDS,
+        is_scoped: T::IS_SCOPED,
         about: "",
         query: &[],
         takes: None,
@@ -195,6 +207,10 @@ pub fn post<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(path: &str, handl
 
 pub fn put<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(path: &str, handler: H) -> Endpoint {
     endpoint(Method::PUT, path, axum::routing::put(handler.clone()), handler)
+}
+
+pub fn patch<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(path: &str, handler: H) -> Endpoint {
+    endpoint(Method::PATCH, path, axum::routing::patch(handler.clone()), handler)
 }
 
 pub fn delete<H: Handler<T, Arc<Api>>, T: NamesCaller + 'static>(path: &str, handler: H) -> Endpoint {
@@ -241,7 +257,9 @@ impl Endpoint {
     }
     /// Whether it takes what a form of a page sends.
     pub fn is_form(&self) -> bool {
-        self.takes.is_some_and(|(schema, _)| matches!(schema, "LoginForm" | "IncidentForm" | "DetectionForm"))
+        self.takes.is_some_and(|(schema, _)| {
+            matches!(schema, "LoginForm" | "IncidentForm" | "DetectionForm" | "AgentForm" | "AgentTokenForm")
+        })
     }
     /// The same below a prefix.
     pub fn below(self, prefix: &str) -> Self {

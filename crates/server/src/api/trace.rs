@@ -3,7 +3,7 @@
 
 use super::Api;
 use super::audit::event_row;
-use super::auth::Viewer;
+use super::auth::{Scoped, Viewer};
 use super::error::{ApiError, ApiResult};
 use super::events::{alert_shown, event_shown, find_alert};
 use super::params::Segment;
@@ -11,7 +11,7 @@ use super::queues::{holds_letters, letter_shown};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use model::{AlertId, DeadLetter, DeadLetterSide, Event, EventId, InputKind};
+use model::{AlertId, DeadLetter, DeadLetterSide, Event, EventId, InputKind, OrgId};
 use pipeline::codec;
 use serde_json::{Value, json};
 use std::ops::ControlFlow;
@@ -25,16 +25,17 @@ const LOOKED_AT_MAX: usize = 20_000;
 /// Rows of a kind that belong to one event; more are not told.
 const ROWS: PageRequest = PageRequest { page: 1, limit: 100 };
 
-pub async fn trace(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
+pub async fn trace(caller: Scoped<Viewer>, State(api): State<Arc<Api>>, id: Segment) -> ApiResult {
     let asked = id.0;
-    let event_id = event_of(&api, &asked).await?;
-    let (deps, org) = (&api.deps, &api.deps.org);
+    let (deps, org) = (&api.deps, caller.org());
+    let event_id = event_of(&api, org, &asked).await?;
     let stored = api.ask("events_get", deps.events.get(org, event_id)).await?;
     let by_event = AuditFilter { event_id: Some(event_id), ..AuditFilter::default() };
     let audits = api.ask("audit_logs_list", deps.catalog.audit_log(org, &by_event, ROWS)).await?.rows;
     let by_event = AlertFilter { event_id: Some(event_id), ..AlertFilter::default() };
     let alerts = api.ask("alerts_list", deps.catalog.alerts(org, &by_event, ROWS)).await?.rows;
-    let mut story = Story { event_id, stored, audits, alerts, sightings: Vec::new(), searched: Vec::new() };
+    let mut story =
+        Story { org: org.clone(), event_id, stored, audits, alerts, sightings: Vec::new(), searched: Vec::new() };
     for name in QueueName::ALL {
         story.look_into(&api, name).await?;
     }
@@ -49,9 +50,9 @@ pub async fn trace(_: Viewer, State(api): State<Arc<Api>>, id: Segment) -> ApiRe
     Ok(Json(story.told(&asked, explanation)))
 }
 
-async fn event_of(api: &Api, asked: &str) -> ApiResult<EventId> {
+async fn event_of(api: &Api, org: &OrgId, asked: &str) -> ApiResult<EventId> {
     if let Ok(id) = asked.parse::<AlertId>() {
-        return Ok(find_alert(api, id).await?.alert.event_id);
+        return Ok(find_alert(api, org, id).await?.alert.event_id);
     }
     asked.parse().map_err(|_| ApiError::invalid("id: it is neither an event id, evt_…, nor an alert id, alr_…"))
 }
@@ -64,6 +65,7 @@ struct Sighting {
 }
 
 struct Story {
+    org: OrgId,
     event_id: EventId,
     stored: Option<StoredEvent>,
     audits: Vec<AuditRow>,
@@ -74,13 +76,13 @@ struct Story {
 
 impl Story {
     async fn look_into(&mut self, api: &Api, queue: QueueName) -> ApiResult<()> {
-        let (event_id, sightings) = (self.event_id, &mut self.sightings);
+        let (org, event_id, sightings) = (&self.org, self.event_id, &mut self.sightings);
         let walked = api
             .walk(queue, LOOKED_AT_MAX, |record| {
                 let letter = if holds_letters(queue) { decode_dead_letter(&record.payload).ok() } else { None };
                 let about_it = match &letter {
-                    Some(letter) => is_about(event_id, letter.side == DeadLetterSide::Forwarder, &letter.original),
-                    None => is_about(event_id, queue == QueueName::Alerts, &record.payload),
+                    Some(letter) => is_about(org, event_id, letter.side == DeadLetterSide::Forwarder, &letter.original),
+                    None => is_about(org, event_id, queue == QueueName::Alerts, &record.payload),
                 };
                 if about_it {
                     sightings.push(Sighting { queue, record, letter });
@@ -230,15 +232,17 @@ impl Story {
     }
 }
 
-/// Whether a record is the event, or an alert of it. What cannot be read may still name it.
-fn is_about(id: EventId, is_alert: bool, payload: &Bytes) -> bool {
+/// Whether a record is the event of the organisation, or an alert of it. What cannot be read may still name it.
+fn is_about(org: &OrgId, id: EventId, is_alert: bool, payload: &Bytes) -> bool {
     let named = if is_alert {
-        codec::decode_alert(payload).map(|(alert, _)| alert.event_id)
+        codec::decode_alert(payload).map(|(alert, _)| (alert.org, alert.event_id))
     } else {
-        codec::decode_event(payload).map(|event| event.id)
+        codec::decode_event(payload).map(|event| (event.org, event.id))
     };
     match named {
-        Ok(named) => named == id,
+        Ok((of, named)) => named == id && of == *org,
+        // Nobody knows whose it is.
+        Err(_) if *org != OrgId::default() => false,
         Err(_) => std::str::from_utf8(payload).is_ok_and(|text| text.contains(&format!("\"{id}\""))),
     }
 }

@@ -1,13 +1,13 @@
 //! Users of this API and their keys. A key is shown once, when it is made.
 
 use super::Api;
-use super::auth::Admin;
+use super::auth::{Admin, Scoped};
 use super::error::{ApiError, ApiResult};
 use super::params::{Fields, MaybeObject, Object, Segment, Segments};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use model::{ErrorKind, Timestamp};
+use model::{ErrorKind, OrgId, Timestamp};
 use runtime::Secret;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -19,66 +19,70 @@ const INVALID: &str = "Invalid user";
 /// Prefix of users' keys: a leak is found by it.
 const PREFIX: &str = "muk_";
 
-pub async fn list(_: Admin, State(api): State<Arc<Api>>) -> ApiResult {
+pub async fn list(caller: Scoped<Admin>, State(api): State<Arc<Api>>) -> ApiResult {
     api.keyring.write_uses().await;
-    let users = api.ask("users_list", api.deps.catalog.users(&api.deps.org)).await?;
+    let users = api.ask("users_list", api.deps.catalog.users(caller.org())).await?;
     Ok(Json(json!({ "users": users.iter().map(|user| shown(user, &api)).collect::<Vec<_>>() })))
 }
 
-pub async fn one(_: Admin, State(api): State<Arc<Api>>, name: Segment) -> ApiResult {
+pub async fn one(caller: Scoped<Admin>, State(api): State<Arc<Api>>, name: Segment) -> ApiResult {
     api.keyring.write_uses().await;
-    Ok(Json(shown(&find(&api, &name.0).await?, &api)))
+    Ok(Json(shown(&find(&api, caller.org(), &name.0).await?, &api)))
 }
 
-pub async fn create(caller: Admin, State(api): State<Arc<Api>>, body: Object) -> ApiResult<(StatusCode, Json<Value>)> {
+pub async fn create(
+    caller: Scoped<Admin>,
+    State(api): State<Arc<Api>>,
+    body: Object,
+) -> ApiResult<(StatusCode, Json<Value>)> {
     let mut fields = Fields::new(&body.0);
     let (name, role, reason) = (fields.text("name"), role(&mut fields), fields.reason());
     fields.done(INVALID)?;
     let (Some(name), Some(role)) = (name, role) else {
         return Err(ApiError::invalid("name and role are required"));
     };
-    let actor = api.actor(&caller.0, reason);
-    api.ask("users_create", api.deps.catalog.create_user(&api.deps.org, &name, role, &actor))
+    let actor = api.actor(caller.caller(), reason);
+    api.ask("users_create", api.deps.catalog.create_user(caller.org(), &name, role, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::Conflict, "A user of this name exists already"))?;
     let answer = json!({ "message": "User created successfully", "name": name, "role": role.as_str() });
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-pub async fn update(caller: Admin, State(api): State<Arc<Api>>, name: Segment, body: Object) -> ApiResult {
+pub async fn update(caller: Scoped<Admin>, State(api): State<Arc<Api>>, name: Segment, body: Object) -> ApiResult {
     let mut fields = Fields::new(&body.0);
     let (role, reason) = (role(&mut fields), fields.reason());
     fields.done(INVALID)?;
     let Some(role) = role else { return Err(ApiError::invalid("role is required")) };
-    let actor = api.actor(&caller.0, reason);
-    api.ask("users_update", api.deps.catalog.set_role(&api.deps.org, &name.0, role, &actor))
+    let actor = api.actor(caller.caller(), reason);
+    api.ask("users_update", api.deps.catalog.set_role(caller.org(), &name.0, role, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::NotFound, NO_SUCH_USER))?;
     api.keyring.changed();
     Ok(Json(json!({ "message": "User updated successfully", "role": role.as_str() })))
 }
 
-pub async fn remove(caller: Admin, State(api): State<Arc<Api>>, name: Segment, body: MaybeObject) -> ApiResult {
+pub async fn remove(caller: Scoped<Admin>, State(api): State<Arc<Api>>, name: Segment, body: MaybeObject) -> ApiResult {
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
     fields.done("Invalid request")?;
-    let actor = api.actor(&caller.0, reason);
-    api.ask("users_delete", api.deps.catalog.remove_user(&api.deps.org, &name.0, &actor))
+    let actor = api.actor(caller.caller(), reason);
+    api.ask("users_delete", api.deps.catalog.remove_user(caller.org(), &name.0, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::NotFound, NO_SUCH_USER))?;
     api.keyring.changed();
     Ok(Json(json!({ "message": "User and keys deleted successfully" })))
 }
 
-pub async fn keys(_: Admin, State(api): State<Arc<Api>>, name: Segment) -> ApiResult {
+pub async fn keys(caller: Scoped<Admin>, State(api): State<Arc<Api>>, name: Segment) -> ApiResult {
     api.keyring.write_uses().await;
-    let user = find(&api, &name.0).await?;
+    let user = find(&api, caller.org(), &name.0).await?;
     Ok(Json(json!({ "keys": keys_shown(&user, &api) })))
 }
 
 /// The only answer that ever holds the key.
 pub async fn add_key(
-    caller: Admin,
+    caller: Scoped<Admin>,
     State(api): State<Arc<Api>>,
     name: Segment,
     body: MaybeObject,
@@ -98,9 +102,9 @@ pub async fn add_key(
     fields.done("Invalid key")?;
     let key = Secret::generate(PREFIX).map_err(|_| ApiError::unavailable("there are no random numbers now"))?;
     let new = NewKey { fingerprint: key.fingerprint(), label, expires_at };
-    let actor = api.actor(&caller.0, reason);
+    let actor = api.actor(caller.caller(), reason);
     let id = api
-        .ask("user_keys_create", api.deps.catalog.add_key(&api.deps.org, &name.0, new, &actor))
+        .ask("user_keys_create", api.deps.catalog.add_key(caller.org(), &name.0, new, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::NotFound, NO_SUCH_USER))?;
     api.keyring.changed();
@@ -113,22 +117,27 @@ pub async fn add_key(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-pub async fn revoke_key(caller: Admin, State(api): State<Arc<Api>>, path: Segments, body: MaybeObject) -> ApiResult {
+pub async fn revoke_key(
+    caller: Scoped<Admin>,
+    State(api): State<Arc<Api>>,
+    path: Segments,
+    body: MaybeObject,
+) -> ApiResult {
     let mut fields = Fields::new(&body.0);
     let reason = fields.reason();
     fields.done("Invalid request")?;
     let [name, id] = path.0;
     let id: KeyId = id.parse().map_err(|_| ApiError::not_found(NO_SUCH_KEY))?;
-    let actor = api.actor(&caller.0, reason);
-    api.ask("user_keys_revoke", api.deps.catalog.revoke_key(&api.deps.org, &name, id, &actor))
+    let actor = api.actor(caller.caller(), reason);
+    api.ask("user_keys_revoke", api.deps.catalog.revoke_key(caller.org(), &name, id, &actor))
         .await
         .map_err(|error| error.named(ErrorKind::NotFound, NO_SUCH_KEY))?;
     api.keyring.changed();
     Ok(Json(json!({ "message": "Key revoked successfully" })))
 }
 
-async fn find(api: &Api, name: &str) -> ApiResult<User> {
-    api.ask("users_get", api.deps.catalog.user(&api.deps.org, name))
+async fn find(api: &Api, org: &OrgId, name: &str) -> ApiResult<User> {
+    api.ask("users_get", api.deps.catalog.user(org, name))
         .await
         .map_err(|error| error.named(ErrorKind::NotFound, NO_SUCH_USER))
 }

@@ -8,7 +8,7 @@ pub use parts::Parts;
 pub(crate) use parts::patiently;
 
 use crate::agents::AgentDoor;
-use crate::api::{ApiOptions, ApiState, Prometheus};
+use crate::api::{AgentGate, ApiOptions, ApiState, Prometheus};
 use crate::authority::Authority;
 use crate::config::{Config, Listen, PairListen, Role, TlsSettings};
 use crate::detection_rules;
@@ -605,6 +605,22 @@ fn tls(settings: Option<&TlsSettings>, setting: &str) -> Result<Option<Arc<TlsFi
     Ok(Some(files))
 }
 
+/// What is told to whoever adds an agent. The authority is read when a token is made, since it may be changed meanwhile;
+/// what is not there is not made by this.
+fn agent_gate(config: &Config, clock: &Arc<dyn Clock>) -> AgentGate {
+    let Some(agents) = &config.agents else { return AgentGate::default() };
+    let (authority, clock) = (agents.authority.clone(), Arc::clone(clock));
+    let token_suffix = move || match Authority::is_in(&authority.dir) {
+        true => Ok(Authority::open(authority.clone(), Arc::clone(&clock))?.token_suffix()),
+        false => Ok(None),
+    };
+    AgentGate {
+        token_suffix: Arc::new(token_suffix),
+        port: agents.listen.address.port(),
+        address: agents.address.clone(),
+    }
+}
+
 fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> {
     let prometheus = config.prometheus_url.as_ref().map(|url| Prometheus::open(url.expose())).transpose()?;
     Ok(ApiState {
@@ -626,6 +642,7 @@ fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> 
         planner: parts.planner.clone(),
         sees_events: config.sees_events(),
         org: OrgId::default(),
+        agent_gate: agent_gate(config, &parts.clock),
         options: ApiOptions {
             version_prefix: config.version_prefix,
             key_in_url: config.key_in_url,

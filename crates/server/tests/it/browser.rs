@@ -2,7 +2,11 @@
 //! keyboard, contrast and labels, narrow and dark screens.
 
 use crate::support::{TestServer, event};
+use model::{OrgId, Timestamp};
 use serde_json::{Value, json};
+use std::time::Duration;
+use storage::catalog::fleet::{Enrolled, Enrolment, HostFacts, NewToken, Sighting};
+use storage::catalog::{Actor, Catalog};
 use testkit::servers::{Chromium, axe};
 
 const ATTACK: &str = "<img src=x onerror=\"document.title='owned'\">";
@@ -31,10 +35,41 @@ async fn the_pages_work_in_a_browser() {
     let documents = json!({ "documents": { "own.yml": text } });
     assert_eq!(server.api("POST", "/api/v2/detection/import", Some(documents)).await.0, 200);
     server.parts.health.failed("channel", ATTACK);
+    some_agents(&*server.parts.catalog).await;
     let base = format!("http://{}", server.addresses.webui.unwrap());
     let key = server.web_key.clone();
     tokio::task::spawn_blocking(move || look_around(&base, &key)).await.unwrap();
     server.stop().await;
+}
+
+const AGENT: &str = "agt_00000000000000000000000001";
+
+/// One that says what it likes and is connected, one that was never seen.
+async fn some_agents(catalog: &dyn Catalog) {
+    let (org, now) = (OrgId::default(), Timestamp::from_secs(1_795_348_800));
+    let by = Actor { name: "t".into(), reason: None, correlation_id: "c".into(), at: now };
+    let expires_at = now.plus(Duration::from_secs(60));
+    let token =
+        NewToken { fingerprint: [1; 32], label: ATTACK.into(), host: None, legacy: false, expires_at, uses_max: None };
+    let token = catalog.add_token(&org, token, &by).await.unwrap();
+    for (key, id, host) in [(1, AGENT, ATTACK), (2, "agt_00000000000000000000000002", "db-1")] {
+        let facts = HostFacts {
+            hostname: host.into(),
+            version: ATTACK.into(),
+            capabilities: vec![ATTACK.into(), "x".repeat(64)],
+            os_version: "y".repeat(255),
+            ..HostFacts::default()
+        };
+        let (org, id, key) = (org.clone(), id.to_owned(), Some([key; 32]));
+        let enrolment = Enrolment { org, token, id, key, facts, certificate_ends_at: Some(expires_at), at: now };
+        assert!(matches!(catalog.enrol(enrolment).await.unwrap(), Enrolled::New { .. }));
+    }
+    let status =
+        json!({ "lag_ms": 90_000, "spool_records": 7, "dropped": { ATTACK: 3 }, "collectors": { "audit": ATTACK } });
+    let (epoch, acked_seq, status) = (1, 1, Some(status.to_string()));
+    let id = AGENT.to_owned();
+    let seen = Sighting { org, id, at: now, connected: true, epoch, acked_seq, facts: None, status };
+    catalog.sighted(vec![seen]).await.unwrap();
 }
 
 fn look_around(base: &str, key: &str) {
@@ -44,6 +79,7 @@ fn look_around(base: &str, key: &str) {
     the_dashboard(&mut browser, &axe);
     the_audit_viewer(&mut browser, base, &axe);
     the_rules(&mut browser, base, &axe);
+    the_agents(&mut browser, base, &axe);
     let complaints = browser.complaints();
     // Chromium itself calls the answer to the wrong key an error, and the outage made above.
     let ours = |text: &&String| !text.contains("401") && !text.contains("ERR_INTERNET_DISCONNECTED");
@@ -171,6 +207,40 @@ fn the_rules(browser: &mut Chromium, base: &str, axe: &str) {
     assert_eq!(browser.eval("document.querySelector('tbody a').textContent"), ATTACK);
 }
 
+fn the_agents(browser: &mut Chromium, base: &str, axe: &str) {
+    for place in ["/agents".to_owned(), format!("/agents/{AGENT}")] {
+        browser.open(&format!("{base}{place}"));
+        assert_ne!(browser.eval("document.querySelectorAll('tbody tr').length"), 0, "{place}");
+        assert_eq!(browser.eval("document.querySelectorAll('main img').length"), 0, "no text became markup");
+        for (name, dark, width) in [("light", false, 1_280), ("dark", true, 1_280), ("narrow", false, 360)] {
+            look(browser, dark, width);
+            is_accessible(browser, axe, &format!("{place} {name}"));
+            browser.shot(&format!("agent{}-{name}", if place == "/agents" { "s" } else { "" }));
+        }
+        look(browser, false, 1_280);
+    }
+    browser.eval("document.querySelector('button[value=revoke]').click()");
+    browser
+        .until("document.readyState === 'complete' && document.querySelector('td .badge').textContent === 'revoked'");
+    browser.eval("document.querySelector('button[value=remove]').click()");
+    browser.until("location.pathname === '/agents' && document.readyState === 'complete'");
+    assert_eq!(browser.eval("document.querySelectorAll('tbody tr').length"), 1);
+    browser.eval(
+        "document.getElementById('for-host').value = 'web-9'; document.querySelector('#new-agent button').click()",
+    );
+    browser.until("document.readyState === 'complete' && document.getElementById('command') !== null");
+    let command = browser.eval("document.getElementById('command').textContent");
+    assert!(command.as_str().is_some_and(|text| text.starts_with("export SM_TOKEN='sm_default_")), "{command}");
+    for (name, width) in [("wide", 1_280), ("narrow", 360)] {
+        look(browser, false, width);
+        is_accessible(browser, axe, &format!("token {name}"));
+        browser.shot(&format!("agent-token-{name}"));
+    }
+    browser.eval("document.querySelector('[data-copy]').click()");
+    // A browser without a clipboard selects it.
+    browser.until("['Copied', 'Selected: press Ctrl+C'].includes(document.querySelector('[data-copy]').textContent)");
+}
+
 fn without_scripts(browser: &mut Chromium, base: &str) {
     browser.call("Emulation.setScriptExecutionDisabled", json!({ "value": true }));
     browser.open(&format!("{base}/"));
@@ -193,7 +263,8 @@ fn look(browser: &mut Chromium, dark: bool, width: u32) {
     let size = json!({ "width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false });
     browser.call("Emulation.setDeviceMetricsOverride", size);
     let wide = browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth");
-    assert_eq!(wide, 0, "nothing sticks out at {width}");
+    let place = browser.eval("location.pathname");
+    assert_eq!(wide, 0, "nothing sticks out of {place} at {width}");
 }
 
 /// axe finds nothing: labels, contrast, roles, headings, focus.

@@ -21,6 +21,7 @@ use ::rules::sigma::Gravity;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
+use model::OrgId;
 use pipeline::detections::{Inventory, Library, OrgProblem};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -54,13 +55,20 @@ impl Known {
 }
 
 impl Api {
-    /// What the organisation has now.
+    /// What the default organisation has now.
     pub(super) async fn detection(&self) -> ApiResult<Arc<Known>> {
+        self.detection_of(&self.deps.org).await
+    }
+
+    /// What an organisation has now. That of the one that was asked about last is kept.
+    pub(super) async fn detection_of(&self, org: &OrgId) -> ApiResult<Arc<Known>> {
         let mut kept = self.known.lock().await;
-        let (catalog, org) = (&self.deps.catalog, &self.deps.org);
+        let catalog = &self.deps.catalog;
         let revision = self.ask("detection_revision", catalog.detection_revision()).await?;
         let library = self.deps.detections.library();
-        let same = |known: &&Arc<Known>| known.revision == revision && Arc::ptr_eq(&known.library, &library);
+        let same = |known: &&Arc<Known>| {
+            known.own.org == *org && known.revision == revision && Arc::ptr_eq(&known.library, &library)
+        };
         if let Some(known) = kept.as_ref().filter(same) {
             return Ok(Arc::clone(known));
         }

@@ -1,13 +1,13 @@
 //! Rules of the organisation, wherever they come from: how they stand, and what is said about them.
 
 use super::super::Api;
-use super::super::auth::{Operator, Viewer};
+use super::super::auth::{Operator, Scoped, Viewer};
 use super::super::error::{ApiError, ApiResult};
 use super::super::params::{Fields, MaybeObject, Object, Params, Segment, pagination};
 use super::{KINDS, Known, LEVELS, SOURCES, STATES};
 use axum::Json;
 use axum::extract::State;
-use model::{ErrorKind, Level, Timestamp};
+use model::{ErrorKind, Level, OrgId, Timestamp};
 use pipeline::detections::{ListedRule, Origin, RuleKind};
 use rules::sigma::{Options, Reader};
 use serde_json::{Map, Value, json};
@@ -72,13 +72,13 @@ impl Search {
     }
 }
 
-pub async fn list(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
+pub async fn list(caller: Scoped<Viewer>, State(api): State<Arc<Api>>, params: Params) -> ApiResult {
     let (page, search) = (params.page()?, Search::of(&params)?);
-    let known = api.detection().await?;
+    let known = api.detection_of(caller.org()).await?;
     let found: Vec<&ListedRule> = known.inventory.rules.iter().filter(|rule| search.fits(rule)).collect();
     let skipped = usize::try_from((page.page - 1).saturating_mul(page.limit)).unwrap_or(usize::MAX);
     let shown = found.iter().skip(skipped).take(usize::try_from(page.limit).unwrap_or(usize::MAX));
-    let shown: Vec<Value> = shown.map(|rule| Value::Object(row(&api, rule))).collect();
+    let shown: Vec<Value> = shown.map(|rule| Value::Object(row(&api, caller.org(), rule))).collect();
     let mut states: BTreeMap<&str, usize> = STATES.iter().map(|state| (*state, 0)).collect();
     found.iter().for_each(|rule| *states.entry(rule.state.as_str()).or_default() += 1);
     Ok(Json(json!({
@@ -89,10 +89,10 @@ pub async fn list(_: Viewer, State(api): State<Arc<Api>>, params: Params) -> Api
     })))
 }
 
-pub async fn one(_: Viewer, State(api): State<Arc<Api>>, uid: Segment) -> ApiResult {
-    let known = api.detection().await?;
+pub async fn one(caller: Scoped<Viewer>, State(api): State<Arc<Api>>, uid: Segment) -> ApiResult {
+    let known = api.detection_of(caller.org()).await?;
     let rule = known.inventory.rule(&uid.0).ok_or_else(no_such_rule)?;
-    Ok(Json(whole(&api, rule)))
+    Ok(Json(whole(&api, caller.org(), rule)))
 }
 
 /// Replaces what the organisation says about a rule.
@@ -121,7 +121,7 @@ pub async fn clear(caller: Operator, State(api): State<Arc<Api>>, uid: Segment, 
 /// How a rule stands now.
 async fn now(api: &Api, uid: &str) -> ApiResult {
     let known = api.detection().await?;
-    Ok(Json(json!({ "rule": known.inventory.rule(uid).map(|rule| row(api, rule)) })))
+    Ok(Json(json!({ "rule": known.inventory.rule(uid).map(|rule| row(api, &api.deps.org, rule)) })))
 }
 
 /// Replaces what is said about a rule, provided that it is still `expected`, or what it is now.
@@ -200,10 +200,10 @@ fn expected(fields: &mut Fields<'_>) -> Option<RuleSetting> {
 }
 
 /// A rule in a list.
-pub fn row(api: &Api, rule: &ListedRule) -> Map<String, Value> {
+pub fn row(api: &Api, org: &OrgId, rule: &ListedRule) -> Map<String, Value> {
     let header = &rule.header;
     let origin = |origin: &Origin| json!({ "source": origin.kind(), "name": origin.name() });
-    let counts = api.deps.works_events.then(|| api.deps.detections.counts(&api.deps.org, &header.uid));
+    let counts = api.deps.works_events.then(|| api.deps.detections.counts(org, &header.uid));
     let now = api.deps.clock.now().micros();
     let counts = counts.map(|counts| {
         let paused = counts.paused_until > now;
@@ -244,9 +244,9 @@ fn setting_shown(setting: &RuleSetting) -> Value {
     })
 }
 
-fn whole(api: &Api, rule: &ListedRule) -> Value {
+fn whole(api: &Api, org: &OrgId, rule: &ListedRule) -> Value {
     let header = &rule.header;
-    let mut whole = row(api, rule);
+    let mut whole = row(api, org, rule);
     for (key, value) in [
         ("description", header.description.as_str().into()),
         ("author", header.author.as_str().into()),

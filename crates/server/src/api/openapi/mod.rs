@@ -3,6 +3,7 @@
 
 mod alerting;
 mod detection;
+mod fleet;
 mod ingest;
 mod schemas;
 
@@ -106,7 +107,16 @@ fn parameters(endpoint: &Endpoint) -> Vec<Value> {
     let in_query = endpoint.query.iter().copied().flatten().map(|query| {
         json!({ "name": query.name, "in": "query", "required": false, "description": query.about, "schema": schema_of(query) })
     });
-    in_path.chain(in_query).collect()
+    in_path.chain(in_query).chain(endpoint.is_scoped.then(scope).into_iter().flatten()).collect()
+}
+
+/// Which organisation it is about.
+fn scope() -> [Value; 2] {
+    let about = "another organisation than the caller's; for administrators of the default one";
+    let schema = json!({ "type": "string", "examples": ["default"] });
+    [("org", "query"), ("X-Scope-OrgID", "header")].map(
+        |(name, place)| json!({ "name": name, "in": place, "required": false, "description": about, "schema": schema }),
+    )
 }
 
 fn schema_of(query: &Query) -> Value {
@@ -147,17 +157,19 @@ fn responses(endpoint: &Endpoint) -> Value {
     };
     responses.insert(endpoint.status.to_string(), good);
     let mut refusals: Vec<(&str, &str)> = Vec::new();
-    if endpoint.takes.is_some() || !endpoint.query.is_empty() || endpoint.path.contains('{') {
+    if endpoint.takes.is_some() || !endpoint.query.is_empty() || endpoint.path.contains('{') || endpoint.is_scoped {
         refusals.push(("400", "something given cannot be used; the error names it"));
     }
     if let Some(role) = endpoint.needs {
         refusals.push(("401", "no key, or a wrong one"));
         refusals.push(("429", "too many wrong keys from this address; see Retry-After"));
-        if role > Role::Viewer {
-            refusals.push(("403", "the caller's role is not enough"));
-        }
+        refusals.push(if role > Role::Viewer {
+            ("403", "the caller's role is not enough, or it is about another organisation")
+        } else {
+            ("403", "it is about another organisation than the caller may see")
+        });
     }
-    if endpoint.path.contains('{') {
+    if endpoint.path.contains('{') || endpoint.is_scoped {
         refusals.push(("404", "there is no such thing"));
     }
     if endpoint.is_form() {

@@ -86,6 +86,8 @@ pub fn all() -> Value {
             super::alerting::incidents(),
             super::detection::rules(),
             super::detection::documents(),
+            super::fleet::orgs(),
+            super::fleet::agents(),
         ])
         .flatten()
     {

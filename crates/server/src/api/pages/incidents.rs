@@ -150,7 +150,7 @@ async fn acted(api: &Api, id: &Segment, caller: &Operator, request: Request) -> 
 }
 
 async fn shown(api: &Api, id: &Segment, caller: &Caller, problem: Option<&str>) -> ApiResult<Html> {
-    let (incident, alerts, history) = whole(api, incident_id(id)?).await?;
+    let (incident, alerts, history) = whole(api, &api.deps.org, incident_id(id)?).await?;
     let mut html = Html::default();
     html.raw("<h1>").text(format_args!("Incident {}: {}", incident.id, incident.title)).raw("</h1>\n");
     if let Some(problem) = problem {

@@ -3,6 +3,7 @@
 //! checks where it comes from, so that a request that another site forged changes nothing; the cookie is
 //! not sent from there either.
 
+mod agents;
 mod audit;
 mod chart;
 mod dashboard;
@@ -10,6 +11,7 @@ mod html;
 mod incidents;
 mod rules;
 
+pub use agents::{agent, agent_act, agent_token, agents};
 pub use audit::audit;
 pub use dashboard::dashboard;
 pub use html::in_url as in_path;
@@ -31,7 +33,7 @@ use storage::catalog::users::Fingerprint;
 use tokio::time::Instant;
 
 /// Pages that need a session or a key.
-const GUARDED: [&str; 4] = ["/", "/audit", "/incidents", "/rules"];
+const GUARDED: [&str; 5] = ["/", "/agents", "/audit", "/incidents", "/rules"];
 /// Everything from here and nothing else; no inline script, style or handler works.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
@@ -43,6 +45,7 @@ enum Place {
     Dashboard,
     Incidents,
     Rules,
+    Agents,
     Audit,
     Login,
     /// Nowhere in it.
@@ -63,6 +66,9 @@ fn page(status: StatusCode, title: &'static str, place: Place, caller: Option<&C
         html.raw("<noscript><meta http-equiv=\"refresh\" content=\"10\"></noscript>\n")
             .raw("<script src=\"/assets/refresh.js\" defer></script>\n");
     }
+    if place == Place::Agents {
+        html.raw("<script src=\"/assets/copy.js\" defer></script>\n");
+    }
     html.raw("</head>\n<body>\n<a class=\"skip\" href=\"#content\">Skip to content</a>\n<header class=\"top\">\n")
         .raw("<p class=\"brand\"><img src=\"/assets/icon.svg\" alt=\"\" width=\"24\" height=\"24\"> MUTT Security Manager</p>\n");
     if let Some(caller) = caller {
@@ -71,9 +77,12 @@ fn page(status: StatusCode, title: &'static str, place: Place, caller: Option<&C
             ("/", "Dashboard", Place::Dashboard),
             ("/incidents", "Incidents", Place::Incidents),
             ("/rules", "Rules", Place::Rules),
+            ("/agents", "Agents", Place::Agents),
             ("/audit", "Audit", Place::Audit),
         ];
-        for (path, name, at) in places {
+        // The other pages are about the default organisation.
+        for (path, name, at) in places.into_iter().filter(|(_, _, at)| caller.is_of_default_org || *at == Place::Agents)
+        {
             html.raw("<a").attribute("href", path);
             if at == place {
                 html.raw(" aria-current=\"page\"");
@@ -141,12 +150,20 @@ fn is_guarded(request: &Request) -> bool {
 
 /// A form of a page that changes something.
 fn is_change(request: &Request) -> bool {
-    *request.method() == Method::POST && is_one(request.uri().path())
+    let path = request.uri().path();
+    *request.method() == Method::POST && (is_one(path) || path == "/agents")
 }
 
-/// Whether a path is that of an incident or of a rule.
+/// Whether a path is that of an incident, a rule or an agent.
 fn is_one(path: &str) -> bool {
-    is_incident(path) || is_rule(path)
+    is_incident(path) || is_rule(path) || is_agent(path)
+}
+
+fn is_agent(path: &str) -> bool {
+    let id = path.strip_prefix("/agents/agt_");
+    id.is_some_and(|id| {
+        (1..=60).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    })
 }
 
 /// As links to rules are written: one segment, what is special in it escaped.
@@ -242,7 +259,12 @@ pub async fn login(_: Anyone, State(api): State<Arc<Api>>, request: Request) -> 
         Ok(Some(identity)) => match api.sessions.open(identity.fingerprint, Instant::now()) {
             Ok(token) => {
                 let age = LIFETIME.as_secs();
-                with_cookie(see_other(local(next)), &format!("{COOKIE}={}; Max-Age={age}", token.expose()), secure)
+                // The dashboard is the default organisation's.
+                let next = match local(next) {
+                    "/" if identity.org != api.deps.org => "/agents",
+                    next => next,
+                };
+                with_cookie(see_other(next), &format!("{COOKIE}={}; Max-Age={age}", token.expose()), secure)
             }
             Err(error) => {
                 tracing::error!(%error, "there are no random numbers for a session");
@@ -323,6 +345,10 @@ pub async fn style(_: Anyone) -> Response {
 
 pub async fn script(_: Anyone) -> Response {
     asset("text/javascript; charset=utf-8", include_str!("refresh.js"))
+}
+
+pub async fn copy_script(_: Anyone) -> Response {
+    asset("text/javascript; charset=utf-8", include_str!("copy.js"))
 }
 
 pub async fn icon(_: Anyone) -> Response {

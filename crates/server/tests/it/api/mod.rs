@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may unwrap")]
 
+mod agents;
 mod alerts;
 mod audit;
 mod auth;
@@ -14,6 +15,7 @@ mod hosts;
 mod incidents;
 pub mod metrics;
 mod openapi;
+mod orgs;
 mod pages;
 mod queues;
 mod rejects;
@@ -39,7 +41,7 @@ use pipeline::rulebook::Rulebook;
 use pipeline::{Live, LiveSettings, RetentionPolicy, ShedMode, codec};
 use runtime::{Clock, Health, ManualClock, Secret};
 use serde_json::Value;
-use server::api::{ApiOptions, ApiState, router};
+use server::api::{AgentGate, ApiOptions, ApiState, router};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +97,7 @@ async fn state_at(dir: &Path, clock: Arc<dyn Clock>) -> ApiState {
         planner,
         sees_events: true,
         org: OrgId::default(),
+        agent_gate: AgentGate::default(),
         options: ApiOptions { metrics_cache: Duration::ZERO, ..ApiOptions::default() },
     }
 }

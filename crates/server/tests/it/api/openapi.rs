@@ -47,6 +47,7 @@ fn filled(path: &str) -> String {
         .replace("{key}", "moog_rate_limit")
         .replace("{hostname}", "h")
         .replace("{name}", "dead")
+        .replace("{org}", "default")
 }
 
 #[tokio::test]
@@ -98,7 +99,10 @@ async fn every_documented_parameter_is_read() {
                 api.send(request.body(Body::empty()).unwrap()).await
             };
             let answer = ask(&good).await;
-            if operation["requestBody"].is_object() {
+            if name == "org" {
+                // Whether there is such a thing is another matter.
+                assert!(!answer.text.contains("org"), "{path}?{name}={good}: {}", answer.text);
+            } else if operation["requestBody"].is_object() {
                 // What is missing is the body.
                 assert!(answer.status == 400 && !answer.text.contains(name), "{path}?{name}={good}: {}", answer.text);
             } else {
@@ -163,6 +167,8 @@ async fn what_is_answered_fits_the_documented_schemas() {
     let api = api().await;
     let document = document(&api).await;
     populate(&api).await;
+    api.enrolled("default", &[(1, "web-1"), (2, "web-2")]).await;
+    api.seen(1, 1, r#"{"lag_ms":5,"dropped":{"file":1},"collectors":{"audit":"no"}}"#).await;
     let call = async |method: &str, template: &str, path: &str, body: Option<Value>| {
         let template = format!("/api/v2{template}");
         let path = format!("/api/v2{path}");
@@ -280,6 +286,27 @@ async fn what_is_answered_fits_the_documented_schemas() {
             "/detection/documents/a.yml/restore",
             Some(json!({ "version": 1 })),
         ),
+        ("GET", "/orgs", "/orgs", None),
+        ("POST", "/orgs", "/orgs", Some(json!({ "id": "acme", "title": "Acme", "agents_max": 5 }))),
+        ("POST", "/orgs", "/orgs", Some(json!({ "id": "acme" }))),
+        ("PATCH", "/orgs/{org}", "/orgs/acme", Some(json!({ "agents_max": null, "disabled": true }))),
+        ("PATCH", "/orgs/{org}", "/orgs/nothing", Some(json!({}))),
+        ("POST", "/orgs/{org}/tokens", "/orgs/default/tokens", None),
+        ("POST", "/orgs/{org}/tokens", "/orgs/acme/tokens", Some(json!({ "host": "web-1", "uses_max": null }))),
+        ("GET", "/orgs/{org}/tokens", "/orgs/acme/tokens", None),
+        ("POST", "/orgs/{org}/tokens/{id}/rotate", "/orgs/acme/tokens/2/rotate", None),
+        ("POST", "/orgs/{org}/tokens/{id}/rotate", "/orgs/acme/tokens/2/rotate", Some(json!({ "overlap_hours": 1 }))),
+        ("GET", "/orgs/{org}/tokens", "/orgs/acme/tokens", None),
+        ("DELETE", "/orgs/{org}/tokens/{id}", "/orgs/acme/tokens/2", None),
+        ("DELETE", "/orgs/{org}/tokens/{id}", "/orgs/acme/tokens/1", None),
+        ("GET", "/agents", "/agents", None),
+        ("GET", "/agents", "/agents?state=x", None),
+        ("GET", "/agents", "/agents?org=nothing", None),
+        ("GET", "/agents/{id}", "/agents/agt_00000000000000000000000001", None),
+        ("GET", "/agents/{id}", "/agents/nothing", None),
+        ("DELETE", "/agents/{id}", "/agents/agt_00000000000000000000000001", None),
+        ("POST", "/agents/{id}/revoke", "/agents/agt_00000000000000000000000001/revoke", None),
+        ("DELETE", "/agents/{id}", "/agents/agt_00000000000000000000000001", Some(json!({ "reason": "r" }))),
         ("GET", "/rejects", "/rejects", None),
         ("GET", "/queues", "/queues", None),
         ("GET", "/queues/{name}", "/queues/dead", None),

@@ -2,6 +2,7 @@ use super::{Answer, Api, KEY, api, api_with, with_key};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
+use std::sync::Arc;
 
 fn browser(method: &str, path: &str) -> axum::http::request::Builder {
     Request::builder().method(method).uri(path).header("accept", "text/html,*/*").header("host", "mutt.example:8090")
@@ -315,4 +316,123 @@ async fn rules_are_found_and_one_is_switched_by_its_form_from_this_site_only() {
     assert_eq!(push(&cookie, here, "state=off").await.status, 403);
     assert_eq!(api.page(&cookie, "/rules/nothing").await.status, 404);
     assert_eq!(api.page("", "/rules/bob%2F1").await.header("location"), "/login?next=%2Frules%2Fbob%252F1");
+}
+
+#[tokio::test]
+async fn agents_are_found_and_one_is_thrown_out_by_its_form_from_this_site_only() {
+    let api = api().await;
+    api.enrolled("default", &[(1, "<i>web</i>"), (2, "db-1")]).await;
+    let said = r#"{"lag_ms":5000,"spool_records":7,"dropped":{"<b>file</b>":3},"collectors":{"audit":"<script>no"}}"#;
+    api.seen(1, 10, said).await;
+    let key = api.user("otto", "operator").await;
+    let cookie = cookie_of(&api.log_in(&key, "%2Fagents").await);
+    let list = api.page(&cookie, "/agents").await;
+    let one = format!("/agents/{}", super::agents::agent_id(1));
+    assert!(list.status == 200 && list.text.contains(&format!("href=\"{one}\"")), "{}", list.text);
+    assert!(list.text.contains("&lt;i&gt;web&lt;/i&gt;") && !list.text.contains("<i>web"), "{}", list.text);
+    for part in ["5 s", "2.0.0", "192.0.2.7", "2 in all", "online</span> 1", "pending</span> 1", "2026-01-01 12:00:10"]
+    {
+        assert!(list.text.contains(part), "{part}: {}", list.text);
+    }
+    assert!(!list.text.contains("Add agent"), "only who may make a token");
+    let found = api.page(&cookie, "/agents?host=DB&state=pending").await;
+    assert!(found.text.contains("1 in all") && found.text.contains("value=\"DB\""), "{}", found.text);
+    assert_eq!(api.page(&cookie, "/agents?state=maybe").await.status, 400);
+    let shown = api.page(&cookie, &one).await;
+    assert!(
+        shown.text.contains("&lt;script&gt;no") && shown.text.contains("&lt;b&gt;file&lt;/b&gt;"),
+        "{}",
+        shown.text
+    );
+    assert!(shown.text.contains("value=\"revoke\"") && !shown.text.contains("value=\"remove\""), "{}", shown.text);
+
+    let push = async |cookie: &str, path: &str, origin: Option<&str>, form: &str| {
+        let mut request = browser("POST", path).header("cookie", cookie);
+        if let Some(origin) = origin {
+            request = request.header("origin", origin);
+        }
+        api.send(request.body(Body::from(form.to_owned())).unwrap()).await
+    };
+    let path = format!("/api/v2{one}");
+    let state = async || api.get(&path).await.is(200)["state"].as_str().unwrap().to_owned();
+    let here = Some("http://mutt.example:8090");
+    for origin in [None, Some("https://evil.example"), Some("null")] {
+        let answer = push(&cookie, &one, origin, "action=revoke").await;
+        assert!(matches!(answer.status, 303 | 401 | 403), "{origin:?}: {}", answer.status);
+        let made = push(&cookie, "/agents", origin, "host=x").await;
+        assert!(matches!(made.status, 303 | 401 | 403), "{origin:?}: {}", made.status);
+        assert_eq!(state().await, "online", "{origin:?}");
+    }
+    let refused = push(&cookie, &one, here, "action=remove").await;
+    assert!(refused.status == 409 && refused.text.contains("role=\"alert\""), "{}", refused.text);
+    let done = push(&cookie, &one, here, "action=revoke&reason=it+was+stolen").await;
+    assert_eq!((done.status, done.header("location"), &*state().await), (303, &*one, "revoked"));
+    assert!(api.page(&cookie, &one).await.text.contains("it was stolen"));
+    assert_eq!(push(&cookie, "/agents", here, "host=x").await.status, 403, "an operator makes no token");
+    let removed = push(&cookie, &one, here, "action=remove").await;
+    assert_eq!((removed.status, removed.header("location")), (303, "/agents"));
+    assert_eq!(api.page(&cookie, &one).await.status, 404);
+    assert_eq!(
+        api.page("", &one).await.header("location"),
+        format!("/login?next=%2Fagents%2F{}", super::agents::agent_id(1))
+    );
+
+    let key = api.user("vera", "viewer").await;
+    let cookie = cookie_of(&api.log_in(&key, "").await);
+    let db = format!("/agents/{}", super::agents::agent_id(2));
+    assert!(!api.page(&cookie, &db).await.text.contains("name=\"action\""), "a viewer has no buttons");
+    assert_eq!(push(&cookie, &db, here, "action=revoke").await.status, 403);
+}
+
+#[tokio::test]
+async fn a_token_for_an_agent_is_on_one_answer_only() {
+    let api = api_with(|state| state.agent_gate.token_suffix = Arc::new(|| Ok(Some("ab".repeat(16))))).await;
+    let cookie = cookie_of(&api.log_in(KEY, "").await);
+    assert!(api.page(&cookie, "/agents").await.text.contains("Add agent"));
+    let make = async |form: &str| {
+        let request = browser("POST", "/agents").header("cookie", &cookie).header("origin", "http://mutt.example:8090");
+        api.send(request.body(Body::from(form.to_owned())).unwrap()).await
+    };
+    let made = make("host=web-1&label=rack+7&uses=1").await;
+    assert_eq!((made.status, made.header("cache-control")), (200, "no-store"));
+    let at = made.text.find("sm_default_").unwrap();
+    let token = &made.text[at..at + made.text[at..].find('&').unwrap()];
+    assert!(token.ends_with(&format!(".{}", "ab".repeat(16))), "{token}");
+    assert!(made.text.contains("SM_INGEST_URL=&#39;mutt.example:9002&#39;"), "{}", made.text);
+    assert!(made.text.contains("data-copy=\"command\""), "{}", made.text);
+    let login = api.state.catalog.token_login(&server::agent_tokens::fingerprint(token)).await.unwrap().unwrap();
+    assert_eq!((login.token.host.as_deref(), login.token.uses_max), (Some("web-1"), Some(1)));
+    assert!(!api.page(&cookie, "/agents").await.text.contains(token));
+    assert_eq!(make("uses=0").await.status, 400);
+    assert_eq!(make(&format!("label={}", "x".repeat(101))).await.status, 400);
+    let script = api.page("", "/assets/copy.js").await;
+    assert!(script.status == 200 && script.header("content-type").starts_with("text/javascript"));
+}
+
+#[tokio::test]
+async fn users_of_another_organisation_have_the_page_of_their_agents() {
+    let api = api().await;
+    api.org("acme").await;
+    api.enrolled("default", &[(1, "ours-1")]).await;
+    api.enrolled("acme", &[(2, "theirs-1")]).await;
+    let key = api.user_of("acme", "bob", "admin").await;
+    let logged_in = api.log_in(&key, "").await;
+    assert_eq!(logged_in.header("location"), "/agents", "the dashboard is not theirs");
+    let cookie = cookie_of(&logged_in);
+    let list = api.page(&cookie, "/agents").await;
+    assert!(list.text.contains("theirs-1") && !list.text.contains("ours-1"), "{}", list.text);
+    assert!(!list.text.contains("href=\"/rules\""), "{}", list.text);
+    for path in ["/", "/audit", "/incidents", "/rules"] {
+        assert_eq!(api.page(&cookie, path).await.status, 403, "{path}");
+    }
+    assert_eq!(api.page(&cookie, &format!("/agents/{}", super::agents::agent_id(1))).await.status, 404);
+
+    let cookie = cookie_of(&api.log_in(KEY, "").await);
+    let theirs = api.page(&cookie, "/agents?org=acme").await;
+    let link = format!("href=\"/agents/{}?org=acme\"", super::agents::agent_id(2));
+    assert!(theirs.text.contains(&link), "{}", theirs.text);
+    let request =
+        browser("POST", "/agents?org=acme").header("cookie", &cookie).header("origin", "http://mutt.example:8090");
+    let made = api.send(request.body(Body::from("host=x")).unwrap()).await;
+    assert!(made.text.contains("sm_acme_"), "{}", made.text);
 }

@@ -44,7 +44,7 @@ async fn each_role_may_do_what_it_should_and_nothing_else() {
             let Some(needed) = operation["x-role"].as_str() else { continue };
             let needed = roles.iter().position(|role| *role == needed).unwrap();
             let path = path.replace("{id}", "4242").replace("{name}", "nobody").replace("{hostname}", "h");
-            let path = path.replace("{key}", "moog_rate_limit");
+            let path = path.replace("{key}", "moog_rate_limit").replace("{org}", "default");
             for (rank, key) in keys.iter().enumerate() {
                 let answer = api.call_as(key, &method.to_uppercase(), &path, None).await;
                 if rank >= needed {
