@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Incident(args) => commands::incident::run(&cli.global, args),
         Command::Silence(args) => commands::silence::run(&cli.global, args),
         Command::Route(args) => commands::route::run(&cli.global, args),
+        Command::Agents(args) => commands::agents::run(&cli.global, args),
         Command::Admin(args) => commands::admin::run(&cli.global, args),
         Command::Openapi => commands::openapi::run(),
         Command::Migrate(args) => commands::migrate::run(&cli.global, &args),

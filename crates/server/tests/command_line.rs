@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
+#[path = "command_line/fleet.rs"]
+mod fleet;
 #[path = "command_line/rules.rs"]
 mod rules;
 
@@ -178,6 +180,7 @@ fn help_teaches_every_command() {
         "trace",
         "rules",
         "admin",
+        "agents",
         "openapi",
         "migrate",
         "retention",

@@ -1,6 +1,9 @@
-//! `muttd admin user {add,list,role,remove,key}`: through the running server, or on the opened stores.
+//! `muttd admin user {add,list,role,remove,key}`: through the running server, or on the opened stores. Organisations and
+//! tokens are in `fleet.rs`.
 
+use super::authority::{self, AuthorityCommand};
 use super::client::Client;
+use super::fleet::{self, OrgCommand, TokenCommand};
 use super::{Global, block_on, out, print_failure};
 use anyhow::Result;
 use axum::http::Method;
@@ -21,6 +24,21 @@ enum AdminCommand {
     User {
         #[command(subcommand)]
         command: UserCommand,
+    },
+    /// Organisations: whose events, rules and agents are apart from all others'
+    Org {
+        #[command(subcommand)]
+        command: OrgCommand,
+    },
+    /// The authority that certifies agents
+    Authority {
+        #[command(subcommand)]
+        command: AuthorityCommand,
+    },
+    /// Tokens by which agents come in
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
     },
 }
 
@@ -111,16 +129,21 @@ enum KeyCommand {
 }
 
 pub fn run(global: &Global, args: AdminArgs) -> ExitCode {
-    let AdminCommand::User { command } = args.command;
-    match block_on(act(global, command)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => print_failure(&error),
-        Err(error) => print_failure(&error.into()),
-    }
+    let done = match args.command {
+        AdminCommand::Authority { command } => authority::run(global, &command),
+        AdminCommand::User { command } => through(global, async |client| user_act(client, command).await),
+        AdminCommand::Org { command } => through(global, async |client| fleet::org(client, command).await),
+        AdminCommand::Token { command } => through(global, async |client| fleet::token(client, command).await),
+    };
+    done.unwrap_or_else(|error| print_failure(&error))
 }
 
-async fn act(global: &Global, command: UserCommand) -> Result<()> {
-    let client = Client::open(global).await?;
+fn through(global: &Global, act: impl AsyncFnOnce(&Client) -> Result<()>) -> Result<ExitCode> {
+    block_on(async { act(&Client::open(global).await?).await })??;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn user_act(client: &Client, command: UserCommand) -> Result<()> {
     match command {
         UserCommand::Add { name, role, no_key, reason } => {
             let body = json!({ "name": name, "role": role.as_str(), "reason": reason });

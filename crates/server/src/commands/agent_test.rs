@@ -21,9 +21,11 @@ use wire::{Ack, AuthRequest, AuthResponse, LogEvent, method};
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
-#[command(after_help = "It logs in as old agents do, so the token must be one for them (`muttd admin token create --legacy`,\n\
+#[command(
+    after_help = "It logs in as old agents do, so the token must be one for them (`muttd admin token create --legacy`,\n\
     or the demonstration's). One for enrolment is told to be good and not tried further: `sm-agent doctor`\n\
-    on the host tests the rest.")]
+    on the host tests the rest."
+)]
 pub struct TestArgs {
     /// Address of the gateway [default: localhost:9002; SM_INGEST_URL]
     #[arg(long, alias = "address", value_name = "HOST:PORT")]

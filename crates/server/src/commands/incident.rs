@@ -32,6 +32,9 @@ enum IncidentCommand {
         rule: Option<String>,
         #[arg(long)]
         assignee: Option<String>,
+        /// Of this organisation
+        #[arg(long, default_value = model::OrgId::DEFAULT)]
+        org: String,
         /// At most so many, up to 200
         #[arg(long, default_value_t = 50)]
         limit: u64,
@@ -42,6 +45,9 @@ enum IncidentCommand {
     /// One, with its last alerts and what was done with it
     Show {
         id: u64,
+        /// Of this organisation
+        #[arg(long, default_value = model::OrgId::DEFAULT)]
+        org: String,
         /// As JSON
         #[arg(long)]
         json: bool,
@@ -92,8 +98,9 @@ async fn act(global: &Global, command: IncidentCommand) -> Result<String> {
         async move { client.send(Method::POST, &format!("/api/v2/incidents/{id}"), &body).await }
     };
     let after = match command {
-        IncidentCommand::List { status, team, host, rule, assignee, limit, json } => {
-            let mut path = format!("/api/v2/incidents?limit={limit}&status={}", crate::api::in_path(&status));
+        IncidentCommand::List { status, team, host, rule, assignee, org, limit, json } => {
+            let (status, org) = (crate::api::in_path(&status), crate::api::in_path(&org));
+            let mut path = format!("/api/v2/incidents?limit={limit}&status={status}&org={org}");
             for (name, value) in [("team", team), ("host", host), ("rule", rule), ("assignee", assignee)] {
                 if let Some(value) = value {
                     let _ = write!(path, "&{name}={}", crate::api::in_path(&value));
@@ -102,8 +109,9 @@ async fn act(global: &Global, command: IncidentCommand) -> Result<String> {
             let found = client.get(&path).await?;
             return Ok(if json { format!("{found:#}\n") } else { table(&found) });
         }
-        IncidentCommand::Show { id, json } => {
-            let incident = client.get(&format!("/api/v2/incidents/{id}")).await?;
+        IncidentCommand::Show { id, org, json } => {
+            let path = format!("/api/v2/incidents/{id}?org={}", crate::api::in_path(&org));
+            let incident = client.get(&path).await?;
             return Ok(if json { format!("{incident:#}\n") } else { story(&incident) });
         }
         IncidentCommand::Ack(Change { id, comment }) => change(id, "acknowledge", None, comment).await?,

@@ -3,12 +3,14 @@
 
 pub mod admin;
 mod agent_test;
+pub mod agents;
 mod authority;
 pub mod backup;
 pub mod check_config;
 mod client;
 pub mod demo;
 pub mod doctor;
+mod fleet;
 pub mod incident;
 pub mod migrate;
 pub mod openapi;
@@ -76,7 +78,9 @@ pub enum Command {
     Silence(silence::SilenceArgs),
     /// Who is told of which alerts: show and try the routing tree
     Route(route::RouteArgs),
-    /// Users of the Web API, their roles and keys
+    /// Agents: how they are; throw one out, forget one
+    Agents(agents::AgentsArgs),
+    /// Users of the Web API, their roles and keys; organisations; tokens by which agents come in
     Admin(admin::AdminArgs),
     /// Print the OpenAPI document of the HTTP interfaces
     Openapi,

@@ -12,6 +12,9 @@ use std::process::ExitCode;
 pub struct TraceArgs {
     /// An event id (evt_…) or an alert id (alr_…)
     pub id: String,
+    /// Of this organisation
+    #[arg(long, default_value = model::OrgId::DEFAULT)]
+    pub org: String,
     /// As JSON
     #[arg(long)]
     pub json: bool,
@@ -31,7 +34,7 @@ async fn act(global: &Global, args: &TraceArgs) -> Result<()> {
         bail!("`{}` is neither an event id (evt_…) nor an alert id (alr_…)", args.id);
     }
     let client = Client::open(global).await?;
-    let answer = client.get(&format!("/api/v2/trace/{}", args.id)).await?;
+    let answer = client.get(&format!("/api/v2/trace/{}?org={}", args.id, crate::api::in_path(&args.org))).await?;
     if args.json {
         out(&format!("{}\n", serde_json::to_string_pretty(&answer)?));
     } else {
