@@ -3,6 +3,7 @@
 //! A token is `sm_<org>_<unix ms>_<secret>`: the secret is 160 random bits in 32 characters of base32. Where the gateway
 //! has an authority of its own, `.` and the first half of its fingerprint follow, so that an agent knows whom to believe.
 
+use crate::agent_downloads::INSTALLER;
 use model::{OrgId, Timestamp};
 use runtime::Secret;
 use storage::catalog::users::Fingerprint;
@@ -26,10 +27,14 @@ pub fn generate(org: &OrgId, now: Timestamp, authority: Option<&str>) -> Result<
     Ok(Secret::new(text))
 }
 
-/// What is kept of a token: the SHA-256 of what is before its `.`, as the rest is no secret and changes with the
-/// authority.
+/// What is kept of a token: the SHA-256 of all of it.
 pub fn fingerprint(token: &str) -> Fingerprint {
-    Secret::fingerprint_of(before_authority(token).0.as_bytes())
+    Secret::fingerprint_of(token.as_bytes())
+}
+
+/// SHA-256 of the installer that this build serves, in hex: for who looks at it before running it.
+pub fn installer_sha256() -> String {
+    Secret::fingerprint_of(INSTALLER.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn before_authority(token: &str) -> (&str, Option<&str>) {
@@ -54,7 +59,8 @@ pub fn install_command(token: &str, gateway: &str) -> String {
     let settings = format!("export SM_TOKEN='{token}' SM_INGEST_URL='{gateway}'");
     let run = "sudo --preserve-env=SM_TOKEN,SM_INGEST_URL sh";
     let Some(authority) = before_authority(token).1 else {
-        return format!("{settings}; curl -fsS 'https://{gateway}/install.sh' | {run}");
+        let run = "sudo --preserve-env=SM_TOKEN,SM_INGEST_URL,SM_CA_FILE sh";
+        return format!("{settings} SM_CA_FILE='system'; curl -fsS 'https://{gateway}/install.sh' | {run}");
     };
     let port = gateway.rsplit_once(':').map_or("9002", |(_, port)| port);
     // The authority's certificate comes from whoever answers, and is believed when it is the one of the token.
@@ -72,7 +78,7 @@ pub fn install_command(token: &str, gateway: &str) -> String {
 pub fn is_gateway(text: &str) -> bool {
     let host = text.rsplit_once(':').map_or(text, |(host, _)| host);
     let port = text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']');
     port && !host.is_empty() && host.len() <= 255 && !host.starts_with('-') && host.bytes().all(plain)
 }
 
@@ -90,8 +96,6 @@ mod tests {
         assert_ne!(generate(&org, now, None).unwrap().expose(), plain.expose());
         let named = generate(&org, now, Some("00ff")).unwrap();
         assert!(named.expose().ends_with(".00ff"));
-        let (before, _) = named.expose().split_once('.').unwrap();
-        assert_eq!(fingerprint(named.expose()), fingerprint(before), "the authority may change");
         assert_ne!(fingerprint(named.expose()), fingerprint(plain.expose()));
         assert_eq!(fingerprint(plain.expose()), plain.fingerprint());
     }
@@ -135,10 +139,13 @@ mod tests {
             &format!(
                 "printf '%s\\n' \"$*\" >> log\ncase \"$*\" in\n*/ca.pem*) cat > \"$4\" <<E\n{chain}\nE\n;;\n\
                  *--cacert*install.sh) grep -q Y2VydGlmaWNhdGU= \"$3\" && echo 'echo got $SM_TOKEN $SM_INGEST_URL' ;;\n\
-                 *install.sh) echo 'echo plain' ;;\nesac\n"
+                 *install.sh) echo 'echo $SM_CA_FILE' ;;\nesac\n"
             ),
         );
-        program("sudo", "[ \"$1\" = --preserve-env=SM_TOKEN,SM_INGEST_URL ] && shift && exec \"$@\"\n");
+        program(
+            "sudo",
+            "case $1 in --preserve-env=SM_TOKEN,SM_INGEST_URL*) ;; *) exit 1 ;; esac; shift && exec \"$@\"\n",
+        );
         let run = |token: &str| {
             let path = format!("{}:/usr/bin:/bin", dir.path().display());
             let mut shell = std::process::Command::new("sh");
@@ -152,7 +159,7 @@ mod tests {
         assert_eq!(run(&token).0, format!("got {token} 10.0.0.7:9002\n"));
         let (ran, said) = run("sm_acme_1_x.00112233445566778899aabbccddeeff");
         assert_eq!((ran.as_str(), said.contains("not the gateway of the token")), ("", true));
-        assert_eq!(run("sm_acme_1_x").0, "plain\n", "whom the system believes");
+        assert_eq!(run("sm_acme_1_x").0, "system\n", "whom the system believes");
         let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
         assert!(!log.contains("sm_acme"), "no command line has the token: {log}");
     }

@@ -135,17 +135,17 @@ pub struct ApiState {
 /// What whoever adds an agent has to know of the gateway.
 #[derive(Clone)]
 pub struct AgentGate {
-    /// Asked for each new token, as the authority may change: the first half of the fingerprint of the gateway's own
-    /// authority, as 32 hex digits. `None`: agents believe whom their system believes.
-    pub token_suffix: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+    /// The end of tokens made now: the first half of the fingerprint of the gateway's own authority, as 32 hex digits.
+    /// `Ok(None)`: it has none, and agents believe whom their system believes. Reads a file.
+    pub token_suffix: Arc<dyn Fn() -> anyhow::Result<Option<String>> + Send + Sync>,
     pub port: u16,
-    /// What agents dial, as configured; else the name by which the caller came, with the port.
+    /// What agents are to dial, where it is said: name or address, and port.
     pub address: Option<String>,
 }
 
 impl Default for AgentGate {
     fn default() -> Self {
-        Self { token_suffix: Arc::new(|| None), port: 9_002, address: None }
+        Self { token_suffix: Arc::new(|| Ok(None)), port: 9_002, address: None }
     }
 }
 

@@ -155,7 +155,7 @@ pub async fn make(
 ) -> ApiResult<(Secret, TokenId, Timestamp)> {
     let actor = api.actor(caller, reason);
     let expires_at = actor.at.plus(DAY * wanted.days.unwrap_or(DAYS));
-    let token = generate(api, org)?;
+    let token = generate(api, org).await?;
     let new = NewToken {
         fingerprint: agent_tokens::fingerprint(token.expose()),
         uses_max: wanted.uses_max.unwrap_or(wanted.host.is_some().then_some(1)),
@@ -171,8 +171,15 @@ pub async fn make(
     Ok((token, id, expires_at))
 }
 
-fn generate(api: &Api, org: &OrgId) -> ApiResult<Secret> {
-    agent_tokens::generate(org, api.deps.clock.now(), (api.deps.agent_gate.token_suffix)().as_deref())
+async fn generate(api: &Api, org: &OrgId) -> ApiResult<Secret> {
+    let suffix = Arc::clone(&api.deps.agent_gate.token_suffix);
+    let suffix = tokio::task::spawn_blocking(move || suffix()).await.map_err(|error| error.to_string());
+    // Without it agents would believe anybody, or nobody.
+    let suffix = suffix.and_then(|suffix| suffix.map_err(|error| format!("{error:#}"))).map_err(|error| {
+        tracing::error!(error, "the authority for agents cannot be read, so no token is made");
+        ApiError::unavailable("the gateway's authority cannot be read now; see the log")
+    })?;
+    agent_tokens::generate(org, api.deps.clock.now(), suffix.as_deref())
         .map_err(|_| ApiError::unavailable("there are no random numbers now"))
 }
 
@@ -182,8 +189,8 @@ fn made(api: &Api, what: &str, token: &Secret, id: TokenId, expires_at: Timestam
         "id": id,
         "token": token.expose(),
         "expires_at": expires_at.rfc3339(),
-        "gateway_port": api.deps.agent_gate.port,
         "gateway": api.deps.agent_gate.address,
+        "gateway_port": api.deps.agent_gate.port,
     })
 }
 
@@ -206,7 +213,7 @@ pub async fn rotate_token(
     let actor = api.actor(caller.caller(), reason);
     let expires_at = actor.at.plus(DAY * days.unwrap_or(DAYS));
     let old_until = actor.at.plus(Duration::from_secs(3_600) * hours.unwrap_or(OVERLAP_HOURS));
-    let token = generate(&api, &org)?;
+    let token = generate(&api, &org).await?;
     let print = agent_tokens::fingerprint(token.expose());
     let next = api
         .ask("agent_tokens_rotate", api.deps.catalog.rotate_token(&org, id, print, expires_at, old_until, &actor))

@@ -611,24 +611,23 @@ fn tls(settings: Option<&TlsSettings>, setting: &str) -> Result<Option<Arc<TlsFi
     Ok(Some(files))
 }
 
-/// What whoever adds an agent has to know. Without a gateway here, its authority is asked where it can be read.
-fn agent_gate(config: &Config, authority: Option<&Arc<Authority>>, clock: &Arc<dyn Clock>) -> Result<AgentGate> {
-    let Some(settings) = &config.agents else { return Ok(AgentGate::default()) };
-    let authority = match authority {
-        Some(authority) => Some(Arc::clone(authority)),
-        None if Authority::is_in(&settings.authority.dir) => {
-            Some(Arc::new(Authority::open(settings.authority.clone(), Arc::clone(clock))?))
-        }
-        None => None,
+/// What is told to whoever adds an agent. The authority is read when a token is made, since it may be changed meanwhile;
+/// what is not there is not made by this.
+fn agent_gate(config: &Config, clock: &Arc<dyn Clock>) -> AgentGate {
+    let Some(agents) = &config.agents else { return AgentGate::default() };
+    let (authority, clock) = (agents.authority.clone(), Arc::clone(clock));
+    let token_suffix = move || match Authority::is_in(&authority.dir) {
+        true => Ok(Authority::open(authority.clone(), Arc::clone(&clock))?.token_suffix()),
+        false => Ok(None),
     };
-    Ok(AgentGate {
-        token_suffix: Arc::new(move || authority.as_ref().and_then(|authority| authority.token_suffix())),
-        port: settings.listen.address.port(),
-        address: settings.address.clone(),
-    })
+    AgentGate {
+        token_suffix: Arc::new(token_suffix),
+        port: agents.listen.address.port(),
+        address: agents.address.clone(),
+    }
 }
 
-fn api_state(parts: &Parts, config: &Config, keys: KeyRing, agent_gate: AgentGate) -> Result<ApiState> {
+fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> {
     let prometheus = config.prometheus_url.as_ref().map(|url| Prometheus::open(url.expose())).transpose()?;
     Ok(ApiState {
         catalog: Arc::clone(&parts.catalog),
@@ -649,7 +648,7 @@ fn api_state(parts: &Parts, config: &Config, keys: KeyRing, agent_gate: AgentGat
         planner: parts.planner.clone(),
         sees_events: config.sees_events(),
         org: OrgId::default(),
-        agent_gate,
+        agent_gate: agent_gate(config, &parts.clock),
         options: ApiOptions {
             version_prefix: config.version_prefix,
             key_in_url: config.key_in_url,

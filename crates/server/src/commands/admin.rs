@@ -30,15 +30,15 @@ enum AdminCommand {
         #[command(subcommand)]
         command: OrgCommand,
     },
+    /// The authority that certifies agents
+    Authority {
+        #[command(subcommand)]
+        command: AuthorityCommand,
+    },
     /// Tokens by which agents come in
     Token {
         #[command(subcommand)]
         command: TokenCommand,
-    },
-    /// The authority that certifies agents: its roots, and how to change them
-    Authority {
-        #[command(subcommand)]
-        command: AuthorityCommand,
     },
 }
 
@@ -129,18 +129,21 @@ enum KeyCommand {
 }
 
 pub fn run(global: &Global, args: AdminArgs) -> ExitCode {
-    if let AdminCommand::Authority { command } = &args.command {
-        return authority::run(global, command).unwrap_or_else(|error| print_failure(&error));
-    }
-    match block_on(act(global, args.command)) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => print_failure(&error),
-        Err(error) => print_failure(&error.into()),
-    }
+    let done = match args.command {
+        AdminCommand::Authority { command } => authority::run(global, &command),
+        AdminCommand::User { command } => through(global, async |client| user_act(client, command).await),
+        AdminCommand::Org { command } => through(global, async |client| fleet::org(client, command).await),
+        AdminCommand::Token { command } => through(global, async |client| fleet::token(client, command).await),
+    };
+    done.unwrap_or_else(|error| print_failure(&error))
 }
 
-async fn act(global: &Global, command: AdminCommand) -> Result<()> {
-    let client = Client::open(global).await?;
+fn through(global: &Global, act: impl AsyncFnOnce(&Client) -> Result<()>) -> Result<ExitCode> {
+    block_on(async { act(&Client::open(global).await?).await })??;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn user_act(client: &Client, command: UserCommand) -> Result<()> {
     match command {
         AdminCommand::User { command } => user_act(&client, command).await,
         AdminCommand::Org { command } => fleet::org(&client, command).await,

@@ -1,4 +1,5 @@
-//! `muttd agents {list,show,test,revoke,remove}`: through the running server, or on the opened stores.
+//! `muttd agents {list,show,revoke,remove}`: through the running server, or on the opened stores. `muttd agents test` is in
+//! `agent_test.rs`.
 
 use super::agent_test::{self, TestArgs};
 use super::client::Client;
@@ -19,13 +20,13 @@ pub struct AgentsArgs {
 #[derive(Debug, Subcommand)]
 enum AgentsCommand {
     #[command(flatten)]
-    Api(ApiCommand),
-    /// Test whether the gateway answers, takes a token, and keeps an event
+    Fleet(FleetCommand),
+    /// Try a gateway as an agent: connect, log in, send an event
     Test(TestArgs),
 }
 
 #[derive(Debug, Subcommand)]
-enum ApiCommand {
+enum FleetCommand {
     /// Agents by host: state, version, how far behind, when they were seen last
     #[command(
         after_help = "States: online; offline (not seen for longer than it may be silent); pending (enrolled, never\n\
@@ -79,7 +80,16 @@ struct Change {
 }
 
 pub fn run(global: &Global, args: AgentsArgs) -> ExitCode {
-    match block_on(act(global, args.command)) {
+    let done = block_on(async {
+        match args.command {
+            AgentsCommand::Fleet(command) => act(global, command).await,
+            AgentsCommand::Test(args) => {
+                agent_test::run(args, &mut std::io::stdout()).await?;
+                Ok(String::new())
+            }
+        }
+    });
+    match done {
         Ok(Ok(text)) => {
             out(&text);
             ExitCode::SUCCESS
@@ -89,17 +99,10 @@ pub fn run(global: &Global, args: AgentsArgs) -> ExitCode {
     }
 }
 
-async fn act(global: &Global, command: AgentsCommand) -> Result<String> {
-    let command = match command {
-        // It asks the gateway, not the API.
-        AgentsCommand::Test(args) => {
-            return agent_test::run(args, &mut std::io::stdout()).await.map(|()| String::new());
-        }
-        AgentsCommand::Api(command) => command,
-    };
+async fn act(global: &Global, command: FleetCommand) -> Result<String> {
     let client = Client::open(global).await?;
     match command {
-        ApiCommand::List { host, state, org, page, limit, json } => {
+        FleetCommand::List { host, state, org, page, limit, json } => {
             let mut path = format!("/api/v2/agents?page={page}&limit={limit}&org={}", crate::api::in_path(&org));
             for (name, value) in [("host", host), ("state", state)] {
                 if let Some(value) = value {
@@ -109,17 +112,17 @@ async fn act(global: &Global, command: AgentsCommand) -> Result<String> {
             let found = client.get(&path).await?;
             Ok(if json { format!("{found:#}\n") } else { table(&found) })
         }
-        ApiCommand::Show { agent, org, json } => {
+        FleetCommand::Show { agent, org, json } => {
             let found = find(&client, &agent, &org).await?;
             Ok(if json { format!("{found:#}\n") } else { whole(&found) })
         }
-        ApiCommand::Revoke(Change { agent, org, reason }) => {
+        FleetCommand::Revoke(Change { agent, org, reason }) => {
             let found = find(&client, &agent, &org).await?;
             let path = of(text(&found, "id"), "/revoke", &org);
             client.send(Method::POST, &path, &json!({ "reason": reason })).await?;
             Ok(format!("revoked the agent of {} ({})\n", plain(text(&found, "host"), 255), text(&found, "id")))
         }
-        ApiCommand::Remove(Change { agent, org, reason }) => {
+        FleetCommand::Remove(Change { agent, org, reason }) => {
             let found = find(&client, &agent, &org).await?;
             let path = of(text(&found, "id"), "", &org);
             client.send(Method::DELETE, &path, &json!({ "reason": reason })).await?;

@@ -3,7 +3,7 @@
 
 use super::client::Client;
 use super::{out, plain};
-use crate::agent_tokens::{install_command, is_gateway};
+use crate::agent_tokens::{install_command, installer_sha256, is_gateway};
 use anyhow::{Result, bail};
 use axum::http::Method;
 use clap::{Args, Subcommand};
@@ -141,17 +141,19 @@ pub struct Org {
 
 #[derive(Debug, Args)]
 pub struct Gateway {
-    /// Where hosts reach the gateway, for the command that is shown [default: this host's name and the gateway's port]
+    /// Where hosts reach the gateway, for the command that is shown [default: the setting ingest.agents.address, else
+    /// this host's name and the gateway's port]
     #[arg(long, value_name = "NAME[:PORT]")]
     gateway: Option<String>,
 }
 
 impl Gateway {
-    /// With the port that counts where none is given.
-    fn address(&self, port: u64) -> Result<String> {
-        let name = match &self.gateway {
-            Some(name) => name.clone(),
-            None => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+    /// With the address and the port that count where none is given.
+    fn address(&self, known: Option<&str>, port: u64) -> Result<String> {
+        let name = match (&self.gateway, known) {
+            (Some(name), _) => name.clone(),
+            (None, Some(known)) => known.to_owned(),
+            (None, None) => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
         };
         let has_port = name.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
         let address = if has_port { name } else { format!("{name}:{port}") };
@@ -199,7 +201,7 @@ pub async fn org(client: &Client, command: OrgCommand) -> Result<()> {
 pub async fn token(client: &Client, command: TokenCommand) -> Result<()> {
     match command {
         TokenCommand::Create(create) => {
-            create.gateway.address(1)?;
+            create.gateway.address(None, 1)?;
             let body = json!({
                 "host": create.host,
                 "label": create.label,
@@ -223,7 +225,7 @@ pub async fn token(client: &Client, command: TokenCommand) -> Result<()> {
             out(&format!("revoked token {id}; agents that it let in stay\n"));
         }
         TokenCommand::Rotate { id, org, expires_days, overlap_hours, gateway, reason } => {
-            gateway.address(1)?;
+            gateway.address(None, 1)?;
             let body = json!({ "expires_in_days": expires_days, "overlap_hours": overlap_hours, "reason": reason });
             let made = client.send(Method::POST, &format!("{}/{id}/rotate", tokens_of(&org)), &body).await?;
             show(&made, &gateway)?;
@@ -240,14 +242,16 @@ fn tokens_of(org: &Org) -> String {
 fn show(made: &Value, gateway: &Gateway) -> Result<()> {
     let token = text(made, "token");
     out(&format!("{token}\n"));
-    let address = gateway.address(made["gateway_port"].as_u64().unwrap_or_default())?;
+    let address = gateway.address(made["gateway"].as_str(), made["gateway_port"].as_u64().unwrap_or_default())?;
     let mut err = std::io::stderr().lock();
     let _ = writeln!(
         err,
-        "This is token {}, shown this once; it ends at {}. On the host, as somebody who may use sudo:\n\n{}\n",
+        "This is token {}, shown this once; it ends at {}. On the host, as somebody who may use sudo:\n\n{}\n\n\
+         SHA-256 of the installer of this version: {}",
         made["id"],
         text(made, "expires_at"),
-        install_command(token, &address)
+        install_command(token, &address),
+        installer_sha256()
     );
     Ok(())
 }

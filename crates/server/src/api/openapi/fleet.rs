@@ -80,6 +80,7 @@ pub(super) fn orgs() -> Schemas {
                 ("id", whole()),
                 ("token", text()),
                 ("expires_at", text()),
+                ("gateway", or_null(text())),
                 ("gateway_port", whole()),
             ]),
         ),

@@ -4,7 +4,7 @@
 use super::audit::moment;
 use super::html::{Html, in_url};
 use super::{Place, failed, form, from_here, page, see_other};
-use crate::agent_tokens::{install_command, is_gateway};
+use crate::agent_tokens::{install_command, installer_sha256, is_gateway};
 use crate::api::Api;
 use crate::api::agents::{STATES, Said, find, forget, get, throw_out};
 use crate::api::auth::{Admin, Caller, Operator, Scoped, Viewer};
@@ -224,6 +224,8 @@ async fn made(api: &Api, caller: &Caller, gateway: &str, request: Request) -> Ap
     html.raw("</h2>\n<pre id=\"command\" class=\"command\" tabindex=\"0\">");
     html.text(install_command(token.expose(), gateway)).raw("</pre>\n");
     html.raw("<p class=\"buttons\"><button type=\"button\" data-copy=\"command\" hidden>Copy</button></p>\n");
+    html.raw("<p class=\"hint\">What runs first is the installer that this server ships; its SHA-256 is ");
+    html.text(installer_sha256()).raw(".</p>\n");
     html.raw("<p class=\"hint\">The token in it is number ").text(id).raw(", ends on ").text(moment(expires_at));
     html.raw(" (UTC), and is shown this once. Whoever has it can add an agent: treat it as a password.</p>\n");
     html.raw("<p><a").attribute("href", link(caller, "", &[])).raw(">To the agents</a></p></section>\n");

@@ -7,6 +7,7 @@ use model::Detection;
 use serde_json::{Value, json};
 use server::agent_tokens::fingerprint;
 use server::api::AgentGate;
+use std::sync::Arc;
 use storage::events::StoredEvent;
 use testkit::builders::alert;
 
@@ -60,13 +61,15 @@ async fn organisations_are_created_listed_and_changed() {
 #[tokio::test]
 async fn a_token_is_shown_once_and_kept_as_a_fingerprint() {
     let suffix = "0123456789abcdef0123456789abcdef";
-    let gate = AgentGate { token_suffix: std::sync::Arc::new(|| Some(suffix.to_owned())), port: 9_102, address: None };
+    let named = move || Ok(Some(suffix.to_owned()));
+    let gate = AgentGate { token_suffix: Arc::new(named), port: 9_102, address: Some("mutt.example:443".into()) };
     let api = api_with(|state| state.agent_gate = gate).await;
     let wanted = json!({ "host": "web-1", "label": "rack 7", "legacy": true, "expires_in_days": 2 });
     let made = api.post("/api/v2/orgs/default/tokens", wanted).await.is(201);
     let token = made["token"].as_str().unwrap();
     assert!(token.starts_with(&format!("sm_default_{}_", NOON.millis())) && token.ends_with(&format!(".{suffix}")));
     assert_eq!((&made["expires_at"], &made["gateway_port"]), (&json!("2026-01-03T12:00:00.000000Z"), &json!(9_102)));
+    assert_eq!(made["gateway"], "mutt.example:443");
     let login = api.state.catalog.token_login(&fingerprint(token)).await.unwrap().unwrap();
     assert_eq!((Some(login.token.id), login.token.host.as_deref()), (made["id"].as_i64(), Some("web-1")));
     let listed = api.get("/api/v2/orgs/default/tokens").await;
@@ -91,6 +94,15 @@ async fn a_token_is_shown_once_and_kept_as_a_fingerprint() {
     }
     let audit = api.get("/api/v2/audit?table_name=agent_tokens").await;
     assert!(!audit.text.contains(&token[20..60]) && audit.is(200)["logs"].as_array().unwrap().len() == 2);
+}
+
+#[tokio::test]
+async fn no_token_is_made_while_nobody_knows_whom_agents_are_to_believe() {
+    let gone = || Err(anyhow::anyhow!("no such disk"));
+    let api = api_with(|state| state.agent_gate.token_suffix = Arc::new(gone)).await;
+    let refused = api.post("/api/v2/orgs/default/tokens", json!({})).await.refuses(503, "authority cannot be read");
+    assert!(!refused.to_string().contains("disk"), "what happened is for the log");
+    assert_eq!(api.get("/api/v2/orgs/default/tokens").await.is(200), json!({ "tokens": [] }));
 }
 
 #[tokio::test]

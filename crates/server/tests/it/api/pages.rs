@@ -2,6 +2,7 @@ use super::{Answer, Api, KEY, api, api_with, with_key};
 use axum::body::Body;
 use axum::http::Request;
 use serde_json::json;
+use std::sync::Arc;
 
 fn browser(method: &str, path: &str) -> axum::http::request::Builder {
     Request::builder().method(method).uri(path).header("accept", "text/html,*/*").header("host", "mutt.example:8090")
@@ -385,7 +386,7 @@ async fn agents_are_found_and_one_is_thrown_out_by_its_form_from_this_site_only(
 
 #[tokio::test]
 async fn a_token_for_an_agent_is_on_one_answer_only() {
-    let api = api_with(|state| state.agent_gate.token_suffix = std::sync::Arc::new(|| Some("ab".repeat(16)))).await;
+    let api = api_with(|state| state.agent_gate.token_suffix = Arc::new(|| Ok(Some("ab".repeat(16))))).await;
     let cookie = cookie_of(&api.log_in(KEY, "").await);
     assert!(api.page(&cookie, "/agents").await.text.contains("Add agent"));
     let make = async |form: &str| {
