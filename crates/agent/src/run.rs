@@ -201,7 +201,7 @@ impl Agent {
                     }
                 }
                 Ok(()) = self.spool.counts.changed() => {
-                    let counts = self.spool.counts.borrow_and_update().clone();
+                    let counts = *self.spool.counts.borrow_and_update();
                     let records = counts.records - self.counted.records;
                     let bytes = counts.bytes - self.counted.bytes;
                     self.counted = counts;

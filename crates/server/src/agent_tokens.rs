@@ -27,9 +27,9 @@ pub fn generate(org: &OrgId, now: Timestamp, authority: Option<&str>) -> Result<
     Ok(Secret::new(text))
 }
 
-/// What is kept of a token: the SHA-256 of all of it.
+/// What is kept of a token: the SHA-256 of its secret, without the authority, which may change.
 pub fn fingerprint(token: &str) -> Fingerprint {
-    Secret::fingerprint_of(token.as_bytes())
+    Secret::fingerprint_of(runtime::trust::secret_part(token).as_bytes())
 }
 
 /// SHA-256 of the installer that this build serves, in hex: for who looks at it before running it.

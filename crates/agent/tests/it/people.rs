@@ -6,7 +6,7 @@ use crate::{Agent, append, file_in, run};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
+    runtime::Clock::now(&runtime::SystemClock).millis()
 }
 
 fn command(args: &[&str]) -> (Option<i32>, String) {

@@ -230,9 +230,7 @@ impl Inner {
         if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
             return Err(BAD_TOKEN);
         }
-        // What follows the point names the authority: no secret, and another after a change of it.
-        let secret = token.split_once('.').map_or(token, |(secret, _)| secret);
-        let fingerprint: Fingerprint = Sha256::digest(secret.as_bytes()).into();
+        let fingerprint: Fingerprint = Sha256::digest(runtime::trust::secret_part(token).as_bytes()).into();
         let found = self.store()?.token_login(&fingerprint).await.map_err(|error| away(&error))?;
         let login = found.filter(|login| counts(login, now)).ok_or(BAD_TOKEN)?;
         Ok((login, now))
@@ -345,7 +343,7 @@ struct OpenSession {
 
 impl Session for OpenSession {
     fn welcome(&self) -> Welcome {
-        self.welcome.clone()
+        self.welcome
     }
 
     fn heard(&mut self) -> Result<(), Refusal> {

@@ -259,7 +259,8 @@ impl Entry {
         if self.spools.len() >= SPOOLS_MAX {
             self.spools.pop_front();
         }
-        self.spools.push_back_mut(known.unwrap_or(Spool { epoch, ..Spool::default() }))
+        self.spools.push_back(known.unwrap_or(Spool { epoch, ..Spool::default() }));
+        self.spools.back_mut().expect("one was just put there")
     }
 
     fn drop_old(&mut self, now: Timestamp) {

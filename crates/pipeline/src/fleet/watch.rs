@@ -36,7 +36,7 @@ impl Fleet {
                 tracing::debug!(%error, "who must not speak could not be looked at");
             }
             looks = looks.wrapping_add(1);
-            if looks % WRITE_EVERY == 0 && self.write(&*store).await.is_ok() {
+            if looks.is_multiple_of(WRITE_EVERY) && self.write(&*store).await.is_ok() {
                 // Whoever was there before the start has time to come back.
                 if now.since(began) > self.0.config.silence {
                     self.tell_silent(&*store, now).await;

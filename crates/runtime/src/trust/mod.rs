@@ -6,7 +6,7 @@
 
 mod token;
 
-pub use token::{Fingerprint, Found, look};
+pub use token::{Fingerprint, Found, look, secret_part};
 
 use crate::tls::{TlsError, client_roots};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

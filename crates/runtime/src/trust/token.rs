@@ -30,6 +30,14 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// The part of a token that is secret: what follows is the authority's fingerprint, which is another after a change.
+pub fn secret_part(token: &str) -> &str {
+    match token.rsplit_once('.') {
+        Some((secret, hex)) if Fingerprint::parse(hex).is_some() => secret,
+        _ => token,
+    }
+}
+
 /// What was found in a token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Found<'a> {
@@ -63,6 +71,15 @@ fn parts(token: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_fingerprint_is_no_part_of_the_secret() {
+        let hex = "00112233445566778899aabbccddeeff";
+        assert_eq!(secret_part(&format!("sm_a_1_x.{hex}")), "sm_a_1_x");
+        for whole in ["sm_a_1_x", "sm_a_1_x.y", "sm_tok_demo123", "", "."] {
+            assert_eq!(secret_part(whole), whole);
+        }
+    }
 
     #[test]
     fn a_token_names_its_organisation_and_its_servers_authority() {

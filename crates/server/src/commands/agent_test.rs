@@ -5,12 +5,13 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
+use runtime::Clock;
 use runtime::trust::{Fingerprint, Judge, look};
 use rustls_pki_types::ServerName;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tonic::Request;
 use tonic::client::Grpc;
@@ -100,11 +101,11 @@ pub async fn run(args: TestArgs, out: &mut impl Write) -> Result<()> {
     writeln!(out)?;
 
     writeln!(out, "🔄 Testing streaming connection...")?;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = runtime::SystemClock.now();
     let event = LogEvent {
         org_id: org.clone(),
         host_id: args.host.clone(),
-        ts_unix_ns: i64::try_from(now.as_nanos()).unwrap_or(0),
+        ts_unix_ns: now.micros().saturating_mul(1_000),
         stream: "test".to_owned(),
         message: "Test message from remote connectivity test".to_owned(),
         labels: [("test", "true"), ("source", "remote-test")].map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
