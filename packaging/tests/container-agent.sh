@@ -15,7 +15,15 @@ serve_agent "$AGENT"
 
 # ------------------------------------------------------------------ two machines and the wire between them
 ip netns add "$PLANE"
-clean_plane() { [ -z "${MUTTD:-}" ] || kill "$MUTTD" 2>/dev/null || true; ip netns delete "$PLANE" 2>/dev/null || true; }
+MUTTD=""
+stop_plane() {
+  [ -n "$MUTTD" ] || return 0
+  # The shell that started it, and the program.
+  kill "$(pgrep -P "$MUTTD" || echo "$MUTTD")" 2>/dev/null || true
+  wait "$MUTTD" 2>/dev/null || true
+  MUTTD=""
+}
+clean_plane() { stop_plane; ip netns delete "$PLANE" 2>/dev/null || true; }
 trap 'clean_plane; finish' EXIT
 in_p() { ip netns exec "$PLANE" "$@"; }
 in_p ip link set lo up
@@ -26,7 +34,7 @@ wire() {
   in_c ip addr add 10.213.77.2/30 dev host0; in_c ip link set host0 up; in_c ip link set lo up
 }
 wire
-muttd() { in_p env -i PATH="$PATH" HOME=/root MUTT_AGENT_LISTEN=0.0.0.0:9002 MUTT_AGENT_NAMES="$HERE" MUTT_AGENT_DOWNLOADS="$WORK/agents" "$BINARY" "$@" --data-dir "$WORK/plane"; }
+muttd() { in_p env -i PATH="$PATH" HOME=/root MUTT_AGENT_LISTEN=0.0.0.0:9002 MUTT_AGENT_ADDRESS="$HERE:9002" MUTT_AGENT_DOWNLOADS="$WORK/agents" "$BINARY" "$@" --data-dir "$WORK/plane"; }
 start_plane() {
   muttd serve >>"$WORK/muttd.log" 2>&1 </dev/null &
   MUTTD=$!
@@ -37,14 +45,13 @@ start_plane() {
   done
   tail -n 20 "$WORK/muttd.log"; fail "the control plane answers"
 }
-stop_plane() { local child; child=$(pgrep -P "$MUTTD" || true); kill "${child:-$MUTTD}"; wait "$MUTTD" 2>/dev/null || true; }
 start_plane
 new_token() { muttd admin token create --org acme 2>>"$WORK/muttd.log"; }
 muttd admin org create acme >>"$WORK/muttd.log" 2>&1 || { tail -n 20 "$WORK/muttd.log"; fail "an organisation can be made"; }
 TOKEN=$(new_token) || { tail -n 20 "$WORK/muttd.log"; fail "a token can be made"; }
 # kept WORDS: events with these words that the control plane has stored.
 stored() {
-  in_p curl -fsS --max-time 5 -G -H "X-API-KEY: $(cat "$WORK/plane/keys/webui_api_key")" --data-urlencode "text=$1" --data limit=1000 \
+  in_p curl -fsS --max-time 5 -G -H "X-API-KEY: $(cat "$WORK/plane/keys/webui_api_key")" --data-urlencode "text=$1" --data org=acme --data limit=1000 \
     http://127.0.0.1:8090/api/v2/events | grep -o '"id":"evt_' | wc -l
 }
 has_stored() { [ "$(stored "$1")" -ge "${2:-1}" ]; }
@@ -171,6 +178,12 @@ same "its name leads to the new one" sm-agent.service "$(in_c systemctl show -p 
 one_line --uninstall || { cat "$WORK/out"; fail "uninstall"; }
 files >"$WORK/after"; diff "$WORK/clean" "$WORK/after" >"$WORK/diff" || { cat "$WORK/diff"; fail "0 leftovers"; }
 ok "and leaves nothing either"
+
+# ------------------------------------------------------------------ the line that the control plane prints
+line=$(muttd admin token create --org acme 2>&1 >/dev/null | grep '^export')
+in_c bash -c "${line/sudo --preserve-env=SM_TOKEN,SM_INGEST_URL sh/sh}" >"$WORK/out" 2>&1 <&- || { cat "$WORK/out"; fail "the line that the control plane prints installs"; }
+says '✅ Connectivity test passed'
+one_line --uninstall || { cat "$WORK/out"; fail "uninstall"; }
 
 # ------------------------------------------------------------------ 20 times
 slowest=0

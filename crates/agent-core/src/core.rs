@@ -88,7 +88,7 @@ pub enum Input {
         after_ms: u64,
     },
     Disconnected(Failure),
-    /// So many records more are durable in the spool, behind all that is marked.
+    /// So many records more are in the spool, behind all that is marked: durable, or with the next [`Output::Cut`].
     Spooled {
         records: u64,
         bytes: u64,
@@ -114,20 +114,21 @@ pub enum Output {
     Enrol,
     /// Ask for another certificate, over the connection there is.
     Renew,
+    /// Make a connection. One that still stands is left in peace: what was handed to it goes on its way.
     Connect,
     /// End the connection, whatever state it is in; no [`Input::Disconnected`] is wanted.
     Disconnect,
     Hello {
         first_unacked: u64,
     },
-    /// Say what the next batch would be.
+    /// Make what waits durable, say what the next batch is, and remember, on disk, that it is sent at this time: all
+    /// by one write. What cannot be remembered is no batch.
     Cut {
         from_seq: u64,
         records_max: u64,
         bytes_max: u64,
+        sent_unix_ms: i64,
     },
-    /// Remember, on disk, that these are being sent.
-    Mark(Sent),
     /// Send those of these records that there still are. Where not all are, [`Input::Left`] follows.
     Send(Sent),
     SendStatus,
@@ -214,6 +215,8 @@ pub struct Core {
     renew_not_before_ms: u64,
     /// Since when something is under way without an acknowledgement.
     unacked_since_ms: Option<u64>,
+    /// The connection shows a certificate that was replaced: another is made once nothing is under way.
+    moves: bool,
     awake_ms: Option<u64>,
 }
 
@@ -232,6 +235,7 @@ impl Core {
             renewing: false,
             renew_not_before_ms: 0,
             unacked_since_ms: None,
+            moves: false,
             awake_ms: None,
             config,
         }
@@ -239,6 +243,16 @@ impl Core {
 
     pub fn is_online(&self) -> bool {
         matches!(self.phase, Phase::Online { .. })
+    }
+
+    /// The server's clock minus this host's; 0 before the first welcome.
+    pub fn offset_ms(&self) -> i64 {
+        self.offset_ms
+    }
+
+    /// The time by the clock of the server, which gives and takes certificates.
+    fn server_unix_ms(&self, now: Now) -> i64 {
+        now.unix_ms.saturating_add(self.offset_ms)
     }
 
     /// Takes one thing in.
@@ -369,6 +383,7 @@ impl Core {
     fn apart(&mut self, now: Now, failure: Failure, retry_ms: u64, out: &mut Vec<Output>) {
         self.phase = Phase::Apart { until_ms: now.mono_ms.saturating_add(retry_ms) };
         self.renewing = false;
+        self.moves = false;
         self.unacked_since_ms = None;
         out.push(Output::Log(Line::Offline { failure, retry_ms }));
     }
@@ -385,9 +400,7 @@ impl Core {
     }
 
     fn cut(&mut self, now: Now, cut: Option<Cut>, out: &mut Vec<Output>) {
-        let sent = self.upload.cut(now.mono_ms, cut, now.unix_ms.saturating_add(self.offset_ms));
-        let Some(sent) = sent else { return };
-        out.push(Output::Mark(sent));
+        let Some(sent) = self.upload.cut(now.mono_ms, cut) else { return };
         if self.is_online() {
             out.push(Output::Send(sent));
             self.unacked_since_ms.get_or_insert(now.mono_ms);
@@ -401,9 +414,12 @@ impl Core {
                 self.renewing = false;
                 self.renew_not_before_ms = now.mono_ms.saturating_add(60_000);
                 out.push(Output::Log(Line::Certified { not_after_unix_s: certificate.not_after_unix_s }));
-                if self.phase == Phase::Enrolling {
-                    self.backoff.reset();
-                    self.phase = Phase::Apart { until_ms: now.mono_ms };
+                match self.phase {
+                    // At once, and whatever this clock says of it: it was given just now. That it was given is no
+                    // proof that it works, so the waits go on growing until something is acknowledged.
+                    Phase::Enrolling => self.connect(now, out),
+                    Phase::Online { .. } => self.moves = true,
+                    Phase::Apart { .. } | Phase::Greeting { .. } | Phase::Stopped => {}
                 }
             }
             // It gives no certificates, but it is who it should be: the token will do.
@@ -449,11 +465,8 @@ impl Core {
     }
 
     fn enter(&mut self, now: Now, out: &mut Vec<Output>) {
-        match self.trust.entry(now.unix_ms) {
-            Entry::Connect => {
-                self.phase = Phase::Greeting { due_ms: now.mono_ms.saturating_add(self.config.greet_ms) };
-                out.push(Output::Connect);
-            }
+        match self.trust.entry(self.server_unix_ms(now)) {
+            Entry::Connect => self.connect(now, out),
             Entry::Enrol => {
                 self.phase = Phase::Enrolling;
                 out.push(Output::Enrol);
@@ -463,6 +476,12 @@ impl Core {
                 out.push(Output::Log(Line::NothingToShow));
             }
         }
+    }
+
+    fn connect(&mut self, now: Now, out: &mut Vec<Output>) {
+        self.moves = false;
+        self.phase = Phase::Greeting { due_ms: now.mono_ms.saturating_add(self.config.greet_ms) };
+        out.push(Output::Connect);
     }
 
     fn online(&mut self, now: Now, out: &mut Vec<Output>) {
@@ -476,10 +495,19 @@ impl Core {
             self.renewing = true;
             out.push(Output::Renew);
         }
+        if self.moves {
+            // Nothing new is begun, so this is soon, or the silence above ends it.
+            if self.upload.in_flight().next().is_none() {
+                self.unacked_since_ms = None;
+                self.connect(now, out);
+            }
+            return;
+        }
         if self.upload.due_ms(&self.limits).is_some_and(|due| now.mono_ms >= due) {
-            let from_seq = self.upload.begin_cut();
+            let sent_unix_ms = self.server_unix_ms(now);
+            let from_seq = self.upload.begin_cut(now.mono_ms, sent_unix_ms);
             let (records_max, bytes_max) = (self.limits.batch_records, self.limits.batch_bytes);
-            out.push(Output::Cut { from_seq, records_max, bytes_max });
+            out.push(Output::Cut { from_seq, records_max, bytes_max, sent_unix_ms });
         }
     }
 
@@ -491,7 +519,8 @@ impl Core {
         if self.renewing {
             return None;
         }
-        let ahead_ms = u64::try_from(self.trust.renew_at_unix_ms()?.saturating_sub(now.unix_ms)).unwrap_or(0);
+        let ahead_ms =
+            u64::try_from(self.trust.renew_at_unix_ms()?.saturating_sub(self.server_unix_ms(now))).unwrap_or(0);
         // A clock that jumps is looked at again within the hour.
         let due = now.mono_ms.saturating_add(ahead_ms.min(RETRY_LATER_MAX_MS));
         let is_due = ahead_ms == 0;
@@ -503,7 +532,8 @@ impl Core {
             Phase::Apart { until_ms } => Some(until_ms),
             Phase::Greeting { due_ms } => Some(due_ms),
             Phase::Online { .. } => {
-                let due = [self.ack_due_ms(), self.renew_due_ms(now), self.upload.due_ms(&self.limits)];
+                let next_batch = self.upload.due_ms(&self.limits).filter(|_| !self.moves);
+                let due = [self.ack_due_ms(), self.renew_due_ms(now), next_batch];
                 due.into_iter().flatten().min()
             }
             Phase::Enrolling | Phase::Stopped => None,

@@ -29,11 +29,13 @@ pub struct Limits {
     pub in_flight: usize,
     /// How long a record may wait for company.
     pub linger_ms: u64,
+    /// Between the beginnings of two batches that are not full: each costs both sides a write to disk.
+    pub spacing_ms: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batch_records: 1_000, batch_bytes: 512 * 1024, in_flight: 4, linger_ms: 10 }
+        Self { batch_records: 1_000, batch_bytes: 512 * 1024, in_flight: 4, linger_ms: 5, spacing_ms: 40 }
     }
 }
 
@@ -48,6 +50,16 @@ pub enum Acked {
     Impossible,
 }
 
+/// A batch that is being cut.
+#[derive(Debug, Clone, Copy)]
+struct Cutting {
+    /// When it is sent.
+    sent_unix_ms: i64,
+    /// What came meanwhile: it may not have seen that.
+    records: u64,
+    bytes: u64,
+}
+
 /// The window of sent batches, and what waits behind it.
 #[derive(Debug, Clone)]
 pub struct Upload {
@@ -57,8 +69,8 @@ pub struct Upload {
     waiting_records: u64,
     waiting_bytes: u64,
     waiting_since_ms: Option<u64>,
-    /// Records and bytes that came while a cut is under way: it may not have seen them.
-    cutting: Option<(u64, u64)>,
+    cutting: Option<Cutting>,
+    last_cut_ms: Option<u64>,
 }
 
 impl Upload {
@@ -70,7 +82,15 @@ impl Upload {
             .map(|sent| Sent { first_seq: sent.first_seq.max(first_unacked), ..sent })
             .collect();
         let next_seq = in_flight.back().map_or(first_unacked, |last| last.through_seq + 1);
-        Self { in_flight, next_seq, waiting_records: 0, waiting_bytes: 0, waiting_since_ms: None, cutting: None }
+        Self {
+            in_flight,
+            next_seq,
+            waiting_records: 0,
+            waiting_bytes: 0,
+            waiting_since_ms: None,
+            cutting: None,
+            last_cut_ms: None,
+        }
     }
 
     /// The lowest number that may still be needed.
@@ -86,9 +106,9 @@ impl Upload {
     pub fn spooled(&mut self, now_ms: u64, records: u64, bytes: u64) {
         self.waiting_records += records;
         self.waiting_bytes += bytes;
-        if let Some((more_records, more_bytes)) = &mut self.cutting {
-            *more_records += records;
-            *more_bytes += bytes;
+        if let Some(cutting) = &mut self.cutting {
+            cutting.records += records;
+            cutting.bytes += bytes;
         }
         if self.waiting_records > 0 {
             self.waiting_since_ms.get_or_insert(now_ms);
@@ -102,21 +122,23 @@ impl Upload {
             return None;
         }
         let is_full = self.waiting_records >= limits.batch_records || self.waiting_bytes >= limits.batch_bytes;
-        Some(if is_full { 0 } else { since.saturating_add(limits.linger_ms) })
+        let spaced = self.last_cut_ms.map_or(0, |last| last.saturating_add(limits.spacing_ms));
+        Some(if is_full { 0 } else { since.saturating_add(limits.linger_ms).max(spaced) })
     }
 
     /// Asks for the next batch, from this number.
-    pub fn begin_cut(&mut self) -> u64 {
-        self.cutting = Some((0, 0));
+    pub fn begin_cut(&mut self, now_ms: u64, sent_unix_ms: i64) -> u64 {
+        self.cutting = Some(Cutting { sent_unix_ms, records: 0, bytes: 0 });
+        self.last_cut_ms = Some(now_ms);
         self.next_seq
     }
 
     /// The spool answered.
-    pub fn cut(&mut self, now_ms: u64, cut: Option<Cut>, sent_unix_ms: i64) -> Option<Sent> {
-        let since = self.cutting.take().unwrap_or_default();
+    pub fn cut(&mut self, now_ms: u64, cut: Option<Cut>) -> Option<Sent> {
+        let Cutting { sent_unix_ms, records, bytes } = self.cutting.take()?;
         let Some(cut) = cut.filter(|cut| cut.first_seq >= self.next_seq && cut.through_seq >= cut.first_seq) else {
             // What was counted as waiting was given up meanwhile.
-            (self.waiting_records, self.waiting_bytes) = since;
+            (self.waiting_records, self.waiting_bytes) = (records, bytes);
             self.waiting_since_ms = (self.waiting_records > 0).then_some(now_ms);
             return None;
         };
@@ -199,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_batch_waits_for_company_unless_it_is_full_or_the_window_is() {
-        let limits = Limits { batch_records: 10, batch_bytes: 100, in_flight: 1, linger_ms: 20 };
+        let limits = Limits { batch_records: 10, batch_bytes: 100, in_flight: 1, linger_ms: 20, spacing_ms: 50 };
         let mut upload = Upload::new(0, Vec::new());
         assert_eq!(upload.due_ms(&limits), None);
         upload.spooled(1_000, 1, 5);
@@ -207,12 +229,14 @@ mod tests {
         assert_eq!(upload.due_ms(&limits), Some(1_020));
         upload.spooled(1_011, 1, 95);
         assert_eq!(upload.due_ms(&limits), Some(0));
-        assert_eq!(upload.begin_cut(), 0);
+        assert_eq!(upload.begin_cut(1_011, 5), 0);
         assert_eq!(upload.due_ms(&limits), None);
         let cut = Cut { first_seq: 0, through_seq: 1, records: 2, bytes: 10 };
-        assert_eq!(upload.cut(1_012, Some(cut), 5), Some(sent(0, 1)));
+        assert_eq!(upload.cut(1_012, Some(cut)), Some(sent(0, 1)));
         assert_eq!(upload.due_ms(&limits), None, "the window is full");
         assert_eq!(upload.acked(1), Acked::Through(1));
-        assert_eq!(upload.due_ms(&limits), Some(1_032));
+        assert_eq!(upload.due_ms(&limits), Some(1_061), "its disk and the server's have a rest");
+        upload.spooled(1_013, 9, 5);
+        assert_eq!(upload.due_ms(&limits), Some(0), "unless it is full");
     }
 }

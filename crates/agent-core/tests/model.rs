@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
-use agent_core::{Config, Core, Cut, Failure, Input, Limits, Now, Output, Restored, Sent, Trust};
+use agent_core::{Certificate, Config, Core, Cut, Failure, Input, Limits, Now, Output, Restored, Sent, Trust};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 use wire::{BatchAck, Welcome};
@@ -49,16 +49,24 @@ struct World {
     /// Every time that a number was ever sent with.
     sent_ms: BTreeMap<u64, i64>,
     heartbeats: u64,
+    /// Records to be told of again: a cut did not get them.
+    retold: u64,
 }
 
 fn config(seed: u64) -> Config {
-    let limits = Limits { batch_records: 5, batch_bytes: 1_000, in_flight: 3, linger_ms: 10 };
+    let limits = Limits { batch_records: 5, batch_bytes: 1_000, in_flight: 3, linger_ms: 10, spacing_ms: 15 };
     Config { limits, seed, ..Config::default() }
+}
+
+const CERTIFICATE: Certificate = Certificate { not_after_unix_s: 9_000_000_000, renew_after_unix_s: 8_000_000_000 };
+
+fn trust() -> Trust {
+    Trust::Certificate { current: Some(CERTIFICATE), has_token: false }
 }
 
 impl World {
     fn new(seed: u64) -> Self {
-        let core = Core::new(config(seed), Trust::Token, Restored { epoch: EPOCH, ..Restored::default() });
+        let core = Core::new(config(seed), trust(), Restored { epoch: EPOCH, ..Restored::default() });
         let mut world = Self {
             now: Now { mono_ms: 1_000, unix_ms: 1_700_000_000_000 },
             seed,
@@ -74,6 +82,7 @@ impl World {
             server_is_up: true,
             sent_ms: BTreeMap::new(),
             heartbeats: 0,
+            retold: 0,
         };
         world.step(Input::Start, usize::MAX);
         world
@@ -111,16 +120,26 @@ impl World {
                 assert!(first_unacked >= self.checkpoint);
                 self.connection.as_mut().unwrap().to_server.push_back(ToServer::Hello);
             }
-            Output::Cut { from_seq, records_max, .. } => {
+            Output::Cut { from_seq, records_max, sent_unix_ms, .. } => {
+                // A disk that takes nothing.
+                if self.random(20) == 0 {
+                    let records = self.spool.range(from_seq..).count() as u64;
+                    self.retold += records;
+                    return Some(Input::Cut(None));
+                }
                 let mut seqs = self.spool.range(from_seq..).map(|(seq, _)| *seq).take(records_max as usize);
                 let cut = seqs.next().map(|first_seq| {
                     let rest: Vec<u64> = seqs.collect();
                     let through_seq = rest.last().copied().unwrap_or(first_seq);
                     Cut { first_seq, through_seq, records: rest.len() as u64 + 1, bytes: 10 }
                 });
+                self.marks.extend(cut.map(|Cut { first_seq, through_seq, .. }| Sent {
+                    first_seq,
+                    through_seq,
+                    sent_unix_ms,
+                }));
                 return Some(Input::Cut(cut));
             }
-            Output::Mark(sent) => self.marks.push(sent),
             Output::Send(sent) => {
                 assert!(
                     self.marks.iter().any(|m| m.first_seq <= sent.first_seq
@@ -163,10 +182,11 @@ impl World {
     fn agent_restarts(&mut self) {
         self.connection = None;
         self.forgotten = self.checkpoint;
+        self.retold = 0;
         let sent = self.marks.clone();
         let restored = Restored { epoch: EPOCH, first_unacked: self.checkpoint, sent };
         let seed = self.random(u64::MAX);
-        self.core = Core::new(config(seed), Trust::Token, restored);
+        self.core = Core::new(config(seed), trust(), restored);
         self.wake_ms = u64::MAX;
         self.step(Input::Start, usize::MAX);
         let from = self.marks.last().map_or(self.checkpoint, |last| last.through_seq + 1);
@@ -238,6 +258,10 @@ impl World {
     }
 
     fn time_passes(&mut self, ms: u64) {
+        let records = std::mem::take(&mut self.retold);
+        if records > 0 {
+            self.step(Input::Spooled { records, bytes: records * 10 }, usize::MAX);
+        }
         self.now.mono_ms += ms;
         self.now.unix_ms += ms as i64;
         if self.now.mono_ms >= self.wake_ms {
@@ -260,6 +284,8 @@ impl World {
             }
             94 => self.time_passes(31_000),
             95 => self.connection_breaks(),
+            // Another certificate: it moves to another connection.
+            96 if self.random(2) == 0 => self.step(Input::Certified(Ok(CERTIFICATE)), outputs_max),
             96 => self.agent_restarts(),
             97 => self.server_dies(),
             98 => {

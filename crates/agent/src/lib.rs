@@ -3,8 +3,16 @@
 //! What it decides is in `agent-core`; what its messages are in `wire`. Here is what touches the machine.
 
 pub mod collectors;
+pub mod doctor;
 pub mod host;
 pub mod link;
+pub mod report;
 pub mod run;
 pub mod settings;
 pub mod spool;
+pub mod validity;
+
+/// Threads that do what is ready to be done, on any machine.
+pub const WORKERS: usize = 2;
+/// Threads at most that wait for disks, files and resolvers.
+pub const BLOCKING_MAX: usize = 8;

@@ -3,8 +3,9 @@
 use crate::collectors::{self, Context, Started, files::Own, log_event, passing};
 use crate::host::Host;
 use crate::link::{Identity, News, Target, times};
+use crate::report::{Certified as Shown, Report, Standing, Waiting};
 use crate::settings::Settings;
-use crate::spool::{Amount, Counts, Numbered, Sink, Spool, SpoolBounds, SpoolHandle};
+use crate::spool::{Amount, Ask, Counts, Numbered, Sink, Spool, SpoolBounds, SpoolHandle};
 use agent_core::{Config, Core, Failure, Input, Line, Now, Output, Restored, Sent, Trust};
 use runtime::{Clock, Stop, SystemClock};
 use std::collections::VecDeque;
@@ -17,6 +18,10 @@ use wire::{AgentMessage, Batch, Hello, MitigateResponse, Record, Status, agent_m
 
 /// A server that takes nothing for so long is gone.
 const SEND_MAX: Duration = Duration::from_secs(30);
+/// A connection that was left for another has so long to end.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
+/// The report is written no more often.
+const REPORT_EVERY_MS: u64 = 3_000;
 
 /// Why the agent cannot begin, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +54,9 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), RunError> {
     let identity = Identity::open(&dir).map_err(|e| data(e.into()))?;
     let (restored, waiting) = (spool.restored(), spool.waiting());
     let bookmarks = Arc::new(spool.bookmarks().clone());
-    let (handle, sink, worker) = crate::spool::start(spool);
-
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (handle, sink, worker) = crate::spool::start(spool, clock.clone());
+
     let own = Arc::new(Own::new(&dir));
     let context = Context { sink: sink.clone(), stop: stop.clone(), clock: clock.clone(), bookmarks, own };
     let Started { threads, mut tasks, not_running, capabilities } =
@@ -81,6 +86,19 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), RunError> {
         settings.ingest,
         settings.tls
     );
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started_unix_ms: clock.now().millis(),
+        since_unix_ms: clock.now().millis(),
+        org: settings.org.clone(),
+        host: settings.host.clone(),
+        ingest: settings.ingest.clone(),
+        tls: settings.tls,
+        running: capabilities.clone(),
+        not_running,
+        ..Report::default()
+    };
     let settings = Arc::new(settings);
     let target = Target { settings: settings.clone(), host, capabilities: Arc::new(capabilities), identity };
     let (news, heard) = mpsc::channel(16);
@@ -99,8 +117,10 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), RunError> {
         tasks: JoinSet::new(),
         counted: Counts::default(),
         wake_ms: u64::MAX,
-        unmarked: VecDeque::new(),
-        not_running,
+        report,
+        report_at_ms: 0,
+        reported_ms: None,
+        spool_used: (0, 0),
     };
     agent.live(heard, waiting, stop).await;
     // Collectors end by the stop; what they handed in is written before the spool closes.
@@ -147,9 +167,12 @@ struct Agent {
     tasks: JoinSet<Option<Certified>>,
     counted: Counts,
     wake_ms: u64,
-    /// To be marked before anything is sent.
-    unmarked: VecDeque<Sent>,
-    not_running: std::collections::BTreeMap<String, String>,
+    /// For people; written when it says something new, not all the time.
+    report: Report,
+    report_at_ms: u64,
+    reported_ms: Option<u64>,
+    /// Used and all, in bytes, as last seen.
+    spool_used: (u64, u64),
 }
 
 impl Agent {
@@ -163,7 +186,8 @@ impl Agent {
         self.step(Input::Spooled { records: waiting.records, bytes: waiting.bytes }).await;
         loop {
             // Within a day something is looked at in any case.
-            let wait_ms = self.wake_ms.saturating_sub(self.now().mono_ms).min(86_400_000);
+            let next_ms = self.wake_ms.min(self.report_at_ms);
+            let wait_ms = next_ms.saturating_sub(self.now().mono_ms).min(86_400_000);
             tokio::select! {
                 () = stop.requested() => break,
                 Some((number, news)) = heard.recv() => {
@@ -186,12 +210,58 @@ impl Agent {
                     }
                 }
                 () = tokio::time::sleep(Duration::from_millis(wait_ms)) => {
-                    self.wake_ms = u64::MAX;
-                    self.step(Input::Timer).await;
+                    if self.wake_ms <= self.now().mono_ms {
+                        self.wake_ms = u64::MAX;
+                        self.step(Input::Timer).await;
+                    }
+                    if self.report_at_ms <= self.now().mono_ms {
+                        self.write_report().await;
+                    }
                 }
             }
         }
+        self.stand(Standing::Stopped);
+        self.write_report().await;
         self.step(Input::Stop).await;
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        if self.report.standing != standing {
+            self.report.standing = standing;
+            self.report.since_unix_ms = self.clock.now().millis();
+        }
+        self.report_soon();
+    }
+
+    fn report_soon(&mut self) {
+        let at_ms = self.reported_ms.map_or(0, |last| last.saturating_add(REPORT_EVERY_MS));
+        self.report_at_ms = self.report_at_ms.min(at_ms);
+    }
+
+    async fn write_report(&mut self) {
+        self.report_at_ms = u64::MAX;
+        self.reported_ms = Some(self.now().mono_ms);
+        let status = self.status().await;
+        let (now_ms, current) = (self.clock.now().millis(), self.target.identity.current());
+        let report = &mut self.report;
+        report.written_unix_ms = now_ms;
+        report.certificate = current.filter(|_| self.has_certificate).map(|current| Shown {
+            agent_id: current.agent_id.clone(),
+            not_after_unix_s: current.not_after_unix_s,
+            renew_after_unix_s: times(&current).renew_after_unix_s,
+        });
+        report.rss_bytes = status.rss_bytes;
+        report.waiting = Waiting {
+            records: status.spool_records,
+            bytes: status.spool_bytes,
+            lag_ms: status.lag_ms,
+            used_bytes: self.spool_used.0,
+            max_bytes: self.spool_used.1,
+            dropped: status.dropped,
+        };
+        if let Err(error) = report.write(&self.target.settings.data_dir) {
+            tracing::debug!(%error, "cannot write what `sm-agent status` shows");
+        }
     }
 
     async fn take(&mut self, news: News) {
@@ -203,11 +273,15 @@ impl Agent {
             }
             News::Down(failure, why) => {
                 tracing::warn!(why, "no connection to {}: {why}", self.target.settings.ingest);
+                self.report.last_failure = Some(why);
                 self.connection = Connection { number: self.connection.number, ..Connection::default() };
                 self.step(Input::Disconnected(failure)).await;
             }
             News::Message(message) => match message.body {
-                Some(server_message::Body::Welcome(welcome)) => self.step(Input::Welcome(welcome)).await,
+                Some(server_message::Body::Welcome(welcome)) => {
+                    self.step(Input::Welcome(welcome)).await;
+                    self.report.clock_ahead_ms = Some(self.core.offset_ms());
+                }
                 Some(server_message::Body::Ack(ack)) => self.step(Input::Ack(ack)).await,
                 Some(server_message::Body::Policy(policy)) => self.step(Input::Policy(policy)).await,
                 Some(server_message::Body::RetryLater(later)) => {
@@ -232,8 +306,10 @@ impl Agent {
     async fn certified(&mut self, certified: Certified) {
         let result = certified.map_err(|(failure, why)| {
             tracing::warn!(why, "no certificate: {why}");
+            self.report.last_failure = Some(why);
             failure
         });
+        self.report_soon();
         if result == Err(Failure::Unsupported) {
             self.has_certificate = false;
         }
@@ -266,7 +342,7 @@ impl Agent {
                 None => return Some(Input::Certified(Err(Failure::Unreachable))),
             },
             Output::Connect => {
-                self.disconnect();
+                self.leave();
                 let (target, number) = (self.target.clone(), self.connection.number);
                 let (with_certificate, news) = (self.has_certificate, self.news.clone());
                 let task = async move {
@@ -295,23 +371,13 @@ impl Agent {
                 };
                 self.send(agent_message::Body::Hello(hello)).await;
             }
-            Output::Cut { from_seq, records_max, bytes_max } => {
-                return Some(Input::Cut(self.spool.cut(from_seq, records_max, bytes_max).await));
+            Output::Cut { from_seq, records_max, bytes_max, sent_unix_ms } => {
+                let ask = Ask { from_seq, records_max, bytes_max, sent_unix_ms };
+                return Some(Input::Cut(self.spool.cut(ask).await));
             }
-            Output::Mark(sent) => self.unmarked.push_back(sent),
-            Output::Send(sent) => {
-                // Without its mark a repetition could not be told from the first: then nothing is sent.
-                while let Some(next) = self.unmarked.front() {
-                    if !self.spool.mark(*next).await {
-                        self.disconnect();
-                        return Some(Input::Disconnected(Failure::Unreachable));
-                    }
-                    self.unmarked.pop_front();
-                }
-                return self.send_batch(sent).await;
-            }
+            Output::Send(sent) => return self.send_batch(sent).await,
             Output::SendStatus => {
-                let status = self.status();
+                let status = self.status().await;
                 self.send(agent_message::Body::Status(status)).await;
             }
             Output::Heartbeat => {
@@ -319,6 +385,7 @@ impl Agent {
                 if !self.sink.offer(vec![passing("heartbeat", event)]) {
                     tracing::debug!("no room for a heartbeat");
                 }
+                self.report_soon();
             }
             Output::Forget { through_seq } => self.spool.forget(through_seq).await,
             Output::NewEpoch => {
@@ -335,6 +402,18 @@ impl Agent {
             Output::Log(line) => self.log(line),
         }
         None
+    }
+
+    /// What was handed to the connection goes on its way, then the server ends it, or we do.
+    fn leave(&mut self) {
+        if let Some(task) = self.connection.task.take().filter(|task| !task.is_finished()) {
+            self.tasks.spawn(async move {
+                tokio::time::sleep(LEAVE_MAX).await;
+                task.abort();
+                None
+            });
+        }
+        self.connection = Connection { number: self.connection.number + 1, ..Connection::default() };
     }
 
     fn disconnect(&mut self) {
@@ -379,25 +458,37 @@ impl Agent {
         (last != Some(sent.through_seq)).then_some(Input::Left { sent, last })
     }
 
-    fn status(&self) -> Status {
+    async fn status(&mut self) -> Status {
+        let look = self.spool.look().await;
+        self.spool_used = (look.used_bytes, look.max_bytes);
+        let lag_ms = look.oldest_unix_ms.map_or(0, |oldest| self.clock.now().millis().saturating_sub(oldest));
         Status {
-            spool_bytes: self.counted.used_bytes,
-            dropped: self.counted.dropped.clone(),
-            collectors: self.not_running.clone(),
+            spool_records: look.held.records,
+            spool_bytes: look.held.bytes,
+            lag_ms: lag_ms.try_into().unwrap_or(0),
+            dropped: look.dropped,
+            collectors: self.report.not_running.clone(),
             rss_bytes: rss_bytes(),
-            ..Status::default()
         }
     }
 
-    fn log(&self, line: Line) {
+    fn log(&mut self, line: Line) {
         match line {
-            Line::Online => tracing::info!("the session stands"),
-            Line::Offline { failure, retry_ms } => tracing::warn!(?failure, retry_ms, "not connected; trying again"),
+            Line::Online => {
+                self.stand(Standing::Connected);
+                tracing::info!("the session stands");
+            }
+            Line::Offline { failure, retry_ms } => {
+                self.stand(Standing::Apart);
+                tracing::warn!(?failure, retry_ms, "not connected; trying again");
+            }
             Line::NothingToShow => {
+                self.stand(Standing::Apart);
                 tracing::error!("no certificate and no token: set SM_TOKEN; records are kept meanwhile");
             }
             Line::Certified { not_after_unix_s } => tracing::info!(not_after_unix_s, "a certificate was given"),
             Line::NotCertified { failure, retry_ms } => {
+                self.report_soon();
                 tracing::warn!(?failure, retry_ms, "no certificate was given; trying again");
             }
             Line::ImpossibleAck { through_seq } => {

@@ -86,8 +86,7 @@ async fn site(config: FleetConfig) -> Site {
         storage::catalog::open(CatalogConfig::Sqlite { file: dir.path().join("catalog.db") }).await.unwrap();
     let (told, clock) = (Arc::new(Told::default()), Arc::new(ManualClock::new(NOW)));
     let sink = Arc::clone(&told) as Arc<dyn Sink>;
-    let fleet =
-        Fleet::new(config, Arc::new(Paper), sink, Metrics::new(), Arc::clone(&clock) as Arc<dyn Clock>);
+    let fleet = Fleet::new(config, Arc::new(Paper), sink, Metrics::new(), Arc::clone(&clock) as Arc<dyn Clock>);
     fleet.use_store(catalog.clone());
     Site { fleet, store: catalog, told, clock, _dir: dir }
 }

@@ -82,6 +82,8 @@ impl AgentDoor {
         let (fleet, parts_of, stop) = (self.fleet.clone(), parts.clone(), worker_stop.clone());
         workers.spawn("fleet catalog", async move {
             find_store(&fleet, &parts_of, &stop).await;
+            // A part that ends by itself stops the process.
+            stop.requested().await;
             Ok(())
         });
         let (metrics, clock) = (Arc::clone(&parts.metrics), Arc::clone(&parts.clock));

@@ -48,6 +48,11 @@ impl Identity {
         Ok(Self { dir })
     }
 
+    /// Looks without making anything.
+    pub fn of(data_dir: &Path) -> Self {
+        Self { dir: data_dir.join("identity") }
+    }
+
     fn error(&self, name: &str) -> impl Fn(io::Error) -> IdentityError {
         let path = self.dir.join(name);
         move |source| IdentityError::File { path: path.clone(), source }

@@ -7,6 +7,8 @@ mod identity;
 mod tls;
 
 pub use identity::{Identity, IdentityError, times};
+pub use runtime::trust::{Judge, OWN_NAME, Word};
+pub use tls::{TlsError, connector, judge, server_name};
 
 use crate::host::Host;
 use crate::settings::Settings;
@@ -232,7 +234,7 @@ fn is_about_trust(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// What TLS says, bare or wrapped as an error of reading and writing.
-fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+pub(crate) fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
     inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or(error.downcast_ref())
 }

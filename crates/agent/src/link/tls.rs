@@ -2,8 +2,8 @@
 
 use super::identity::{Identity, chain};
 use crate::settings::Settings;
-use rustls::client::danger::ServerCertVerifier;
 use runtime::trust::Judge;
+use rustls::client::danger::ServerCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::path::Path;

@@ -40,6 +40,9 @@ pub(super) struct Entry {
     /// them; only those in front of the first that is missing count.
     #[prost(uint32, tag = "5")]
     pub place: u32,
+    /// When it was written; 0 from versions that did not say.
+    #[prost(int64, tag = "6")]
+    pub spooled_unix_ms: i64,
 }
 
 /// Records first to through are being sent.
@@ -65,19 +68,24 @@ impl From<Mark> for Sent {
     }
 }
 
-pub(super) fn encode(observation: &Observation, place: usize) -> Vec<u8> {
+pub(super) fn encode(observation: &Observation, place: usize, spooled_unix_ms: i64) -> Vec<u8> {
     let entry = Entry {
         source: observation.source.to_string(),
         bookmark: observation.bookmark.clone(),
         record: observation.record.clone(),
         mark: None,
-        place: u32::try_from(place).unwrap_or(u32::MAX),
+        place: place_number(place),
+        spooled_unix_ms,
     };
     entry.encode_to_vec()
 }
 
-pub(super) fn encode_mark(sent: Sent) -> Vec<u8> {
-    Entry { mark: Some(sent.into()), ..Entry::default() }.encode_to_vec()
+pub(super) fn encode_mark(sent: Sent, place: usize) -> Vec<u8> {
+    Entry { mark: Some(sent.into()), place: place_number(place), ..Entry::default() }.encode_to_vec()
+}
+
+fn place_number(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 /// `None`: of a version that this build cannot read. Damage the log itself finds.

@@ -8,15 +8,18 @@
 //! * What was marked as sent is handed back with the time of its first sending, until it is acknowledged.
 
 mod entry;
+mod held;
 mod rescue;
 mod state;
 mod worker;
+mod write;
 
 pub use entry::Observation;
 pub use worker::{Counts, Sink, SpoolHandle, start};
 
-use agent_core::{Cut, Dropped, Restored, Room, Sent, is_critical};
-use entry::{Entry, decode, encode, encode_mark};
+use agent_core::{Dropped, Restored, Room, Sent, is_critical};
+use entry::{Entry, decode};
+use held::Held;
 use rescue::Rescue;
 use state::State;
 use std::collections::BTreeMap;
@@ -79,6 +82,28 @@ pub struct Numbered {
     pub record: Record,
 }
 
+/// What the next batch may be, and when it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask {
+    pub from_seq: u64,
+    pub records_max: u64,
+    pub bytes_max: u64,
+    pub sent_unix_ms: i64,
+}
+
+/// How full it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Look {
+    /// Not acknowledged.
+    pub held: Amount,
+    pub used_bytes: u64,
+    pub max_bytes: u64,
+    /// When the oldest of these records came.
+    pub oldest_unix_ms: Option<i64>,
+    /// Records given up, by stream.
+    pub dropped: BTreeMap<String, u64>,
+}
+
 /// The spool, on the thread that owns it.
 pub struct Spool {
     fs: Arc<dyn Filesystem>,
@@ -91,15 +116,13 @@ pub struct Spool {
     first_unacked: u64,
     saved_unacked: u64,
     given_up_below: u64,
-    /// Up to where `bookmarks` and `marks` say what the log says.
+    /// Up to where `bookmarks` and the marks say what the log says.
     covered_seq: u64,
     /// From and to: entries that are there and do not count.
     void: Vec<(u64, u64)>,
     bookmarks: BTreeMap<String, String>,
-    marks: Vec<Sent>,
+    held: Held,
     dropped: Dropped,
-    /// Behind the last mark, as found at opening.
-    waiting: Amount,
 }
 
 impl Spool {
@@ -128,7 +151,6 @@ impl Spool {
         let reader = wal.reader();
         let rescued_void = state.rescued_void.len();
         let rescue = Rescue::open(fs.clone(), rescued, state.given_up_below, state.rescued_void.clone())?;
-        let marks = state.sent();
         let known = (state.void.len(), rescued_void);
         let mut spool = Self {
             fs,
@@ -142,11 +164,10 @@ impl Spool {
             saved_unacked: state.first_unacked,
             given_up_below: state.given_up_below,
             covered_seq: state.covered_seq,
+            held: Held::new(state.sent()),
             void: state.void,
-            marks,
             bookmarks: state.bookmarks,
             dropped: Dropped::new(state.dropped),
-            waiting: Amount::default(),
         };
         spool.replay()?;
         // What was found not to count stays so, whatever is written behind it.
@@ -187,8 +208,12 @@ impl Spool {
         if !behind_hole.is_empty() {
             self.void.push((next, from));
         }
-        let behind = self.marks.last().map_or(self.first_unacked, |last| last.through_seq + 1);
-        self.waiting = self.amount_from(behind)?;
+        let mut found = Vec::new();
+        self.each(0, |seq, _, bytes| {
+            found.push((seq, bytes));
+            true
+        })?;
+        found.into_iter().for_each(|(seq, bytes)| self.held.found(seq, bytes));
         Ok(())
     }
 
@@ -196,26 +221,19 @@ impl Spool {
         if let Some(bookmark) = entry.bookmark {
             self.bookmarks.insert(entry.source, bookmark);
         }
-        self.marks.extend(entry.mark.map(Sent::from));
-    }
-
-    fn amount_from(&mut self, from: u64) -> Result<Amount, SpoolError> {
-        let mut amount = Amount::default();
-        self.each(from, |_, _, bytes| {
-            amount = Amount { records: amount.records + 1, bytes: amount.bytes + bytes };
-            true
-        })?;
-        Ok(amount)
+        if let Some(mark) = entry.mark {
+            self.held.push_mark(mark.into(), Amount::default());
+        }
     }
 
     /// What the agent's decisions go on from.
     pub fn restored(&self) -> Restored {
-        Restored { epoch: self.epoch, first_unacked: self.first_unacked, sent: self.marks.clone() }
+        Restored { epoch: self.epoch, first_unacked: self.first_unacked, sent: self.held.marks().collect() }
     }
 
-    /// What waits behind the marks, as of opening or renaming.
+    /// What waits behind the marks.
     pub fn waiting(&self) -> Amount {
-        self.waiting
+        self.held.waiting()
     }
 
     pub fn bookmarks(&self) -> &BTreeMap<String, String> {
@@ -230,58 +248,16 @@ impl Spool {
         Room { used_bytes: self.wal.stats().bytes + self.rescue.bytes(), max_bytes: self.config.max_bytes }
     }
 
-    /// The number that the next entry gets.
-    pub fn next_seq(&self) -> u64 {
-        self.wal.stats().next_seq
-    }
-
-    /// Keeps the first of these, durably: as many as one write takes. Returns how many that were, and what of them is
-    /// to be sent. After an error none of them is kept, and the same can be tried again.
-    pub fn put(&mut self, observations: &[Observation]) -> Result<(usize, Amount), SpoolError> {
-        let mut entries: Vec<Vec<u8>> = Vec::with_capacity(observations.len());
-        let (mut amount, mut bytes) = (Amount::default(), 0);
-        for observation in observations {
-            let place = entries.len();
-            let mut entry = encode(observation, place);
-            let mut is_record = observation.record.is_some();
-            if entry.len() as u64 > self.config.max_record_bytes {
-                // Collectors cut what is long; this is counted, and the source goes on.
-                self.dropped.count(observation.record.as_ref().map_or("other", stream));
-                entry = encode(&Observation { record: None, ..observation.clone() }, place);
-                is_record = false;
-            }
-            bytes += entry.len() as u64 + 64;
-            if bytes > self.config.segment_bytes - 2_048 && !entries.is_empty() {
-                break;
-            }
-            if is_record {
-                amount = Amount { records: amount.records + 1, bytes: amount.bytes + entry.len() as u64 };
-            }
-            entries.push(entry);
-        }
-        let refs: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
-        self.append(&refs)?;
-        self.wal.sync()?;
-        for observation in observations.iter().take(entries.len()) {
-            if let Some(bookmark) = &observation.bookmark {
-                self.bookmarks.insert(observation.source.to_string(), bookmark.clone());
-            }
-        }
-        self.covered_seq = self.next_seq();
-        Ok((entries.len(), amount))
-    }
-
-    /// Writes these, all or none, behind the rest; makes room first.
-    fn append(&mut self, entries: &[&[u8]]) -> Result<(), SpoolError> {
-        let bytes = entries.iter().map(|entry| entry.len() as u64 + 64).sum::<u64>() + 2_048;
-        for _ in 0..64 {
-            if !self.main_room().must_give_up(bytes) {
-                break;
-            }
-            self.give_up()?;
-        }
-        self.wal.append(entries)?;
-        Ok(())
+    /// Reads no more than the beginning.
+    pub fn look(&mut self) -> Result<Look, SpoolError> {
+        let mut oldest_unix_ms = None;
+        self.each(0, |_, entry, _| {
+            oldest_unix_ms = Some(entry.spooled_unix_ms).filter(|ms| *ms > 0);
+            false
+        })?;
+        let Room { used_bytes, max_bytes } = self.room();
+        let dropped = self.dropped.by_stream().clone();
+        Ok(Look { held: self.held.total(), used_bytes, max_bytes, oldest_unix_ms, dropped })
     }
 
     fn main_room(&self) -> Room {
@@ -293,6 +269,8 @@ impl Spool {
         self.wal.sync()?;
         let first = self.wal.stats().first_seq.max(self.given_up_below);
         let (mut from, mut bytes) = (first, 0);
+        // Number, size, and stream of what is lost; it counts when all went well.
+        let mut lost: Vec<(u64, u64, String)> = Vec::new();
         while bytes < self.config.segment_bytes {
             let batch = self.reader.read(from, 1_000, 256 * 1024)?;
             if batch.next_seq == from {
@@ -308,13 +286,19 @@ impl Spool {
                 if is_critical(&record) {
                     self.rescue(found.seq, &found.payload)?;
                 } else {
-                    self.dropped.count(stream(&record));
+                    lost.push((found.seq, found.payload.len() as u64, stream(&record).to_owned()));
                 }
             }
         }
         self.rescue.sync()?;
+        let before = (self.given_up_below, self.dropped.clone());
+        lost.iter().for_each(|(_, _, stream)| self.dropped.count(stream));
         self.given_up_below = from;
-        self.save()?;
+        if let Err(error) = self.save() {
+            (self.given_up_below, self.dropped) = before;
+            return Err(error);
+        }
+        lost.iter().for_each(|(seq, bytes, _)| self.held.gone(*seq, *bytes));
         self.wal.truncate_before(from)?;
         Ok(())
     }
@@ -325,9 +309,10 @@ impl Spool {
                 return Ok(());
             }
             // Even these have to go, counted first.
-            let (dropped, acked_below) = (&mut self.dropped, self.first_unacked);
+            let (dropped, held, acked_below) = (&mut self.dropped, &mut self.held, self.first_unacked);
             let below = self.rescue.oldest(|seq, lost| {
                 if seq >= acked_below {
+                    held.gone(seq, lost.len() as u64);
                     let lost = decode(lost).and_then(|entry| entry.record);
                     dropped.count(lost.as_ref().map_or("other", stream));
                 }
@@ -365,35 +350,6 @@ impl Spool {
         }
     }
 
-    /// What the next batch would be.
-    pub fn cut(&mut self, from_seq: u64, records_max: u64, bytes_max: u64) -> Result<Option<Cut>, SpoolError> {
-        let mut cut: Option<Cut> = None;
-        self.each(from_seq, |seq, _, bytes| {
-            let so_far = cut.unwrap_or(Cut { first_seq: seq, through_seq: seq, records: 0, bytes: 0 });
-            let next = Cut {
-                first_seq: so_far.first_seq,
-                through_seq: seq,
-                records: so_far.records + 1,
-                bytes: so_far.bytes + bytes,
-            };
-            if cut.is_some() && next.bytes > bytes_max {
-                return false;
-            }
-            cut = Some(next);
-            next.records < records_max
-        })?;
-        Ok(cut)
-    }
-
-    /// Remembers, durably, that these are being sent.
-    pub fn mark(&mut self, sent: Sent) -> Result<(), SpoolError> {
-        self.append(&[&encode_mark(sent)])?;
-        self.wal.sync()?;
-        self.marks.push(sent);
-        self.covered_seq = self.next_seq();
-        Ok(())
-    }
-
     /// Those of these records that there still are.
     pub fn read(&mut self, sent: Sent) -> Result<Vec<Numbered>, SpoolError> {
         let mut records = Vec::new();
@@ -409,9 +365,11 @@ impl Spool {
 
     /// These are durable at the other end.
     pub fn forget(&mut self, through_seq: u64) -> Result<(), SpoolError> {
+        // What cannot be read is counted a little longer; that is no reason to send it again.
+        let counted = if self.held.ends_within(through_seq) { self.count_off(through_seq) } else { Ok(()) };
+        self.held.acked(through_seq);
         self.first_unacked = self.first_unacked.max(through_seq.saturating_add(1));
         let first_unacked = self.first_unacked;
-        self.marks.retain(|sent| sent.through_seq >= first_unacked);
         self.void.retain(|(_, to)| *to > first_unacked);
         // About a segment's worth behind, the state is written and the segments go.
         let stats = self.wal.stats();
@@ -419,6 +377,21 @@ impl Spool {
         if stats.segments > 1 && first_unacked - self.saved_unacked > per_segment / 2 {
             self.save_if_moved()?;
         }
+        counted
+    }
+
+    /// A batch was acknowledged in part.
+    fn count_off(&mut self, through_seq: u64) -> Result<(), SpoolError> {
+        let mut acked = Vec::new();
+        self.each(0, |seq, _, bytes| {
+            let is_acked = seq <= through_seq;
+            acked.extend(is_acked.then_some((seq, bytes)));
+            is_acked
+        })?;
+        // Whole batches in front are counted as such.
+        let whole: Vec<Sent> = self.held.marks().filter(|sent| sent.through_seq <= through_seq).collect();
+        let is_whole = |seq| whole.iter().any(|sent| (sent.first_seq..=sent.through_seq).contains(&seq));
+        acked.into_iter().filter(|(seq, _)| !is_whole(*seq)).for_each(|(seq, bytes)| self.held.gone(seq, bytes));
         Ok(())
     }
 
@@ -439,7 +412,7 @@ impl Spool {
             covered_seq: self.covered_seq,
             given_up_below: self.given_up_below,
             bookmarks: self.bookmarks.clone(),
-            marks: self.marks.iter().map(|sent| (sent.first_seq, sent.through_seq, sent.sent_unix_ms)).collect(),
+            marks: self.held.marks().map(|sent| (sent.first_seq, sent.through_seq, sent.sent_unix_ms)).collect(),
             void: self.void.clone(),
             rescued_void: self.rescue.void().to_vec(),
             dropped: self.dropped.by_stream().clone(),
@@ -453,9 +426,8 @@ impl Spool {
     /// Gives the spool another name: it is an old copy. What it holds is sent under the new one.
     pub fn rename(&mut self, epoch: u64) -> Result<Restored, SpoolError> {
         self.epoch = epoch;
-        self.marks.clear();
+        self.held.unmark();
         self.save()?;
-        self.waiting = self.amount_from(0)?;
         Ok(self.restored())
     }
 

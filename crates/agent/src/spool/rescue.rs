@@ -54,10 +54,16 @@ impl Rescue {
         }
     }
 
-    /// Passes the oldest eighth to `each`; where it ends. To be counted, and then removed.
+    /// Passes the oldest eighth to `each`; where it ends. That counts no more: it is to be counted as lost, and then
+    /// removed.
     pub fn oldest(&mut self, mut each: impl FnMut(u64, &[u8])) -> Result<u64, SpoolError> {
         self.wal.sync()?;
         let (mut from, next) = (self.wal.stats().first_seq, self.wal.stats().next_seq);
+        // What is lost already, in a segment that is not yet.
+        while let Some((_, to)) = self.void.iter().find(|(void, to)| (*void..*to).contains(&from)) {
+            from = *to;
+        }
+        let begin = from;
         let below = from + (next - from).div_ceil(8).max(1);
         while from < below {
             let batch = self.reader.read(from, (below - from) as usize, 1 << 20)?;
@@ -70,6 +76,10 @@ impl Rescue {
                     each(seq, rest);
                 }
             }
+        }
+        match self.void.iter_mut().find(|(_, to)| *to == begin) {
+            Some((_, to)) => *to = below,
+            None => self.void.push((begin, below)),
         }
         Ok(below)
     }

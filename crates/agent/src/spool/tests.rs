@@ -1,4 +1,5 @@
 use super::*;
+use agent_core::Cut;
 use proptest::prelude::*;
 use wal::sim::{Chances, SimFilesystem};
 use wire::LogEvent;
@@ -28,9 +29,17 @@ fn all(spool: &mut Spool) -> Vec<Numbered> {
     spool.read(Sent { first_seq: 0, through_seq: u64::MAX, sent_unix_ms: 0 }).unwrap()
 }
 
+const NOW_MS: i64 = 1_790_000_000_000;
+
+/// Marks the next batch of what is there.
+fn cut(spool: &mut Spool, from_seq: u64, records_max: u64, bytes_max: u64, sent_unix_ms: i64) -> Cut {
+    let ask = Ask { from_seq, records_max, bytes_max, sent_unix_ms };
+    spool.cut(&[], NOW_MS, ask).unwrap().1.unwrap()
+}
+
 fn put_all(spool: &mut Spool, mut observations: &[Observation]) {
     while !observations.is_empty() {
-        let (taken, _) = spool.put(observations).unwrap();
+        let taken = spool.put(observations, NOW_MS).unwrap();
         observations = &observations[taken..];
     }
 }
@@ -40,27 +49,73 @@ fn what_was_marked_comes_back_with_its_time_and_the_rest_waits() {
     let fs = SimFilesystem::new(1);
     let mut spool = open(&fs, 1 << 20).unwrap();
     put_all(&mut spool, &(0..10).map(|n| observation("a", n, "info")).collect::<Vec<_>>());
-    let cut = spool.cut(0, 4, u64::MAX).unwrap().unwrap();
-    assert_eq!((cut.first_seq, cut.through_seq, cut.records), (0, 3, 4));
+    let found = cut(&mut spool, 0, 4, u64::MAX, 99);
+    assert_eq!((found.first_seq, found.through_seq, found.records), (0, 3, 4));
     let sent = Sent { first_seq: 0, through_seq: 3, sent_unix_ms: 99 };
-    spool.mark(sent).unwrap();
     drop(spool);
     fs.crash();
     fs.restart();
     let mut spool = open(&fs, 1 << 20).unwrap();
     assert_eq!(spool.restored(), Restored { epoch: 7, first_unacked: 0, sent: vec![sent] });
     assert_eq!(spool.waiting().records, 6);
-    assert_eq!(spool.cut(4, 100, 400).unwrap().unwrap().records, 2, "at most so many bytes");
-    assert_eq!(spool.cut(4, 100, 1).unwrap().unwrap().records, 1, "at least one");
-    spool.forget(3).unwrap();
+    assert_eq!(cut(&mut spool, 4, 100, 400, 100).records, 2, "at most so many bytes");
+    assert_eq!(cut(&mut spool, 6, 100, 1, 101).records, 1, "at least one");
+    spool.forget(6).unwrap();
     assert_eq!(spool.restored().sent, []);
     spool.close().unwrap();
     let mut spool = open(&fs, 1 << 20).unwrap();
-    assert_eq!(spool.restored().first_unacked, 4);
+    assert_eq!(spool.restored().first_unacked, 7);
+    cut(&mut spool, 7, 1, 1, 102);
     let restored = spool.rename(8).unwrap();
-    assert_eq!((restored.epoch, restored.sent.len(), spool.waiting().records), (8, 0, 6));
+    assert_eq!((restored.epoch, restored.sent.len(), spool.waiting().records), (8, 0, 3));
     drop(spool);
     assert_eq!(open(&fs, 1 << 20).unwrap().restored().epoch, 8);
+}
+
+#[test]
+fn what_comes_is_kept_and_marked_by_one_write() {
+    let fs = SimFilesystem::new(5);
+    let mut spool = open(&fs, 1 << 20).unwrap();
+    put_all(&mut spool, &[observation("a", 0, "info")]);
+    let before = spool.wal.stats().fsyncs;
+    let fresh: Vec<_> = (1..6).map(|n| observation("a", n, "info")).collect();
+    let ask = Ask { from_seq: 0, records_max: 4, bytes_max: u64::MAX, sent_unix_ms: 77 };
+    let (taken, found) = spool.cut(&fresh, NOW_MS, ask).unwrap();
+    assert_eq!(spool.wal.stats().fsyncs, before + 1);
+    let sent = Sent { first_seq: 0, through_seq: 3, sent_unix_ms: 77 };
+    assert_eq!((taken, found.map(|cut| (cut.first_seq, cut.through_seq, cut.records))), (5, Some((0, 3, 4))));
+    let (taken, found) = spool.cut(&[], NOW_MS, Ask { from_seq: 9, ..ask }).unwrap();
+    assert_eq!((taken, found, spool.wal.stats().fsyncs), (0, None, before + 1), "nothing is nothing to write");
+    drop(spool);
+    fs.crash();
+    fs.restart();
+    let mut spool = open(&fs, 1 << 20).unwrap();
+    assert_eq!((spool.restored().sent, spool.waiting().records), (vec![sent], 2));
+    assert_eq!(all(&mut spool).len(), 6);
+}
+
+#[test]
+fn it_says_how_much_waits_and_since_when() {
+    let fs = SimFilesystem::new(6);
+    let mut spool = open(&fs, 1 << 20).unwrap();
+    assert_eq!((spool.look().unwrap().held, spool.look().unwrap().oldest_unix_ms), (Amount::default(), None));
+    for n in 0..10 {
+        spool.put(&[observation("a", n, "info")], NOW_MS + n as i64).unwrap();
+    }
+    let each = spool.look().unwrap().held.bytes / 10;
+    cut(&mut spool, 0, 4, u64::MAX, 1);
+    cut(&mut spool, 4, 4, u64::MAX, 2);
+    for (through_seq, left) in [(1, 8), (2, 7), (3, 6), (3, 6), (6, 3)] {
+        spool.forget(through_seq).unwrap();
+        let look = spool.look().unwrap();
+        assert_eq!(look.held, Amount { records: left, bytes: left * each }, "through {through_seq}");
+        assert_eq!(look.oldest_unix_ms, Some(NOW_MS + 10 - left as i64));
+        assert_eq!(all(&mut spool).len() as u64, left);
+    }
+    drop(spool);
+    let mut spool = open(&fs, 1 << 20).unwrap();
+    let held = spool.look().unwrap().held.records;
+    assert_eq!(held, all(&mut spool).len() as u64, "also after a crash, which brings back what was not saved");
 }
 
 #[test]
@@ -141,6 +196,11 @@ fn life(seed: u64, chances: Chances, bytes_max: u64) -> (Vec<(String, u64)>, u64
     let mut delivered: BTreeMap<u64, (String, u64)> = BTreeMap::new();
     let mut marked: Vec<Sent> = Vec::new();
     for _ in 0..300 {
+        if !fs.is_crashed() {
+            fs.set_chances(Chances::default());
+            assert_eq!(spool.look().unwrap().held.records, all(&mut spool).len() as u64);
+            fs.set_chances(chances);
+        }
         if fs.is_crashed() || random(40) == 0 {
             fs.crash();
             fs.restart();
@@ -167,21 +227,23 @@ fn life(seed: u64, chances: Chances, bytes_max: u64) -> (Vec<(String, u64)>, u64
                 let observations: Vec<_> = (from..=from + random(9))
                     .map(|n| observation(source, n, if n % 9 == 0 { "critical" } else { "" }))
                     .collect();
-                if let Ok((taken, _)) = spool.put(&observations) {
+                if let Ok(taken) = spool.put(&observations, NOW_MS) {
                     next.insert(source.to_owned(), from + taken as u64);
                 }
             }
             6..=7 => {
-                let from = marked.last().map_or(spool.restored().first_unacked, |last| last.through_seq + 1);
-                if let Ok(Some(cut)) = spool.cut(from, 1 + random(30), u64::MAX) {
-                    let sent = Sent {
-                        first_seq: cut.first_seq,
-                        through_seq: cut.through_seq,
-                        sent_unix_ms: random(1_000) as i64,
-                    };
-                    if spool.mark(sent).is_ok() {
-                        marked.push(sent);
-                    }
+                let from_seq = marked.last().map_or(spool.restored().first_unacked, |last| last.through_seq + 1);
+                let (records_max, sent_unix_ms) = (1 + random(30), random(1_000) as i64);
+                let ask = Ask { from_seq, records_max, bytes_max: u64::MAX, sent_unix_ms };
+                let from = next[source];
+                let fresh: Vec<_> = (from..from + random(6)).map(|n| observation(source, n, "")).collect();
+                if let Ok((taken, cut)) = spool.cut(&fresh, NOW_MS, ask) {
+                    next.insert(source.to_owned(), from + taken as u64);
+                    marked.extend(cut.map(|Cut { first_seq, through_seq, .. }| Sent {
+                        first_seq,
+                        through_seq,
+                        sent_unix_ms,
+                    }));
                 }
             }
             8 if !marked.is_empty() => {

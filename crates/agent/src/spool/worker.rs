@@ -1,38 +1,37 @@
 //! The thread that owns the spool: collectors hand in, the uploader asks.
 //!
-//! What waits to be written when it comes to it is written together, with one sync. While the disk takes nothing,
-//! collectors wait; the uploader is served all the same, so that room can come.
+//! What is handed in waits a moment for company, or for the uploader, who has it written together with the mark of the
+//! batch that it becomes: one sync for both. While the disk takes nothing, collectors wait; the uploader is served all
+//! the same, so that room can come.
 
-use super::{Amount, Numbered, Observation, Spool, SpoolError};
+use super::{Amount, Ask, Look, Numbered, Observation, Spool, SpoolError};
 use agent_core::{Cut, Restored, Sent};
-use std::collections::{BTreeMap, VecDeque};
+use runtime::Clock;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// How much is gathered into one write.
 const GROUP_BYTES_MAX: usize = 512 * 1024;
 /// Hand-ins that may wait.
 const WAITING_MAX: usize = 16;
+/// How long the first of a write waits for the others. The uploader, where there is a connection, comes sooner.
+const GATHER: Duration = Duration::from_millis(50);
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
-/// What came in since the start, and how the spool is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub records: u64,
-    pub bytes: u64,
-    pub used_bytes: u64,
-    pub dropped: BTreeMap<String, u64>,
-}
+/// What came in since the start: it is kept by now, or by the next cut.
+pub type Counts = Amount;
 
 enum Request {
-    Cut { from_seq: u64, records_max: u64, bytes_max: u64, reply: oneshot::Sender<Option<Cut>> },
-    Mark(Sent, oneshot::Sender<bool>),
+    Cut(Ask, oneshot::Sender<Option<Cut>>),
     Read(Sent, oneshot::Sender<Vec<Numbered>>),
     Forget(u64),
     Rename(u64, oneshot::Sender<Option<(Restored, Amount)>>),
+    Look(oneshot::Sender<Look>),
 }
 
 /// The uploader's side.
@@ -78,17 +77,23 @@ impl Sink {
 }
 
 /// Starts the thread. It ends when the handle and all sinks are gone; wait for it then.
-pub fn start(spool: Spool) -> (SpoolHandle, Sink, tokio::task::JoinHandle<Result<(), SpoolError>>) {
+pub fn start(
+    spool: Spool,
+    clock: Arc<dyn Clock>,
+) -> (SpoolHandle, Sink, tokio::task::JoinHandle<Result<(), SpoolError>>) {
     let (requests, asked) = mpsc::channel(8);
     let (puts, handed_in) = mpsc::channel(WAITING_MAX);
     let (counts_tx, counts) = watch::channel(Counts::default());
     let has_room = Arc::new(AtomicBool::new(spool.room().has_for_readable()));
     let worker = Worker {
         spool,
+        clock,
         counts: counts_tx,
         has_room: has_room.clone(),
         waiting: VecDeque::new(),
-        written: Counts::default(),
+        waiting_bytes: 0,
+        write_at: None,
+        is_blocked: false,
         fails: false,
     };
     let runtime = tokio::runtime::Handle::current();
@@ -103,13 +108,13 @@ impl SpoolHandle {
         answer.await.ok()
     }
 
-    pub async fn cut(&self, from_seq: u64, records_max: u64, bytes_max: u64) -> Option<Cut> {
-        self.ask(|reply| Request::Cut { from_seq, records_max, bytes_max, reply }).await.flatten()
+    /// The next batch, kept and marked. `None`: there is none, or it could not be.
+    pub async fn cut(&self, ask: Ask) -> Option<Cut> {
+        self.ask(|reply| Request::Cut(ask, reply)).await.flatten()
     }
 
-    /// Whether it is remembered.
-    pub async fn mark(&self, sent: Sent) -> bool {
-        self.ask(|reply| Request::Mark(sent, reply)).await.unwrap_or(false)
+    pub async fn look(&self) -> Look {
+        self.ask(Request::Look).await.unwrap_or_default()
     }
 
     pub async fn read(&self, sent: Sent) -> Vec<Numbered> {
@@ -128,11 +133,15 @@ impl SpoolHandle {
 
 struct Worker {
     spool: Spool,
+    clock: Arc<dyn Clock>,
     counts: watch::Sender<Counts>,
     has_room: Arc<AtomicBool>,
     /// Handed in, not yet kept.
     waiting: VecDeque<Observation>,
-    written: Counts,
+    waiting_bytes: usize,
+    write_at: Option<Instant>,
+    /// The disk failed the last write, and is to be tried again.
+    is_blocked: bool,
     fails: bool,
 }
 
@@ -146,20 +155,23 @@ impl Worker {
         let mut collectors_run = true;
         let mut uploader_runs = true;
         while collectors_run || uploader_runs {
+            let write_at = self.write_at.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
                 request = asked.recv(), if uploader_runs => match request {
-                    Some(request) => self.answer(request),
+                    Some(request) => self.answer(request, &mut handed_in),
                     None => uploader_runs = false,
                 },
-                observations = handed_in.recv(), if self.waiting.is_empty() && collectors_run => {
-                    match observations {
-                        Some(observations) => self.gather(observations, &mut handed_in),
-                        None => collectors_run = false,
+                observations = handed_in.recv(), if !self.is_blocked && collectors_run => match observations {
+                    Some(observations) => {
+                        self.gather(observations, &mut handed_in);
+                        if self.waiting_bytes >= GROUP_BYTES_MAX {
+                            self.write();
+                        }
                     }
-                    self.write();
-                }
-                () = tokio::time::sleep(RETRY_EVERY), if !self.waiting.is_empty() => self.write(),
+                    None => collectors_run = false,
+                },
+                () = tokio::time::sleep_until(write_at), if self.write_at.is_some() => self.write(),
                 _ = save.tick() => self.log(|spool| spool.save_if_moved()),
             }
         }
@@ -169,57 +181,97 @@ impl Worker {
     }
 
     fn gather(&mut self, first: Vec<Observation>, handed_in: &mut mpsc::Receiver<Vec<Observation>>) {
-        let mut bytes = 0;
+        let mut came = Amount::default();
         let mut next = Some(first);
         while let Some(observations) = next {
-            bytes += observations.iter().map(Observation::bytes).sum::<usize>();
+            came = came.plus(amount(&observations));
+            self.waiting_bytes += observations.iter().map(Observation::bytes).sum::<usize>();
             self.waiting.extend(observations);
-            next = if bytes < GROUP_BYTES_MAX { handed_in.try_recv().ok() } else { None };
+            next = if self.waiting_bytes < GROUP_BYTES_MAX { handed_in.try_recv().ok() } else { None };
+        }
+        if !self.waiting.is_empty() {
+            self.write_at.get_or_insert_with(|| Instant::now() + GATHER);
+        }
+        // That a source is followed at all is kept at once: of what comes until then, nothing would be known.
+        let bookmarks = self.spool.bookmarks();
+        let is_new = |found: &Observation| found.bookmark.is_some() && !bookmarks.contains_key(&*found.source);
+        if self.waiting.iter().any(is_new) {
+            self.write_at = Some(Instant::now());
+        }
+        self.tell(came);
+    }
+
+    fn tell(&self, came: Amount) {
+        if came.records > 0 {
+            self.counts.send_modify(|counts| *counts = counts.plus(came));
         }
     }
 
     fn write(&mut self) {
         while !self.waiting.is_empty() {
-            match self.spool.put(self.waiting.make_contiguous()) {
-                Ok((taken, amount)) => {
-                    self.waiting.drain(..taken);
-                    self.written.records += amount.records;
-                    self.written.bytes += amount.bytes;
-                    self.fails = false;
-                    self.tell();
-                }
-                Err(error) => {
-                    self.complain(&error);
-                    break;
-                }
+            let now_unix_ms = self.clock.now().millis();
+            let result = self.spool.put(self.waiting.make_contiguous(), now_unix_ms);
+            if self.wrote(result.map(|taken| (taken, None))).is_err() {
+                return;
             }
         }
-        self.waiting.shrink_to(1_024);
-    }
-
-    fn tell(&mut self) {
-        let room = self.spool.room();
-        self.has_room.store(room.has_for_readable(), Ordering::Relaxed);
-        self.written.used_bytes = room.used_bytes;
-        if self.written.dropped != *self.spool.dropped().by_stream() {
-            self.written.dropped = self.spool.dropped().by_stream().clone();
+        self.write_at = None;
+        if std::mem::take(&mut self.is_blocked) {
+            // A cut that failed meanwhile was taken for "there is nothing".
+            self.tell(self.spool.waiting());
         }
-        self.counts.send_replace(self.written.clone());
     }
 
-    fn answer(&mut self, request: Request) {
+    /// Writes what waits, and the mark with the last of it.
+    fn cut(&mut self, ask: Ask) -> Option<Cut> {
+        if self.is_blocked {
+            return None;
+        }
+        loop {
+            let now_unix_ms = self.clock.now().millis();
+            let result = self.spool.cut(self.waiting.make_contiguous(), now_unix_ms, ask);
+            match self.wrote(result) {
+                Ok(cut) if self.waiting.is_empty() => return cut,
+                Ok(_) => {}
+                Err(()) => return None,
+            }
+        }
+    }
+
+    fn wrote(&mut self, result: Result<(usize, Option<Cut>), SpoolError>) -> Result<Option<Cut>, ()> {
+        match result {
+            Ok((taken, cut)) => {
+                self.waiting.drain(..taken);
+                if self.waiting.is_empty() {
+                    (self.waiting_bytes, self.write_at) = (0, None);
+                    self.waiting.shrink_to(1_024);
+                }
+                self.fails = false;
+                self.has_room.store(self.spool.room().has_for_readable(), Ordering::Relaxed);
+                Ok(cut)
+            }
+            Err(error) => {
+                self.is_blocked = true;
+                self.write_at = Some(Instant::now() + RETRY_EVERY);
+                self.complain(&error);
+                Err(())
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request, handed_in: &mut mpsc::Receiver<Vec<Observation>>) {
         // Whoever does not wait for the answer any more does not need it.
         match request {
-            Request::Cut { from_seq, records_max, bytes_max, reply } => {
-                let cut = self.log(|spool| spool.cut(from_seq, records_max, bytes_max));
-                let _ = reply.send(cut);
-            }
-            Request::Mark(sent, reply) => {
-                let result = self.spool.mark(sent);
-                let _ = reply.send(result.is_ok());
-                if let Err(error) = result {
-                    self.complain(&error);
+            Request::Cut(ask, reply) => {
+                if !self.is_blocked
+                    && let Ok(more) = handed_in.try_recv()
+                {
+                    self.gather(more, handed_in);
                 }
+                let _ = reply.send(self.cut(ask));
+            }
+            Request::Look(reply) => {
+                let _ = reply.send(self.log(Spool::look));
             }
             Request::Read(sent, reply) => {
                 let records = self.log(|spool| spool.read(sent));
@@ -227,7 +279,7 @@ impl Worker {
             }
             Request::Forget(through_seq) => {
                 self.log(|spool| spool.forget(through_seq));
-                self.tell();
+                self.has_room.store(self.spool.room().has_for_readable(), Ordering::Relaxed);
             }
             Request::Rename(epoch, reply) => {
                 let renamed = match self.spool.rename(epoch) {
@@ -256,4 +308,12 @@ impl Worker {
             tracing::error!(%error, cause, "the spool cannot be written or read; trying again");
         }
     }
+}
+
+/// As far as it is to be sent.
+fn amount(observations: &[Observation]) -> Amount {
+    observations.iter().filter(|observation| observation.record.is_some()).fold(
+        Amount::default(),
+        |sum, observation| Amount { records: sum.records + 1, bytes: sum.bytes + observation.bytes() as u64 },
+    )
 }

@@ -1,7 +1,7 @@
 //! TLS 1.3, the enrolment, and who is not believed.
 
 use crate::server::{Ca, Server};
-use crate::{Agent, log_of, until_said};
+use crate::{Agent, append, file_in, log_of, until_said};
 use rcgen::{BasicConstraints, CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use wire::EnrollResponse;
 /// What control planes are called by their own authority.
 const OWN_NAME: &str = "control-plane.muttd";
 
-struct Authority {
+pub struct Authority {
     pem: String,
     der: Vec<u8>,
     issuer: Arc<Issuer<'static, KeyPair>>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -28,13 +28,13 @@ impl Authority {
     }
 
     /// The token of a control plane with this authority.
-    fn token(&self) -> String {
+    pub fn token(&self) -> String {
         let hash = <sha2::Sha256 as sha2::Digest>::digest(&self.der);
         let hex: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
         format!("sm_acme_1_secret.{hex}")
     }
 
-    fn server(&self) -> Arc<rustls::ServerConfig> {
+    pub fn server(&self) -> Arc<rustls::ServerConfig> {
         self.server_with("127.0.0.1", &rustls::version::TLS13, |_| {})
     }
 
@@ -69,7 +69,7 @@ impl Authority {
     }
 
     /// Signs what it is asked; the certificates are to be renewed at that time.
-    fn ca(&self, renew_after_unix_s: i64) -> Ca {
+    pub fn ca(&self, renew_after_unix_s: i64) -> Ca {
         let (issuer, der) = (self.issuer.clone(), self.der.clone());
         Arc::new(move |csr| {
             let request = CertificateSigningRequestParams::from_der(&csr.into()).unwrap();
@@ -111,17 +111,64 @@ async fn it_enrols_once_and_shows_its_certificate_from_then_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_certificate_is_renewed_when_its_time_has_come() {
+async fn a_renewed_certificate_is_shown_by_another_connection_and_nothing_is_lost_or_repeated() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::new();
     let server = Server::start_with(Some(authority.server()), Some(authority.ca(1))).await;
     let ca = authority.write(dir.path());
-    let agent = Agent::start(&server, dir.path(), &["-tls", "-ca", &ca]);
+    let (path, name) = file_in(dir.path(), "app.log");
+    append(&path, "");
+    let args = ["-tls", "-ca", &ca, "-file", &name];
+    let agent = Agent::start(&server, dir.path(), &args);
     server.until("a heartbeat", |memory| memory.messages("heartbeat").len() == 1).await;
     agent.kill();
-    let agent = Agent::start(&server, dir.path(), &["-tls", "-ca", &ca]);
+    let key = std::fs::read(dir.path().join("data/identity/key.pem")).unwrap();
+    // Written all the time, also while it changes over.
+    let writer = std::thread::spawn(move || {
+        for n in 0..400 {
+            append(&path, &format!("line {n}\n"));
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    });
+    let agent = Agent::start(&server, dir.path(), &args);
     server.until("a renewal", |memory| memory.renewed == 1).await;
+    server.until("another connection", |memory| memory.hellos.len() == 3).await;
+    writer.join().unwrap();
+    server.until("all lines", |memory| memory.messages("file").len() == 400).await;
     assert_eq!(agent.terminate().await, Some(0));
+    let memory = server.memory();
+    let expected: Vec<String> = (0..400).map(|n| format!("line {n}")).collect();
+    assert_eq!(memory.messages("file"), expected);
+    assert_eq!((memory.repeated, memory.certified, memory.enrolled), (0, 3, 1));
+    assert!(!log_of(dir.path()).contains("not connected"), "{}", log_of(dir.path()));
+    assert_eq!(std::fs::read(dir.path().join("data/identity/key.pem")).unwrap(), key);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_is_over_is_asked_for_again_and_meanwhile_all_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let good = authority.ca(3_900_000_000);
+    let over: Ca = Arc::new(move |csr| EnrollResponse { not_after_unix_s: 1_000_000_000, ..good(csr) });
+    let server = Server::start_with(Some(authority.server()), Some(over)).await;
+    let (path, name) = file_in(dir.path(), "app.log");
+    append(&path, "");
+    let token = authority.token();
+    let args = ["-token", &token, "-file", &name];
+    let agent = Agent::start(&server, dir.path(), &args);
+    server.until("a heartbeat", |memory| memory.messages("heartbeat").len() == 1).await;
+    agent.kill();
+    server.memory().refuses_tokens = true;
+    let mut agent = Agent::start(&server, dir.path(), &args);
+    until_said(dir.path(), "no certificate was given; trying again failure=Unauthenticated", 1).await;
+    append(&path, "kept\n");
+    assert!(agent.is_alive());
+    assert_eq!(agent.terminate().await, Some(0));
+    server.memory().refuses_tokens = false;
+    let agent = Agent::start(&server, dir.path(), &args);
+    server.until("the line", |memory| memory.messages("file") == ["kept"]).await;
+    drop(agent);
+    assert_eq!(server.memory().enrolled, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

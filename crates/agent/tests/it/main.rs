@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests: a failure is a panic")]
 
+mod cost;
 mod crashes;
 mod encrypted;
 mod life;
+mod people;
 mod server;
 
 use server::Server;
@@ -27,7 +29,11 @@ impl Drop for Agent {
 
 impl Agent {
     pub fn command(server: &Server, dir: &Path) -> Command {
-        let mut command = Command::new(AGENT);
+        Self::command_of(AGENT, server, dir)
+    }
+
+    pub fn command_of(binary: &str, server: &Server, dir: &Path) -> Command {
+        let mut command = Command::new(binary);
         command
             .env_clear()
             .env("SM_TOKEN", "sm_acme_1_secret")
@@ -45,6 +51,14 @@ impl Agent {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("agent.err")).unwrap();
         let child = Self::command(server, dir).args(args).stderr(log).spawn().unwrap();
         Self { child }
+    }
+
+    pub fn of(child: Child) -> Self {
+        Self { child }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// As the kernel does it: without a word.

@@ -28,6 +28,9 @@ pub struct Memory {
     /// (epoch, number) → time of the first sending, record. In order of arrival, the first of each.
     pub records: BTreeMap<(u64, u64), (i64, Record)>,
     pub order: Vec<(u64, u64)>,
+    /// As `order`: when.
+    pub arrivals: Vec<std::time::Instant>,
+    pub batches: u64,
     pub repeated: u64,
     /// A number that came with another time or another content.
     pub conflicts: Vec<String>,
@@ -40,6 +43,12 @@ pub struct Memory {
     pub certified: u64,
     pub refuses_tokens: bool,
     pub forgets_acks: bool,
+    /// Takes batches and says nothing.
+    pub is_silent: bool,
+    /// 0: 30.
+    pub heartbeat_seconds: i64,
+    /// 0: long from now.
+    pub server_time_unix_ms: i64,
     pub unknown_calls: u64,
 }
 
@@ -285,7 +294,13 @@ impl Ingest {
                         epoch = hello.spool_epoch;
                         server_message::Body::Welcome(server.welcome(hello))
                     }
-                    Some(agent_message::Body::Batch(batch)) => server_message::Body::Ack(server.batch(epoch, batch)),
+                    Some(agent_message::Body::Batch(batch)) => {
+                        let ack = server.batch(epoch, batch);
+                        if server.memory().is_silent {
+                            continue;
+                        }
+                        server_message::Body::Ack(ack)
+                    }
                     Some(agent_message::Body::Status(status)) => {
                         server.memory().statuses.push(status);
                         continue;
@@ -305,15 +320,19 @@ impl Server {
     fn welcome(&self, hello: Hello) -> Welcome {
         let mut memory = self.memory();
         let last = memory.records.range((hello.spool_epoch, 0)..=(hello.spool_epoch, u64::MAX)).next_back();
-        let through_seq = last.map(|((_, seq), _)| *seq).filter(|_| !memory.forgets_acks);
+        let through_seq = last.map(|((_, seq), _)| *seq).filter(|_| !memory.forgets_acks && !memory.is_silent);
         let acked = through_seq.map(|through_seq| BatchAck { epoch: hello.spool_epoch, through_seq });
         memory.hellos.push(hello);
-        Welcome { server_time_unix_ms: 1_800_000_000_000, heartbeat_interval_seconds: 30, acked, policy: None }
+        let or = |set, default| if set == 0 { default } else { set };
+        let server_time_unix_ms = or(memory.server_time_unix_ms, 1_800_000_000_000);
+        let heartbeat_interval_seconds = or(memory.heartbeat_seconds, 30);
+        Welcome { server_time_unix_ms, heartbeat_interval_seconds, acked, policy: None }
     }
 
     fn batch(&self, epoch: u64, batch: wire::Batch) -> BatchAck {
         let mut memory = self.memory();
         assert_eq!(batch.epoch, epoch);
+        memory.batches += 1;
         let mut through_seq = batch.first_seq;
         for (seq, record) in (batch.first_seq..).zip(batch.records) {
             through_seq = seq;
@@ -326,6 +345,7 @@ impl Server {
                 }
                 None => {
                     memory.order.push((epoch, seq));
+                    memory.arrivals.push(std::time::Instant::now());
                     memory.records.insert((epoch, seq), value);
                 }
             }

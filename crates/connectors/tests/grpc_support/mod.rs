@@ -90,7 +90,7 @@ impl Desk for FakeDesk {
             ("demo", DEMO_TOKEN) => Identity { any_host: true, ..identity("demo", "agt_demo", "demo") },
             ("acme", TOKEN) => Identity { alias: Some("x7".into()), ..identity("acme", "agt_web", "web") },
             ("beta", "sm_beta_1_b") => identity("beta", "agt_beta", "b"),
-            _ => return Err(Refusal::Credentials("no such token")),
+            _ => return Err(Refusal::Credentials("Invalid org_id or token")),
         };
         if memory.is_down {
             return Err(Refusal::Later { after: Duration::from_secs(7), reason: "the catalog is away" });

@@ -21,9 +21,11 @@ use wire::{Ack, AuthRequest, AuthResponse, LogEvent, method};
 const DEADLINE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
-#[command(after_help = "It logs in as old agents do, so the token must be one for them (`muttd admin token create --legacy`,\n\
+#[command(
+    after_help = "It logs in as old agents do, so the token must be one for them (`muttd admin token create --legacy`,\n\
     or the demonstration's). One for enrolment is told to be good and not tried further: `sm-agent doctor`\n\
-    on the host tests the rest.")]
+    on the host tests the rest."
+)]
 pub struct TestArgs {
     /// Address of the gateway [default: localhost:9002; SM_INGEST_URL]
     #[arg(long, alias = "address", value_name = "HOST:PORT")]
@@ -156,5 +158,24 @@ async fn connect(ingest: &str, secure: Option<tokio_rustls::TlsConnector>) -> Re
         }
     });
     let endpoint = Endpoint::from_shared(format!("http://{ingest}"))?;
-    endpoint.connect_with_connector(open).await.context("the gateway cannot be reached")
+    endpoint.connect_with_connector(open).await.map_err(|error| match distrust(&error) {
+        Some(why) => anyhow::anyhow!("the gateway is not believed: {why}"),
+        None => anyhow::Error::from(error).context("the gateway cannot be reached"),
+    })
+}
+
+/// In words, where the gateway was reached and not believed.
+fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        match inner.and_then(|inner| inner.downcast_ref()).or(error.downcast_ref()) {
+            Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why))) => {
+                return Some(why.0.to_string());
+            }
+            Some(other @ rustls::Error::InvalidCertificate(_)) => return Some(other.to_string()),
+            _ => next = error.source(),
+        }
+    }
+    None
 }

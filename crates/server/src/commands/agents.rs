@@ -92,7 +92,9 @@ pub fn run(global: &Global, args: AgentsArgs) -> ExitCode {
 async fn act(global: &Global, command: AgentsCommand) -> Result<String> {
     let command = match command {
         // It asks the gateway, not the API.
-        AgentsCommand::Test(args) => return agent_test::run(args, &mut std::io::stdout()).await.map(|()| String::new()),
+        AgentsCommand::Test(args) => {
+            return agent_test::run(args, &mut std::io::stdout()).await.map(|()| String::new());
+        }
         AgentsCommand::Api(command) => command,
     };
     let client = Client::open(global).await?;

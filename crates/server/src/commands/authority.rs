@@ -18,9 +18,11 @@ pub enum AuthorityCommand {
         pem: bool,
     },
     /// Make another root; agents that know the old one go on, and get the new one when they renew
-    #[command(after_help = "Do this when the key may be known to somebody, or its end is near. Tokens of before stay good. When\n\
+    #[command(
+        after_help = "Do this when the key may be known to somebody, or its end is near. Tokens of before stay good. When\n\
         every agent has renewed (at most ingest.agents.certificate_days), `muttd admin authority retire` ends\n\
-        the old root.")]
+        the old root."
+    )]
     Rotate,
     /// Believe the root before no more: agents that have not renewed since must enrol anew
     Retire,

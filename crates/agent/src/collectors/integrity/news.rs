@@ -41,7 +41,12 @@ impl News {
     /// The best there is, and why it is not better.
     pub fn open() -> (Self, Option<String>) {
         let why = match group() {
-            Ok(_) => return (Self(Source::Fanotify(BTreeMap::new())), None),
+            Ok(_) => {
+                // Whoever may ask for less only is not told of other users' processes.
+                let asked = Fanotify::init(InitFlags::FAN_CLASS_NOTIF | InitFlags::FAN_CLOEXEC, EventFFlags::O_RDONLY);
+                let why = asked.err().map(|error| format!("the kernel does not say who changes a file: {error}"));
+                return (Self(Source::Fanotify(BTreeMap::new())), why);
+            }
             Err(error) => format!("the kernel does not say who changes a file: {error}"),
         };
         (Self::without_actors(), Some(why))

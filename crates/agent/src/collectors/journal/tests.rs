@@ -82,7 +82,7 @@ fn context(bookmarks: &[(&str, &str)]) -> Context {
     let (stopper, stop) = Stopper::new();
     let fs = Arc::new(wal::sim::SimFilesystem::new(1));
     let spool = Spool::open(fs, Path::new("/s"), SpoolBounds::default(), 1).unwrap();
-    let (_, sink, _) = crate::spool::start(spool);
+    let (_, sink, _) = crate::spool::start(spool, std::sync::Arc::new(runtime::SystemClock));
     drop(stopper);
     let bookmarks = bookmarks.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let clock = Arc::new(ManualClock::new(Timestamp::from_secs(1)));

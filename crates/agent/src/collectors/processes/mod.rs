@@ -193,7 +193,8 @@ impl Processes {
         if pid == std::process::id() {
             return;
         }
-        let verdict = self.limit.take("process_start", Weight::Usual, Instant::now());
+        // Before its end: who began is what is looked for.
+        let verdict = self.limit.take("process_start", Weight::High, Instant::now());
         if verdict == Verdict::LeaveOut {
             return;
         }

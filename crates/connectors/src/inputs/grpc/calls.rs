@@ -8,9 +8,6 @@ use std::borrow::Cow;
 use tokio::time::{Instant, timeout};
 use wire::{AuthRequest, AuthResponse, Bounded, EnrollRequest, EnrollResponse, RenewRequest};
 
-/// What old agents know a refused login by.
-const REFUSED: &str = "Invalid org_id or token";
-
 impl Line {
     /// Binds an identity to the connection. A refusal is an answer, whatever the reason: old agents take an error of
     /// the call for the end of the world.
@@ -41,11 +38,7 @@ impl Line {
                 // The organisation is what a stranger wrote: quoted, cut, and never with its token.
                 let org: String = org.chars().take(64).collect();
                 tracing::debug!(?org, peer.address = %self.peer, %refusal, "a login was refused");
-                let error_message = match &refusal {
-                    Refusal::Credentials(_) => REFUSED.to_owned(),
-                    Refusal::Later { .. } | Refusal::Invalid(_) => refusal.to_string(),
-                };
-                AuthResponse { error_message, ..AuthResponse::default() }
+                AuthResponse { error_message: refusal.to_string(), ..AuthResponse::default() }
             }
         };
         if answer.send(&response).await.is_ok() {

@@ -1,8 +1,10 @@
 //! Agents of before, and who may still be one (contract security-manager §2.1, §2.2).
 
 use super::{fleet, token, until_stored};
+
 use crate::support::TestServer;
 use serde_json::json;
+use std::process::Command;
 use testkit::agents::{Agent, log_event};
 use wire::{AuthRequest, AuthResponse, method};
 
@@ -86,5 +88,55 @@ async fn nobody_streams_without_a_login() {
     let enrolment = token(&server, "default", json!({})).await;
     let answer = agent.authenticate("default", &enrolment).await.unwrap();
     assert!(!answer.authenticated, "a token for enrolment is no password: {answer:?}");
+    server.stop().await;
+}
+
+/// What the original's connectivity test promised to print (contract security-manager §3.7).
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connectivity_test_says_what_the_original_promised() {
+    let server = TestServer::start(&[("MUTT_DEMO", "true")]).await;
+    let ingest = server.addresses.agents.unwrap().to_string();
+    let test = |args: &[&str], token: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muttd"));
+        command.args(["agent", "test", "--ingest", &ingest]).args(args).env_clear();
+        if !token.is_empty() {
+            command.env("SM_TOKEN", token);
+        }
+        async move {
+            let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            (output.status.success(), text(&output.stdout), text(&output.stderr))
+        }
+    };
+    let (good, said, why) = test(&[], "").await;
+    assert!(good, "{said}{why}");
+    for line in [
+        "🔗 Testing connection to remote ingest service",
+        &format!("   Endpoint: {ingest}"),
+        "   Org ID: demo",
+        &format!("📡 Connecting to {ingest}..."),
+        "🔐 Testing authentication...",
+        "✅ Authentication successful!",
+        "   Heartbeat interval: 30 seconds",
+        "🔄 Testing streaming connection...",
+        "✅ Test event sent successfully!",
+        "🎉 All tests passed! Remote ingest service is working correctly.",
+    ] {
+        assert!(said.lines().any(|said| said == line), "{line:?} is missing:\n{said}");
+    }
+    assert!(!said.contains(DEMO), "the token is not shown");
+    assert_eq!(until_stored(&server, ("demo", "test-host", "test"), 1).await.len(), 1);
+    // Encrypted, by the fingerprint in the token.
+    let legacy = token(&server, "default", json!({"host": "h-1", "legacy": true})).await;
+    let (good, said, why) = test(&["--host", "h-1"], &legacy).await;
+    assert!(good && said.contains("Org ID: default"), "{said}{why}");
+    let (good, _, why) = test(&[], &token(&server, "default", json!({})).await).await;
+    assert!(!good && why.contains("for enrolment"), "{why}");
+    let (good, _, why) = test(&["--org", "demo"], "wrong").await;
+    assert!(!good && why.contains("authentication rejected: Invalid org_id or token"), "{why}");
+    let mut other = legacy.clone();
+    other.replace_range(other.len() - 4.., "0000");
+    let (good, _, why) = test(&["--host", "h-1"], &other).await;
+    assert!(!good && why.contains("fingerprint"), "{why}");
     server.stop().await;
 }
