@@ -167,7 +167,7 @@ async fn main() {
     })
     .unwrap();
     let to = gateway.addresses()[0];
-    println!("at most {} connections", gateway.connections_max());
+    println!("{to}, at most {} connections", gateway.connections_max());
     let (_stopper, stop) = runtime::Stopper::new();
     let sessions = Arc::new(Sessions::default());
     let source: Arc<dyn TlsSource> = Arc::new(Fixed(Arc::new(server)));

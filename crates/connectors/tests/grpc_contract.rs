@@ -6,7 +6,7 @@ mod grpc_support;
 use async_trait::async_trait;
 use connectors::inputs::Sink;
 use connectors::inputs::contract::{self, Running, Sent, Subject};
-use grpc_support::{FakeDesk, TOKEN, config, now_ms, run};
+use grpc_support::{FakeDesk, TOKEN, Tls, config, now_ms, run};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 fn start(authority: &Authority, sink: Arc<dyn Sink>, stop: runtime::Stop) -> Running {
-    let (address, task) = run(config(), sink, &FakeDesk::default(), authority, None, stop);
+    let (address, task) = run(config(), sink, &FakeDesk::default(), Arc::new(Tls::new(authority)), None, stop);
     Running { address, task }
 }
 

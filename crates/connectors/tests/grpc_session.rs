@@ -3,11 +3,14 @@
 
 mod grpc_support;
 
+use async_trait::async_trait;
 use connectors::inputs::grpc::GatewayConfig;
-use grpc_support::{Gateway, config, now_ms};
-use model::RejectReason;
+use connectors::inputs::{Accepted, NewEvent, Refused, Reject, Sink};
+use grpc_support::{FakeDesk, Gateway, Tls, config, now_ms, run};
+use model::{Durability, InputKind, RejectReason};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use testkit::agents::{AgentSession, log_event, record};
+use testkit::agents::{Agent, AgentSession, Authority, log_event, record};
 use tonic::Code;
 use wire::{MetricEvent, MitigateResponse, Record, Status, agent_message, record as kind, server_message};
 
@@ -130,6 +133,62 @@ async fn a_full_queue_holds_a_batch_and_then_sends_the_agent_away_with_nothing_l
     assert_eq!((session.acked().await.unwrap(), session.acked().await.unwrap()), (3, 4));
     assert_eq!(gateway.sink.messages(), ["a", "b", "c"]);
     assert_eq!(gateway.sink.rejected(RejectReason::Unauthorized), 1);
+}
+
+/// A queue of so many events, which somebody empties; it takes no event of over 1,000 bytes.
+struct SmallQueue {
+    limit: usize,
+    depth: Mutex<usize>,
+    kept: Mutex<Vec<NewEvent>>,
+    rejected: Mutex<Vec<RejectReason>>,
+}
+
+#[async_trait]
+impl Sink for SmallQueue {
+    async fn admit(&self, _: u32, _: u32) -> Result<(), Refused> {
+        Ok(())
+    }
+    fn room(&self) -> Result<(), Refused> {
+        Ok(())
+    }
+    async fn accept(&self, batch: Vec<NewEvent>, _: Durability) -> Result<Accepted, Refused> {
+        let mut depth = self.depth.lock().unwrap();
+        let queue_limit = self.limit as u64;
+        let refused = |reason| Refused { reason, retry_after: Duration::from_millis(1), queue_depth: 0, queue_limit };
+        if batch.len() > self.limit || batch.iter().any(|event| event.object.len() > 1_000) {
+            return Err(refused(RejectReason::TooLarge));
+        }
+        if *depth + batch.len() > self.limit {
+            *depth = depth.saturating_sub(30);
+            return Err(refused(RejectReason::QueueFull));
+        }
+        *depth += batch.len();
+        let ids = batch.iter().filter_map(|event| event.id).collect();
+        self.kept.lock().unwrap().extend(batch);
+        Ok(Accepted { ids, queue_depth: *depth as u64 })
+    }
+    fn reject(&self, reject: Reject<'_>) {
+        self.rejected.lock().unwrap().push(reject.reason);
+    }
+    fn lost(&self, _: InputKind, _: u64) {}
+}
+
+#[tokio::test]
+async fn a_batch_larger_than_the_queue_goes_in_parts_and_what_can_never_be_taken_goes_alone() {
+    let queue = SmallQueue { limit: 100, depth: Mutex::default(), kept: Mutex::default(), rejected: Mutex::default() };
+    let (queue, authority) = (Arc::new(queue), Authority::new());
+    let (_stopper, stop) = runtime::Stopper::new();
+    let tls = Arc::new(Tls::new(&authority));
+    let (to, _task) = run(config(), queue.clone(), &FakeDesk::default(), tls, None, stop);
+    let client = authority.client_config(&[&rustls::version::TLS13], Some(&authority.agent("acme", "agt_web")));
+    let mut session = Agent::encrypted(to, client).await.unwrap().session(1).await.unwrap();
+    let large = "x".repeat(2_000);
+    let batch = (0..1_000).map(|n| if n == 517 { record(&large) } else { record(&n.to_string()) }).collect();
+    session.send(1, now_ms(), batch).await;
+    assert_eq!(session.acked().await.unwrap(), 1_000);
+    let numbers: Vec<u64> = queue.kept.lock().unwrap().iter().map(|event| event.id.unwrap().counter()).collect();
+    assert_eq!(numbers, (1..=1_000).filter(|seq| *seq != 518).collect::<Vec<_>>(), "in order, and once each");
+    assert_eq!(*queue.rejected.lock().unwrap(), [RejectReason::TooLarge]);
 }
 
 #[tokio::test]

@@ -192,3 +192,19 @@ async fn every_connection_shows_its_certificate_anew() {
         assert_eq!(tls.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
     }
 }
+
+#[tokio::test]
+async fn a_new_certificate_counts_from_the_next_handshake_on() {
+    let gateway = Gateway::start_with(secure(), None);
+    let mut open = gateway.certified().await.session(1).await.unwrap();
+    let next = Authority::new();
+    gateway.tls.replace(&next);
+    assert!(gateway.encrypted(None).await.is_err(), "who does not know the new authority does not believe it");
+    let client = next.client_config(&[&rustls::version::TLS13], Some(&next.agent("acme", "agt_web")));
+    let mut session = Agent::encrypted(gateway.address, client).await.unwrap().session(2).await.unwrap();
+    for (session, message) in [(&mut session, "new"), (&mut open, "old")] {
+        session.send(1, now_ms(), vec![record(message)]).await;
+        assert_eq!(session.acked().await.unwrap(), 1);
+    }
+    assert_eq!(gateway.sink.messages(), ["new", "old"]);
+}

@@ -216,11 +216,29 @@ impl GatewayObserver for FakeDesk {
     }
 }
 
-pub struct Tls(Arc<rustls::ServerConfig>);
+/// Certificates that can be changed.
+pub struct Tls(Mutex<Arc<rustls::ServerConfig>>);
+
+impl Tls {
+    pub fn new(authority: &Authority) -> Self {
+        Self(Mutex::new(hardened(authority)))
+    }
+
+    /// From the next handshake on.
+    pub fn replace(&self, authority: &Authority) {
+        *self.0.lock().unwrap() = hardened(authority);
+    }
+}
+
+fn hardened(authority: &Authority) -> Arc<rustls::ServerConfig> {
+    let mut config = authority.server_config();
+    harden(&mut config);
+    Arc::new(config)
+}
 
 impl TlsSource for Tls {
     fn current(&self) -> Arc<rustls::ServerConfig> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.0.lock().unwrap())
     }
 }
 
@@ -230,6 +248,7 @@ pub struct Gateway {
     pub sink: Arc<RecordingSink>,
     pub desk: FakeDesk,
     pub authority: Arc<Authority>,
+    pub tls: Arc<Tls>,
     pub stopper: Stopper,
     pub task: JoinHandle<()>,
 }
@@ -252,8 +271,9 @@ impl Gateway {
         let sink = RecordingSink::new();
         let (stopper, stop) = Stopper::new();
         let (desk, authority) = (FakeDesk::default(), Arc::new(Authority::new()));
-        let (address, task) = run(config, sink.clone(), &desk, &authority, pages, stop);
-        Self { address, sink, desk, authority, stopper, task }
+        let tls = Arc::new(Tls::new(&authority));
+        let (address, task) = run(config, sink.clone(), &desk, tls.clone(), pages, stop);
+        Self { address, sink, desk, authority, tls, stopper, task }
     }
 
     pub async fn plain(&self) -> Agent {
@@ -296,15 +316,13 @@ pub fn run(
     config: GatewayConfig,
     sink: Arc<dyn connectors::inputs::Sink>,
     desk: &FakeDesk,
-    authority: &Authority,
+    tls: Arc<Tls>,
     pages: Option<Arc<dyn Pages>>,
     stop: runtime::Stop,
 ) -> (SocketAddr, JoinHandle<()>) {
-    let mut tls = authority.server_config();
-    harden(&mut tls);
     let gateway = bind(config).unwrap();
     let address = gateway.addresses()[0];
-    let tls: Arc<dyn TlsSource> = Arc::new(Tls(Arc::new(tls)));
+    let tls: Arc<dyn TlsSource> = tls;
     let (desk, observer) = (Arc::new(desk.clone()), Arc::new(desk.clone()));
     (address, tokio::spawn(gateway.run(sink, desk, Some(tls), pages, observer, Arc::new(SystemClock), stop)))
 }
