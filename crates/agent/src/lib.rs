@@ -12,7 +12,6 @@ pub mod settings;
 pub mod spool;
 pub mod validity;
 
-/// Threads that do what is ready to be done, on any machine.
-pub const WORKERS: usize = 2;
-/// Threads at most that wait for disks, files and resolvers.
+/// Threads at most that wait for disks, files and resolvers, on any machine. Beside them there are the first, which
+/// does what is ready to be done, and one for each collector that reads files.
 pub const BLOCKING_MAX: usize = 8;

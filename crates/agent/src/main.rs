@@ -70,7 +70,7 @@ fn doctor(examined: &Examined) -> Result<ExitCode, std::io::Error> {
     Ok(say(&text, is_well))
 }
 
-/// A fixed number of threads, whatever the number of cores.
+/// One thread for what is ready to be done, whatever the number of cores: several would mostly wake each other.
 fn start(settings: Settings, warnings: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     let log = LogConfig {
         level: settings.log_level.clone(),
@@ -82,11 +82,8 @@ fn start(settings: Settings, warnings: &[String]) -> Result<(), Box<dyn std::err
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(agent::WORKERS)
-        .max_blocking_threads(agent::BLOCKING_MAX)
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(agent::BLOCKING_MAX).enable_all().build()?;
     runtime.block_on(async {
         let (stopper, stop) = Stopper::new();
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -117,6 +117,7 @@ pub async fn run(settings: Settings, stop: Stop) -> Result<(), RunError> {
         tasks: JoinSet::new(),
         counted: Counts::default(),
         wake_ms: u64::MAX,
+        ahead: None,
         report,
         report_at_ms: 0,
         reported_ms: None,
@@ -167,6 +168,8 @@ struct Agent {
     tasks: JoinSet<Option<Certified>>,
     counted: Counts,
     wake_ms: u64,
+    /// Records of the batch that was cut last, and its end.
+    ahead: Option<(u64, Vec<Numbered>)>,
     /// For people; written when it says something new, not all the time.
     report: Report,
     report_at_ms: u64,
@@ -373,7 +376,9 @@ impl Agent {
             }
             Output::Cut { from_seq, records_max, bytes_max, sent_unix_ms } => {
                 let ask = Ask { from_seq, records_max, bytes_max, sent_unix_ms };
-                return Some(Input::Cut(self.spool.cut(ask).await));
+                let (cut, records) = self.spool.cut(ask).await.unzip();
+                self.ahead = cut.zip(records).map(|(cut, records)| (cut.through_seq, records));
+                return Some(Input::Cut(cut));
             }
             Output::Send(sent) => return self.send_batch(sent).await,
             Output::SendStatus => {
@@ -391,6 +396,7 @@ impl Agent {
             Output::NewEpoch => {
                 let epoch = random().unwrap_or_else(|_| self.epoch.wrapping_add(1));
                 tracing::warn!("this spool is an old copy of one that went on: it takes another name");
+                self.ahead = None;
                 if let Some((restored, Amount { records, bytes })) = self.spool.rename(epoch).await {
                     let Restored { epoch, .. } = restored;
                     self.epoch = epoch;
@@ -437,7 +443,19 @@ impl Agent {
     }
 
     async fn send_batch(&mut self, sent: Sent) -> Option<Input> {
-        let records = self.spool.read(sent).await;
+        // A batch that was just cut came with its records.
+        let ahead = self.ahead.take().filter(|(through_seq, _)| *through_seq == sent.through_seq);
+        let records = match ahead {
+            Some((_, records)) if records.first().is_some_and(|first| first.seq == sent.first_seq) => records,
+            Some(_) | None => match self.spool.read(sent).await {
+                Some(records) => records,
+                // They are there: nothing of it may be taken for given up.
+                None => {
+                    self.disconnect();
+                    return Some(Input::Disconnected(Failure::Unreachable));
+                }
+            },
+        };
         let last = records.last().map(|numbered| numbered.seq);
         // Numbers without a record cut it in two: a batch counts up without a hole.
         let mut run: Vec<Numbered> = Vec::new();

@@ -64,14 +64,15 @@ impl Rescue {
             from = *to;
         }
         let begin = from;
-        let below = from + (next - from).div_ceil(8).max(1);
+        let below = from + (next - from).div_ceil(8);
         while from < below {
             let batch = self.reader.read(from, (below - from) as usize, 1 << 20)?;
             if batch.next_seq == from {
                 break;
             }
             from = batch.next_seq;
-            for record in &batch.records {
+            // Numbers can be missing, so that as many records reach further.
+            for record in batch.records.iter().filter(|record| record.seq < below) {
                 if let Some((seq, rest)) = number(&record.payload).filter(|_| !is_void(&self.void, record.seq)) {
                     each(seq, rest);
                 }

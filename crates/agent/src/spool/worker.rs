@@ -27,8 +27,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 pub type Counts = Amount;
 
 enum Request {
-    Cut(Ask, oneshot::Sender<Option<Cut>>),
-    Read(Sent, oneshot::Sender<Vec<Numbered>>),
+    Cut(Ask, oneshot::Sender<Option<(Cut, Vec<Numbered>)>>),
+    Read(Sent, oneshot::Sender<Option<Vec<Numbered>>>),
     Forget(u64),
     Rename(u64, oneshot::Sender<Option<(Restored, Amount)>>),
     Look(oneshot::Sender<Look>),
@@ -108,8 +108,8 @@ impl SpoolHandle {
         answer.await.ok()
     }
 
-    /// The next batch, kept and marked. `None`: there is none, or it could not be.
-    pub async fn cut(&self, ask: Ask) -> Option<Cut> {
+    /// The next batch, kept and marked, with its records. `None`: there is none, or it could not be.
+    pub async fn cut(&self, ask: Ask) -> Option<(Cut, Vec<Numbered>)> {
         self.ask(|reply| Request::Cut(ask, reply)).await.flatten()
     }
 
@@ -117,8 +117,9 @@ impl SpoolHandle {
         self.ask(Request::Look).await.unwrap_or_default()
     }
 
-    pub async fn read(&self, sent: Sent) -> Vec<Numbered> {
-        self.ask(|reply| Request::Read(sent, reply)).await.unwrap_or_default()
+    /// What there still is of it; `None` if that cannot be read now.
+    pub async fn read(&self, sent: Sent) -> Option<Vec<Numbered>> {
+        self.ask(|reply| Request::Read(sent, reply)).await.flatten()
     }
 
     pub async fn forget(&self, through_seq: u64) {
@@ -268,13 +269,18 @@ impl Worker {
                 {
                     self.gather(more, handed_in);
                 }
-                let _ = reply.send(self.cut(ask));
+                let cut = self.cut(ask).map(|cut| {
+                    let Cut { first_seq, through_seq, .. } = cut;
+                    let sent = Sent { first_seq, through_seq, sent_unix_ms: ask.sent_unix_ms };
+                    (cut, self.log(|spool| spool.read(sent)))
+                });
+                let _ = reply.send(cut);
             }
             Request::Look(reply) => {
                 let _ = reply.send(self.log(Spool::look));
             }
             Request::Read(sent, reply) => {
-                let records = self.log(|spool| spool.read(sent));
+                let records = self.log(|spool| spool.read(sent).map(Some));
                 let _ = reply.send(records);
             }
             Request::Forget(through_seq) => {

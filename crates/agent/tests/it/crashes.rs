@@ -57,6 +57,7 @@ async fn killed_at_any_moment_it_loses_nothing_and_repeats_nothing() {
     let mut random = fastrand::Rng::with_seed(11);
     for round in 0..rounds() {
         server.memory().forgets_acks = random.bool();
+        let begun = log_of(dir.path()).matches("streaming logs as").count();
         let agent = Agent::start(&server, dir.path(), &["-file", &name]);
         tokio::time::sleep(Duration::from_millis(random.u64(20..700))).await;
         if random.u8(0..4) == 0 {
@@ -64,6 +65,8 @@ async fn killed_at_any_moment_it_loses_nothing_and_repeats_nothing() {
             tokio::time::sleep(Duration::from_millis(random.u64(0..900))).await;
         }
         if round % 5 == 4 {
+            // Before it listens to signals, one ends it as they end any process.
+            until_said(dir.path(), "streaming logs as", begun + 1).await;
             assert_eq!(agent.terminate().await, Some(0));
         } else {
             agent.kill();

@@ -3,7 +3,7 @@
 use crate::encrypted::Authority;
 use crate::server::Server;
 use crate::{Agent, append, file_in, run};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 fn now_ms() -> i64 {
     runtime::Clock::now(&runtime::SystemClock).millis()
@@ -120,9 +120,9 @@ async fn it_has_as_many_threads_on_one_core_as_on_many() {
         });
         let agent = Agent::of(made.join().unwrap());
         server.until("a heartbeat", |memory| !memory.messages("heartbeat").is_empty()).await;
-        // Whatever the number of cores: who works for the runtime, what waits for files and disks, and collectors.
+        // The first, what waits for files and disks, and collectors.
         let all = std::fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap().count();
-        let bound = 1 + agent::WORKERS + agent::BLOCKING_MAX + agent::collectors::NAMES.len();
+        let bound = 1 + agent::BLOCKING_MAX + agent::collectors::NAMES.len();
         assert!(all <= bound, "{all} threads");
         counts.push(all);
     }
