@@ -174,12 +174,11 @@ impl App {
             }
         }
         if let Some(listen) = config.webui_listen.as_ref().filter(|_| config.has(Role::Webui)) {
-            let authority = self.agents.as_ref().map(|door| &door.authority);
-            let mut gate = agent_gate(&config, authority, &self.parts.clock)?;
+            let mut state = api_state(&self.parts, &config, self.webui_key.ring.clone())?;
             if let Some(address) = self.addresses.agents {
-                gate.port = address.port();
+                state.agent_gate.port = address.port();
             }
-            let mut router = crate::api::router(api_state(&self.parts, &config, self.webui_key.ring.clone(), gate)?);
+            let mut router = crate::api::router(state);
             if let Some(door) = &self.agents {
                 // Where people look first; on the gateway's port they can be had, too.
                 router = router.merge(door.downloads());
@@ -598,8 +597,7 @@ pub async fn offline_api(config: Config) -> Result<(Router, String)> {
     let (secrets, _refresher) = start_secrets(&config, &health, &stop).await?;
     let parts = Parts::open(&config, &secrets, health, Metrics::new(), &clock, &stop).await?;
     let key = runtime::Secret::generate("")?;
-    let gate = agent_gate(&config, None, &clock)?;
-    let state = api_state(&parts, &config, KeyRing::fixed(key.clone()), gate)?;
+    let state = api_state(&parts, &config, KeyRing::fixed(key.clone()))?;
     let state = ApiState { works_events: false, ..state };
     Ok((crate::api::router(state), key.expose().to_owned()))
 }

@@ -157,7 +157,7 @@ fn addresses() -> BTreeSet<IpAddr> {
         let digits = line.get(..32).and_then(|digits| u128::from_str_radix(digits, 16).ok());
         // Not of a link alone: those have no meaning elsewhere.
         found.extend(
-            digits.map(|bits| std::net::Ipv6Addr::from(bits)).filter(|a| !a.is_unicast_link_local()).map(IpAddr::V6),
+            digits.map(std::net::Ipv6Addr::from).filter(|a| !a.is_unicast_link_local()).map(IpAddr::V6),
         );
     }
     found

@@ -126,8 +126,8 @@ fn after_a_change_of_the_root_both_are_believed_until_the_old_one_is_retired() {
     let new = authority.current().kept.root.to_vec();
     assert_ne!(old, new);
     let chain = shown(&authority);
-    assert!(is_believed(&[old.clone()], &chain, "localhost"), "an agent of before");
-    assert!(is_believed(&[new.clone()], &chain, "localhost"), "an agent of after");
+    assert!(is_believed(std::slice::from_ref(&old), &chain, "localhost"), "an agent of before");
+    assert!(is_believed(std::slice::from_ref(&new), &chain, "localhost"), "an agent of after");
     for root in [&old, &new] {
         assert!(chain.iter().any(|der| der.as_ref() == root.as_slice()), "a fingerprint finds its root");
     }

@@ -145,16 +145,6 @@ fn through(global: &Global, act: impl AsyncFnOnce(&Client) -> Result<()>) -> Res
 
 async fn user_act(client: &Client, command: UserCommand) -> Result<()> {
     match command {
-        AdminCommand::User { command } => user_act(&client, command).await,
-        AdminCommand::Org { command } => fleet::org(&client, command).await,
-        AdminCommand::Token { command } => fleet::token(&client, command).await,
-        // Done already: it is about files, and asks no server.
-        AdminCommand::Authority { .. } => Ok(()),
-    }
-}
-
-async fn user_act(client: &Client, command: UserCommand) -> Result<()> {
-    match command {
         UserCommand::Add { name, role, no_key, reason } => {
             let body = json!({ "name": name, "role": role.as_str(), "reason": reason });
             client.send(Method::POST, "/api/v2/users", &body).await?;

@@ -37,7 +37,7 @@ pub fn agents(check: &mut Check<'_>, raw: &raw::Agents, data_dir: &str) -> Optio
     let listen = check.listen(LISTEN, &raw.listen);
     let also_listen = check.listen(ALSO, &raw.also_listen);
     let plaintext = raw.legacy_plaintext || raw.demo;
-    let Some(tls) = switch(check, raw) else { return None };
+    let tls = switch(check, raw)?;
     if !tls && !plaintext {
         check.problem(
             "ingest.agents.tls",

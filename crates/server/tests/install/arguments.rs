@@ -13,7 +13,9 @@ fn every_form_of_arguments_comes_to_the_same_settings() {
     let (token, address) = (plane.token("acme"), plane.address());
     let (token, address) = (token.as_str(), address.as_str());
     let with = |name: &str, value: &str| format!("{name}={value}");
-    let forms: [(&str, Vec<String>, Vec<(&str, &str)>); 6] = [
+    /// Shell, arguments, environment.
+    type Form<'a> = (&'a str, Vec<String>, Vec<(&'a str, &'a str)>);
+    let forms: [Form<'_>; 6] = [
         // The manual's.
         ("bash", ["--token", token, "--org", "acme", "--ingest", address].map(String::from).to_vec(), vec![]),
         ("sh", ["--token", token, "--ingest", address, "--install-dir", FOLDER].map(String::from).to_vec(), vec![]),

@@ -99,7 +99,8 @@ impl Plane {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let (stopper, stop) = Stopper::new();
         let tls = TlsFiles::open(&cert, &key_file, MinimumTls::Tls13).unwrap();
-        let port = runtime.block_on(serve(router, tls, stop));
+        let _entered = runtime.enter();
+        let port = serve(router, tls, stop);
         Self { root, port, dir, mischief, _stopper: stopper, _runtime: runtime }
     }
 
@@ -141,7 +142,8 @@ pub fn agent(version: &str) -> Vec<u8> {
     text
 }
 
-async fn serve(router: Router, tls: Arc<TlsFiles>, stop: Stop) -> u16 {
+/// In a runtime.
+fn serve(router: Router, tls: Arc<TlsFiles>, stop: Stop) -> u16 {
     let listener = runtime::http::bind(([127, 0, 0, 1], 0).into()).unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(runtime::http::serve(listener, Some(tls), router, HttpLimits::default(), stop));
