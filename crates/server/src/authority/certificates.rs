@@ -156,9 +156,7 @@ fn addresses() -> BTreeSet<IpAddr> {
     for line in six.lines() {
         let digits = line.get(..32).and_then(|digits| u128::from_str_radix(digits, 16).ok());
         // Not of a link alone: those have no meaning elsewhere.
-        found.extend(
-            digits.map(std::net::Ipv6Addr::from).filter(|a| !a.is_unicast_link_local()).map(IpAddr::V6),
-        );
+        found.extend(digits.map(std::net::Ipv6Addr::from).filter(|a| !a.is_unicast_link_local()).map(IpAddr::V6));
     }
     found
 }
