@@ -34,7 +34,7 @@ wire() {
   in_c ip addr add 10.213.77.2/30 dev host0; in_c ip link set host0 up; in_c ip link set lo up
 }
 wire
-muttd() { in_p env -i PATH="$PATH" HOME=/root MUTT_AGENT_LISTEN=0.0.0.0:9002 MUTT_AGENT_ADDRESS="$HERE:9002" MUTT_AGENT_DOWNLOADS="$WORK/agents" "$BINARY" "$@" --data-dir "$WORK/plane"; }
+muttd() { in_p env -i PATH="$PATH" HOME=/root MUTT_AGENT_LISTEN=0.0.0.0:9002 MUTT_AGENT_DOWNLOADS="$WORK/agents" "$BINARY" "$@" --data-dir "$WORK/plane"; }
 start_plane() {
   muttd serve >>"$WORK/muttd.log" 2>&1 </dev/null &
   MUTTD=$!
@@ -180,7 +180,7 @@ files >"$WORK/after"; diff "$WORK/clean" "$WORK/after" >"$WORK/diff" || { cat "$
 ok "and leaves nothing either"
 
 # ------------------------------------------------------------------ the line that the control plane prints
-line=$(muttd admin token create --org acme 2>&1 >/dev/null | grep '^export')
+line=$(muttd admin token create --org acme --gateway "$HERE:9002" 2>&1 >/dev/null | grep '^export')
 in_c bash -c "${line/sudo --preserve-env=SM_TOKEN,SM_INGEST_URL sh/sh}" >"$WORK/out" 2>&1 <&- || { cat "$WORK/out"; fail "the line that the control plane prints installs"; }
 says '✅ Connectivity test passed'
 one_line --uninstall || { cat "$WORK/out"; fail "uninstall"; }
