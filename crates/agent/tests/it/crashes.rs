@@ -58,6 +58,7 @@ async fn killed_at_any_moment_it_loses_nothing_and_repeats_nothing() {
     for round in 0..rounds() {
         server.memory().forgets_acks = random.bool();
         let begun = log_of(dir.path()).matches("streaming logs as").count();
+        let said = log_of(dir.path()).len();
         let agent = Agent::start(&server, dir.path(), &["-file", &name]);
         tokio::time::sleep(Duration::from_millis(random.u64(20..700))).await;
         if random.u8(0..4) == 0 {
@@ -65,6 +66,10 @@ async fn killed_at_any_moment_it_loses_nothing_and_repeats_nothing() {
             tokio::time::sleep(Duration::from_millis(random.u64(0..900))).await;
         }
         if round % 5 == 4 {
+            // Before it listens to signals, one ends it as it ends any process.
+            while !log_of(dir.path()).get(said..).is_some_and(|log| log.contains("streaming logs")) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             // Before it listens to signals, one ends it as they end any process.
             until_said(dir.path(), "streaming logs as", begun + 1).await;
             assert_eq!(agent.terminate().await, Some(0));

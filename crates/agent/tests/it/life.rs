@@ -73,6 +73,13 @@ async fn without_a_server_or_with_a_refused_token_it_goes_on_keeping() {
     until_said(dir.path(), "following /", 1).await;
     append(&path, "1\n2\n");
     until_said(dir.path(), "not connected; trying again", 1).await;
+    // The heartbeat and both lines are kept.
+    for _ in 0..1_500 {
+        if agent::report::Report::read(&dir.path().join("data")).is_ok_and(|report| report.waiting.records >= 3) {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
     assert!(agent.is_alive());
     assert!(server.memory().records.is_empty());
     agent.kill();

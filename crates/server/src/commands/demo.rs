@@ -138,6 +138,7 @@ fn use_free_ports(config: &mut Config) {
         }
     };
     fix(config.http.as_mut().map(|h| &mut h.listen));
+    fix(config.agents.as_mut().map(|agents| &mut agents.listen));
     fix(config.syslog.udp.as_mut());
     fix(config.syslog.tcp.as_mut());
     fix(config.webui_listen.as_mut());
@@ -223,6 +224,10 @@ It stays up; Ctrl-C stops it. Try, in another terminal:
     curl -s http://{web}/api/v2/alerts -H \"X-API-KEY: $(cat {web_key})\"
     curl -s http://{web}/api/v2/events -H \"X-API-KEY: $(cat {web_key})\"
     target/release/muttd queue ls --data-dir {dir}
+  an agent, here or on any host that reaches this one (`make agents` builds it):
+    SM_TOKEN=$(target/release/muttd admin token create --data-dir {dir}) \\
+      target/agents/sm-agent-linux-* -ingest {agents} -data-dir ./sm-agent-data
+    target/release/muttd agents list --data-dir {dir}
   what the built-in receiver got:
     curl -s {stats}
   figures:  curl -s http://{ingest}/metrics      health: curl -s http://{ingest}/health
@@ -231,6 +236,7 @@ It stays up; Ctrl-C stops it. Try, in another terminal:
 
 ",
         udp = addresses.syslog_udp.map_or(0, |a| a.port()),
+        agents = show(addresses.agents),
         udp_all = show(addresses.syslog_udp),
         tcp = show(addresses.syslog_tcp),
         dir = dir.display(),

@@ -81,6 +81,7 @@ fn announce(app: &App) {
     let addresses = app.addresses();
     for (what, address) in [
         ("HTTP ingest", addresses.ingest),
+        ("gateway for agents", addresses.agents),
         ("syslog UDP", addresses.syslog_udp),
         ("syslog TCP", addresses.syslog_tcp),
         ("syslog TLS", addresses.syslog_tls),
