@@ -39,3 +39,4 @@ need rsyslogd "the tests of the rsyslog samples" rsyslog
   need rsyslog-openssl "the tests of the rsyslog samples with TLS" rsyslog-openssl
 need curl "the tests of the snmptrapd and rsyslog routes" curl
 need openssl "the tests of the installer of agents" openssl
+need ip "the tests that put agents into networks of their own" iproute2

@@ -103,7 +103,7 @@ pub(super) fn status_text(status: &Status, bytes_max: usize) -> String {
             "lag_ms": status.lag_ms,
             "rss_bytes": status.rss_bytes,
             "dropped": first(&status.dropped, most, |n| json!(n)),
-            "not_running": first(&status.collectors, most, |why| json!(why.chars().take(200).collect::<String>())),
+            "collectors": first(&status.collectors, most, |why| json!(why.chars().take(200).collect::<String>())),
         })
         .to_string();
         if text.len() <= bytes_max || most == 0 {

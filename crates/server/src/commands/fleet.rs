@@ -141,7 +141,7 @@ pub struct Org {
 
 #[derive(Debug, Args)]
 pub struct Gateway {
-    /// Where hosts reach the gateway, for the command that is shown [default: the setting ingest.agents.address, else
+    /// Where hosts reach the gateway, for the command that is shown [default: the setting ingest.agents.public_address, else
     /// this host's name and the gateway's port]
     #[arg(long, value_name = "NAME[:PORT]")]
     gateway: Option<String>,

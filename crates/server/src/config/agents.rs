@@ -52,8 +52,11 @@ pub fn agents(check: &mut Check<'_>, raw: &raw::Agents, data_dir: &str) -> Optio
     if let Some(folder) = downloads.as_ref().filter(|folder| !folder.is_dir()) {
         check.problem("ingest.agents.downloads", format!("`{}` is not a folder", folder.display()));
     }
-    if !raw.address.is_empty() && !is_address(&raw.address) {
-        check.problem("ingest.agents.address", format!("`{}` is not a name or address with a port", raw.address));
+    if !raw.public_address.is_empty() && !is_address(&raw.public_address) {
+        check.problem(
+            "ingest.agents.public_address",
+            format!("`{}` is not a name or address with a port", raw.public_address),
+        );
     }
     let connections_max = check.range("ingest.agents.connections_max", raw.connections_max, 1, 1_000_000);
     let durability = check.durability("ingest.agents.durability", &raw.durability);
@@ -64,12 +67,12 @@ pub fn agents(check: &mut Check<'_>, raw: &raw::Agents, data_dir: &str) -> Optio
         demo: raw.demo,
         authority: AuthorityConfig {
             dir,
-            names: raw.names.iter().cloned().chain(host_of(&raw.address).map(str::to_owned)).collect(),
+            names: raw.names.iter().cloned().chain(host_of(&raw.public_address).map(str::to_owned)).collect(),
             server_files: files.map(|files| (files.cert, files.key)),
             agent_certificate: Duration::from_secs(days * DAY),
         },
         downloads,
-        address: (!raw.address.is_empty()).then(|| raw.address.clone()),
+        address: (!raw.public_address.is_empty()).then(|| raw.public_address.clone()),
         connections_max,
         durability,
     })

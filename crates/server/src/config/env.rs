@@ -66,7 +66,7 @@ pub const BINDINGS: &[Binding] = &[
     plain("AGENT_LEGACY_PLAINTEXT", "ingest.agents.legacy_plaintext"),
     plain("MUTT_DEMO", "ingest.agents.demo"),
     list("MUTT_AGENT_NAMES", "ingest.agents.names"),
-    plain("MUTT_AGENT_ADDRESS", "ingest.agents.address"),
+    plain("MUTT_AGENT_ADDRESS", "ingest.agents.public_address"),
     plain("MUTT_AGENT_CA_DIR", "ingest.agents.ca_dir"),
     plain("MUTT_AGENT_DOWNLOADS", "ingest.agents.downloads"),
     plain("MUTT_SNMP_UDP", "ingest.snmp.udp"),

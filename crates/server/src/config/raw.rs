@@ -81,7 +81,7 @@ pub struct Agents {
     pub legacy_plaintext: bool,
     pub demo: bool,
     pub names: Vec<String>,
-    pub address: String,
+    pub public_address: String,
     pub ca_dir: String,
     pub certificate_days: i64,
     pub downloads: String,

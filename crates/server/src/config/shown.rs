@@ -59,6 +59,8 @@ const SHOWN: [&str; 48] = [
 ];
 /// The same, for which the list above was too long.
 const SHOWN_OF_REDIS: [&str; 5] = ["metrics", "moog_heartbeat", "moog_processing", "moog_rate_limit", "unhandled"];
+/// The same of the gateway for agents.
+const SHOWN_OF_AGENTS: [&str; 6] = ["also_listen", "ca_dir", "downloads", "names", "public_address", "use_tls"];
 /// The same of channels. What is said in bodies may hold a secret, and so is not among them.
 const SHOWN_OF_CHANNELS: [&str; 8] =
     ["channel", "content_type", "format", "html", "method", "subject", "text", "title"];
@@ -103,7 +105,9 @@ fn hide(key: &str, value: &mut Value, values: Values) {
         Value::String(text) if URLS.contains(&key) => *text = origin(text),
         Value::String(_) if ADDRESSES.contains(&key) => {}
         Value::String(text) => {
-            let known = [&SHOWN[..], &SHOWN_OF_REDIS, &SHOWN_OF_CHANNELS].iter().any(|keys| keys.contains(&key));
+            let known = [&SHOWN[..], &SHOWN_OF_AGENTS, &SHOWN_OF_REDIS, &SHOWN_OF_CHANNELS]
+                .iter()
+                .any(|keys| keys.contains(&key));
             let harmless = values == Values::Harmless || known;
             // `user:password@host`, by mistake.
             if !harmless || text.contains('@') {
