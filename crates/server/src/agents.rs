@@ -72,20 +72,25 @@ impl AgentDoor {
     }
 
     /// Answers until the input's stop; the fleet and the authority work until the workers'.
-    pub fn start(
+    pub async fn start(
         self,
         (inputs, input_stop): (&mut Supervisor, Stop),
         (workers, worker_stop): (&mut Supervisor, Stop),
         sink: Arc<dyn Sink>,
         parts: &Parts,
     ) {
-        let (fleet, parts_of, stop) = (self.fleet.clone(), parts.clone(), worker_stop.clone());
-        workers.spawn("fleet catalog", async move {
-            find_store(&fleet, &parts_of, &stop).await;
-            // A part that ends by itself stops the process.
-            stop.requested().await;
-            Ok(())
-        });
+        // Where the catalog is here, nobody has to come again because the process has just begun.
+        if parts.shared_catalog.is_none() && self.fleet.set_demo(&*parts.catalog).await.is_ok() {
+            self.fleet.use_store(parts.catalog.clone());
+        } else {
+            let (fleet, parts_of, stop) = (self.fleet.clone(), parts.clone(), worker_stop.clone());
+            workers.spawn("fleet catalog", async move {
+                find_store(&fleet, &parts_of, &stop).await;
+                // A part that ends by itself stops the process.
+                stop.requested().await;
+                Ok(())
+            });
+        }
         let (metrics, clock) = (Arc::clone(&parts.metrics), Arc::clone(&parts.clock));
         let (fleet, stop) = (self.fleet.clone(), worker_stop.clone());
         workers.spawn("fleet", async move {

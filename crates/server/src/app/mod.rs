@@ -386,7 +386,7 @@ impl App {
         }
         if let Some(door) = self.agents {
             let sink = Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>;
-            door.start((&mut inputs, input_stop.clone()), (&mut workers, worker_stop.clone()), sink, &parts);
+            door.start((&mut inputs, input_stop.clone()), (&mut workers, worker_stop.clone()), sink, &parts).await;
         }
         if let Some(snmp) = self.snmp {
             let sink = Arc::clone(&self.acceptor) as Arc<dyn connectors::inputs::Sink>;
