@@ -60,8 +60,8 @@ type Stamp = Option<(SystemTime, u64)>;
 impl Authority {
     /// Opens it, or makes it where there is none.
     pub fn open(config: AuthorityConfig, clock: Arc<dyn Clock>) -> Result<Self> {
-        let seen = Mutex::new(stamps(&config));
         let kept = Kept::open_or_make(&config.dir, clock.now())?;
+        let seen = Mutex::new(stamps(&config));
         let current = RwLock::new(Arc::new(Current::of(kept, &config, clock.now())?));
         Ok(Self { config, clock, current, seen })
     }

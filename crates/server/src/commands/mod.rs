@@ -79,6 +79,7 @@ pub enum Command {
     /// Who is told of which alerts: show and try the routing tree
     Route(route::RouteArgs),
     /// Agents: how they are; throw one out, forget one
+    #[command(alias = "agent")]
     Agents(agents::AgentsArgs),
     /// Users of the Web API, their roles and keys; organisations; tokens by which agents come in
     Admin(admin::AdminArgs),

@@ -88,7 +88,7 @@ async fn what_nobody_acknowledges_is_escalated_once_also_over_a_restart() {
     let dir = started.stop().await;
 
     let settings = std::fs::read_to_string(dir.path().join("test.toml")).unwrap();
-    let (top, _) = settings.split_once("\n[ingest.http]").unwrap();
+    let (top, _) = settings.split_once("\n[ingest.agents]").unwrap();
     let config = load_with(dir.path(), top, &[], None);
     let again = TestServer::start_with(dir, config).await;
     again.deliveries(&pager, 1).await;

@@ -90,7 +90,7 @@ impl Gateway {
     ) {
         let connections_max = self.connections_max();
         if connections_max < self.config.connections_max {
-            tracing::warn!(
+            tracing::info!(
                 connections.max = connections_max,
                 "the limit of open files (LimitNOFILE) allows fewer agents than configured"
             );
