@@ -43,7 +43,6 @@ async fn the_pages_work_in_a_browser() {
 
 /// As the other test, of the pages about agents.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "at 360 px the list of agents is wider than the page; why is not found yet"]
 async fn the_pages_about_agents_work_in_a_browser() {
     let server = TestServer::start(&[]).await;
     some_agents(&*server.parts.catalog).await;
