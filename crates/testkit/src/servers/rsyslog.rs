@@ -17,12 +17,18 @@ pub struct Rsyslog {
 
 impl Rsyslog {
     /// Runs with `config` behind an input of its own. Control characters are left in messages.
+    ///
+    /// What it says about itself is thrown away inside instead of handed to the system's log: that
+    /// opens a socket in another thread, and rsyslogd 8.2302 ends a TLS session on the number of a
+    /// socket that it has closed already. Where the two meet it reads the other socket for ever.
     pub fn start(config: &str, env: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let port = crate::free_port();
         let path = dir.path().display();
         let text = format!(
-            "global(workDirectory=\"{path}\" parser.escapeControlCharactersOnReceive=\"off\")\n\
+            "global(workDirectory=\"{path}\" parser.escapeControlCharactersOnReceive=\"off\" \
+             processInternalMessages=\"on\")\n\
+             if $inputname == \"rsyslogd\" then stop\n\
              module(load=\"imtcp\")\n\
              input(type=\"imtcp\" port=\"{port}\" address=\"127.0.0.1\")\n\
              {config}\n"
