@@ -27,15 +27,13 @@ pub struct Limits {
     pub batch_bytes: u64,
     /// Batches sent and not acknowledged.
     pub in_flight: usize,
-    /// How long a record may wait for company.
-    pub linger_ms: u64,
     /// Between the beginnings of two batches that are not full: each costs both sides a write to disk.
     pub spacing_ms: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batch_records: 1_000, batch_bytes: 512 * 1024, in_flight: 4, linger_ms: 5, spacing_ms: 40 }
+        Self { batch_records: 1_000, batch_bytes: 512 * 1024, in_flight: 4, spacing_ms: 40 }
     }
 }
 
@@ -123,7 +121,7 @@ impl Upload {
         }
         let is_full = self.waiting_records >= limits.batch_records || self.waiting_bytes >= limits.batch_bytes;
         let spaced = self.last_cut_ms.map_or(0, |last| last.saturating_add(limits.spacing_ms));
-        Some(if is_full { 0 } else { since.saturating_add(limits.linger_ms).max(spaced) })
+        Some(if is_full { 0 } else { since.max(spaced) })
     }
 
     /// Asks for the next batch, from this number.
@@ -220,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_waits_for_company_unless_it_is_full_or_the_window_is() {
-        let limits = Limits { batch_records: 10, batch_bytes: 100, in_flight: 1, linger_ms: 20, spacing_ms: 50 };
+    fn the_first_batch_goes_at_once_the_next_gathers_unless_it_is_full() {
+        let limits = Limits { batch_records: 10, batch_bytes: 100, in_flight: 1, spacing_ms: 50 };
         let mut upload = Upload::new(0, Vec::new());
         assert_eq!(upload.due_ms(&limits), None);
         upload.spooled(1_000, 1, 5);
         upload.spooled(1_010, 1, 5);
-        assert_eq!(upload.due_ms(&limits), Some(1_020));
+        assert_eq!(upload.due_ms(&limits), Some(1_000), "nothing went before it");
         upload.spooled(1_011, 1, 95);
         assert_eq!(upload.due_ms(&limits), Some(0));
         assert_eq!(upload.begin_cut(1_011, 5), 0);

@@ -54,7 +54,7 @@ struct World {
 }
 
 fn config(seed: u64) -> Config {
-    let limits = Limits { batch_records: 5, batch_bytes: 1_000, in_flight: 3, linger_ms: 10, spacing_ms: 15 };
+    let limits = Limits { batch_records: 5, batch_bytes: 1_000, in_flight: 3, spacing_ms: 15 };
     Config { limits, seed, ..Config::default() }
 }
 

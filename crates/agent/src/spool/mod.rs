@@ -41,6 +41,9 @@ pub enum SpoolError {
     /// Its state file cannot.
     #[error("the spool's state file")]
     State(#[source] io::Error),
+    /// Its thread cannot begin.
+    #[error("the spool's thread")]
+    Thread(#[source] io::Error),
 }
 
 /// How much it may take.
@@ -330,7 +333,17 @@ impl Spool {
     }
 
     /// Gives `take` the records from `from` on, in order, as long as it wants more.
-    fn each(&mut self, from: u64, mut take: impl FnMut(u64, Entry, u64) -> bool) -> Result<(), SpoolError> {
+    fn each(&mut self, from: u64, take: impl FnMut(u64, Entry, u64) -> bool) -> Result<(), SpoolError> {
+        self.each_through(from, u64::MAX, take)
+    }
+
+    /// Those of these numbers, both included. The reader stands behind the last of them then.
+    fn each_through(
+        &mut self,
+        from: u64,
+        through: u64,
+        mut take: impl FnMut(u64, Entry, u64) -> bool,
+    ) -> Result<(), SpoolError> {
         let from = from.max(self.first_unacked);
         let void = &self.void;
         let mut found = |seq, payload: &[u8]| match decode(payload) {
@@ -346,8 +359,9 @@ impl Spool {
         if self.read_to < from && from - self.read_to < BEHIND_MAX && self.read_to >= self.given_up_below {
             from = self.read_to;
         }
-        loop {
-            let batch = self.reader.read(from, 256, 256 * 1024)?;
+        while from <= through {
+            let records_max = usize::try_from(through - from).unwrap_or(usize::MAX).saturating_add(1).min(256);
+            let batch = self.reader.read(from, records_max, 256 * 1024)?;
             if batch.next_seq == from {
                 return Ok(());
             }
@@ -359,15 +373,13 @@ impl Spool {
                 }
             }
         }
+        Ok(())
     }
 
     /// Those of these records that there still are.
     pub fn read(&mut self, sent: Sent) -> Result<Vec<Numbered>, SpoolError> {
         let mut records = Vec::new();
-        self.each(sent.first_seq, |seq, entry, _| {
-            if seq > sent.through_seq {
-                return false;
-            }
+        self.each_through(sent.first_seq, sent.through_seq, |seq, entry, _| {
             records.extend(entry.record.map(|record| Numbered { seq, record }));
             seq < sent.through_seq
         })?;

@@ -9,7 +9,7 @@ use agent_core::{Cut, Restored, Sent};
 use runtime::Clock;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -29,7 +29,8 @@ pub type Counts = Amount;
 enum Request {
     Cut(Ask, oneshot::Sender<Option<(Cut, Vec<Numbered>)>>),
     Read(Sent, oneshot::Sender<Option<Vec<Numbered>>>),
-    Forget(u64),
+    /// What [`SpoolHandle::forget`] noted, now.
+    Forget,
     Rename(u64, oneshot::Sender<Option<(Restored, Amount)>>),
     Look(oneshot::Sender<Look>),
 }
@@ -38,13 +39,22 @@ enum Request {
 pub struct SpoolHandle {
     requests: mpsc::Sender<Request>,
     pub counts: watch::Receiver<Counts>,
+    shared: Arc<Shared>,
+}
+
+/// What both sides may look at without waking the other.
+struct Shared {
+    /// Whether what can be read again later should be read now.
+    has_room: AtomicBool,
+    /// Below this number all is durable at the other end.
+    acked_below: AtomicU64,
 }
 
 /// The collectors' side.
 #[derive(Clone)]
 pub struct Sink {
     puts: mpsc::Sender<Vec<Observation>>,
-    has_room: Arc<AtomicBool>,
+    shared: Arc<Shared>,
 }
 
 impl Sink {
@@ -52,7 +62,7 @@ impl Sink {
     #[cfg(test)]
     pub fn for_tests() -> (Self, mpsc::Receiver<Vec<Observation>>) {
         let (puts, handed_in) = mpsc::channel(1_024);
-        (Self { puts, has_room: Arc::new(AtomicBool::new(true)) }, handed_in)
+        (Self { puts, shared: Arc::new(Shared::new(true)) }, handed_in)
     }
 
     /// Hands in; waits while the spool cannot take more. `false` at the end.
@@ -72,7 +82,13 @@ impl Sink {
 
     /// Whether what can be read again later should be read now.
     pub fn has_room(&self) -> bool {
-        self.has_room.load(Ordering::Relaxed)
+        self.shared.has_room.load(Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    fn new(has_room: bool) -> Self {
+        Self { has_room: AtomicBool::new(has_room), acked_below: AtomicU64::new(0) }
     }
 }
 
@@ -84,21 +100,25 @@ pub fn start(
     let (requests, asked) = mpsc::channel(8);
     let (puts, handed_in) = mpsc::channel(WAITING_MAX);
     let (counts_tx, counts) = watch::channel(Counts::default());
-    let has_room = Arc::new(AtomicBool::new(spool.room().has_for_readable()));
+    let shared = Arc::new(Shared::new(spool.room().has_for_readable()));
     let worker = Worker {
         spool,
         clock,
         counts: counts_tx,
-        has_room: has_room.clone(),
+        shared: shared.clone(),
+        forgotten_below: 0,
         waiting: VecDeque::new(),
         waiting_bytes: 0,
         write_at: None,
         is_blocked: false,
         fails: false,
     };
-    let runtime = tokio::runtime::Handle::current();
-    let task = tokio::task::spawn_blocking(move || runtime.block_on(worker.serve(asked, handed_in)));
-    (SpoolHandle { requests, counts }, Sink { puts, has_room }, task)
+    let task = tokio::task::spawn_blocking(move || {
+        // Timers of its own: those of the agent's thread would wake that each time.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(SpoolError::Thread)?;
+        runtime.block_on(worker.serve(asked, handed_in))
+    });
+    (SpoolHandle { requests, counts, shared: shared.clone() }, Sink { puts, shared }, task)
 }
 
 impl SpoolHandle {
@@ -122,9 +142,13 @@ impl SpoolHandle {
         self.ask(|reply| Request::Read(sent, reply)).await.flatten()
     }
 
+    /// These are durable at the other end. The thread hears of it when it wakes next, or at once if room is waited for.
     pub async fn forget(&self, through_seq: u64) {
-        // Without the thread there is nobody to forget.
-        let _ = self.requests.send(Request::Forget(through_seq)).await;
+        self.shared.acked_below.fetch_max(through_seq.saturating_add(1), Ordering::SeqCst);
+        if !self.shared.has_room.load(Ordering::SeqCst) {
+            // Without the thread there is nobody to forget.
+            let _ = self.requests.send(Request::Forget).await;
+        }
     }
 
     pub async fn rename(&self, epoch: u64) -> Option<(Restored, Amount)> {
@@ -136,7 +160,8 @@ struct Worker {
     spool: Spool,
     clock: Arc<dyn Clock>,
     counts: watch::Sender<Counts>,
-    has_room: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    forgotten_below: u64,
     /// Handed in, not yet kept.
     waiting: VecDeque<Observation>,
     waiting_bytes: usize,
@@ -156,6 +181,7 @@ impl Worker {
         let mut collectors_run = true;
         let mut uploader_runs = true;
         while collectors_run || uploader_runs {
+            self.forget();
             let write_at = self.write_at.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
@@ -178,7 +204,21 @@ impl Worker {
         }
         // What the disk did not take until now is read again by the next run, where it can be.
         self.write();
+        self.forget();
         self.spool.close()
+    }
+
+    fn forget(&mut self) {
+        let below = self.shared.acked_below.load(Ordering::SeqCst);
+        if below > self.forgotten_below {
+            self.forgotten_below = below;
+            self.log(|spool| spool.forget(below - 1));
+            self.see_room();
+        }
+    }
+
+    fn see_room(&self) {
+        self.shared.has_room.store(self.spool.room().has_for_readable(), Ordering::SeqCst);
     }
 
     fn gather(&mut self, first: Vec<Observation>, handed_in: &mut mpsc::Receiver<Vec<Observation>>) {
@@ -248,7 +288,7 @@ impl Worker {
                     self.waiting.shrink_to(1_024);
                 }
                 self.fails = false;
-                self.has_room.store(self.spool.room().has_for_readable(), Ordering::Relaxed);
+                self.see_room();
                 Ok(cut)
             }
             Err(error) => {
@@ -261,6 +301,7 @@ impl Worker {
     }
 
     fn answer(&mut self, request: Request, handed_in: &mut mpsc::Receiver<Vec<Observation>>) {
+        self.forget();
         // Whoever does not wait for the answer any more does not need it.
         match request {
             Request::Cut(ask, reply) => {
@@ -283,10 +324,7 @@ impl Worker {
                 let records = self.log(|spool| spool.read(sent).map(Some));
                 let _ = reply.send(records);
             }
-            Request::Forget(through_seq) => {
-                self.log(|spool| spool.forget(through_seq));
-                self.has_room.store(self.spool.room().has_for_readable(), Ordering::Relaxed);
-            }
+            Request::Forget => {}
             Request::Rename(epoch, reply) => {
                 let renamed = match self.spool.rename(epoch) {
                     Ok(restored) => Some((restored, self.spool.waiting())),

@@ -256,7 +256,8 @@ impl Follow {
         let mut buffer = if at_end { Vec::new() } else { vec![0; 64 * 1024] };
         while !at_end && read < TURN_BYTES_MAX {
             let n = open.file.read_at(&mut buffer, open.lines.offset())?;
-            at_end = n == 0;
+            // Whatever comes behind a short read brings news of its own.
+            at_end = n < buffer.len();
             read += n;
             open.lines.push(buffer.get(..n).unwrap_or_default(), &mut out);
         }

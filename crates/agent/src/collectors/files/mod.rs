@@ -22,12 +22,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Without news, files are looked at this often: news do not come from every filesystem.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// News come in swarms.
-const GATHER: Duration = Duration::from_millis(40);
+/// News come in swarms. The first of one is followed at once, then so much is gathered: half of what a line may take
+/// to the store at most, and few wakes for a file that is written to all the time.
+const GATHER: Duration = Duration::from_millis(80);
 /// Turns without news after which patterns are expanded again.
 const EXPAND_EVERY: u32 = 10;
 /// How long a file that was renamed may still be written to.
@@ -104,6 +105,8 @@ pub struct Tail {
     watched: BTreeSet<PathBuf>,
     /// Names that cannot be followed, said once.
     refused: BTreeSet<PathBuf>,
+    /// When news were heard last.
+    heard: Option<Instant>,
 }
 
 impl Tail {
@@ -115,7 +118,7 @@ impl Tail {
         // Without news the files are looked at all the same.
         let news = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok();
         let (followed, places) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { config, context, followed, places, news, watched: BTreeSet::new(), refused: BTreeSet::new() })
+        Ok(Self { config, context, followed, places, news, watched: BTreeSet::new(), refused: BTreeSet::new(), heard: None })
     }
 
     /// Until the stop.
@@ -279,7 +282,7 @@ impl Tail {
     }
 
     /// Until there are news, or it is time to look anyway. Whether names came or went.
-    fn wait(&self) -> bool {
+    fn wait(&mut self) -> bool {
         let Some(news) = &self.news else {
             std::thread::sleep(LOOK_EVERY);
             return false;
@@ -291,7 +294,9 @@ impl Tail {
         if !matches!(poll(&mut fds, Some(&timeout)), Ok(n) if n > 0) {
             return false;
         }
-        std::thread::sleep(GATHER);
+        let since = self.heard.map_or(GATHER, |heard| heard.elapsed());
+        std::thread::sleep(GATHER.saturating_sub(since));
+        self.heard = Some(Instant::now());
         let mut buffer = [MaybeUninit::<u8>::uninit(); 4_096];
         let mut reader = inotify::Reader::new(news, &mut buffer);
         let mut names = false;
