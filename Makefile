@@ -31,8 +31,9 @@ fmt: ## Format the code
 chaos: ## The kill -9 loop, longer: CHAOS_ROUNDS=1000 make chaos
 	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-500} $(CARGO) test --locked -p server --test chaos -- --nocapture
 
-outage: ## A receiver that is away for ten minutes, with the settings that ship
+outage: ## Ten minutes without the receiver, and without the link of an agent, with the settings that ship
 	$(CARGO) test --locked -p server --test chaos -- --ignored --nocapture outage
+	AGENT_APART_SECONDS=600 $(CARGO) test --locked -p server --test chaos -- --nocapture a_link_that_breaks
 
 bench: tools ## Measure against peers in one run; needs rsyslog (installed from Debian's packages)
 	bash bench/run.sh

@@ -8,6 +8,7 @@
 #[cfg(feature = "agents")]
 pub mod agents;
 pub mod builders;
+pub mod host_agent;
 mod http;
 mod receiver;
 pub mod servers;

@@ -115,7 +115,8 @@ pub fn start(
     };
     let task = tokio::task::spawn_blocking(move || {
         // Timers of its own: those of the agent's thread would wake that each time.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(SpoolError::Thread)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(SpoolError::Thread)?;
         runtime.block_on(worker.serve(asked, handed_in))
     });
     (SpoolHandle { requests, counts, shared: shared.clone() }, Sink { puts, shared }, task)

@@ -118,7 +118,16 @@ impl Tail {
         // Without news the files are looked at all the same.
         let news = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok();
         let (followed, places) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { config, context, followed, places, news, watched: BTreeSet::new(), refused: BTreeSet::new(), heard: None })
+        Ok(Self {
+            config,
+            context,
+            followed,
+            places,
+            news,
+            watched: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            heard: None,
+        })
     }
 
     /// Until the stop.

@@ -6,7 +6,7 @@ mod trust;
 mod wire;
 
 use crate::support::TestServer;
-use host::{Agent, append, log_of, until_said};
+use host::{Agent, append, log_of, start, terminated, until_said};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use tempfile::TempDir;
@@ -62,8 +62,7 @@ fn lines(range: std::ops::Range<usize>) -> impl Iterator<Item = String> {
 
 /// An agent of `dir` whose first heartbeat is stored and that follows its file.
 async fn enrolled(server: &TestServer, dir: &TempDir, host: &str, token: &str) -> Agent {
-    append(dir.path(), []);
-    let agent = Agent::start(&server.addresses, dir.path(), host, token);
+    let agent = start(&server.addresses, dir.path(), host, token);
     until_stored(server, ("default", host, "heartbeat"), 1).await;
     until_said(dir.path(), "following /").await;
     agent
@@ -85,10 +84,10 @@ async fn a_token_is_all_that_a_host_needs() {
         })
         .await;
     assert!(!log_of(dir.path()).contains(&token), "no token in the log");
-    assert_eq!(agent.terminate().await, Some(0));
+    assert_eq!(terminated(agent).await, Some(0));
     // Without the token it is known by its certificate.
     append(dir.path(), lines(500..600));
-    let agent = Agent::start(&server.addresses, dir.path(), "web-1", &token);
+    let agent = start(&server.addresses, dir.path(), "web-1", &token);
     let stored = until_stored(&server, ("default", "web-1", "file"), 600).await;
     assert_eq!(stored, lines(0..600).collect::<Vec<_>>());
     assert_eq!(fleet(&server, "default").await.len(), 1, "it is the same agent");
@@ -112,7 +111,7 @@ async fn a_control_plane_that_was_away_gets_what_came_meanwhile_once() {
     let server = TestServer::start_with(data, config).await;
     let stored = until_stored(&server, ("default", "web-1", "file"), 1_000).await;
     assert_eq!(stored, lines(0..1_000).collect::<Vec<_>>());
-    assert_eq!(agent.terminate().await, Some(0));
+    assert_eq!(terminated(agent).await, Some(0));
     server.stop().await;
 }
 

@@ -1,6 +1,6 @@
 //! Who is believed, and for how long.
 
-use super::host::{Agent, append, until_said};
+use super::host::{append, start, terminated, until_said};
 use super::{enrolled, fleet, lines, messages, token, until_stored};
 use crate::support::TestServer;
 use serde_json::json;
@@ -22,7 +22,7 @@ async fn a_revoked_agent_is_heard_no_more_and_keeps_what_it_has() {
     assert!(messages(&server, "default", "file").await.is_empty());
     assert!(agent.is_alive(), "it goes on observing");
     assert_eq!(std::fs::read(dir.path().join("data/identity/key.pem")).unwrap(), key, "and keeps its key");
-    assert_eq!(agent.terminate().await, Some(0));
+    assert_eq!(terminated(agent).await, Some(0));
     server.stop().await;
 }
 
@@ -31,18 +31,17 @@ async fn a_token_is_good_for_its_hosts_its_uses_and_its_time_only() {
     let server = TestServer::start(&[]).await;
     let once = token(&server, "default", json!({"host": "db-1"})).await;
     let first = tempfile::tempdir().unwrap();
-    append(first.path(), []);
-    let one = Agent::start(&server.addresses, first.path(), "whatever", &once);
+    let one = start(&server.addresses, first.path(), "whatever", &once);
     until_stored(&server, ("default", "db-1", "heartbeat"), 1).await;
     let second = tempfile::tempdir().unwrap();
-    let two = Agent::start(&server.addresses, second.path(), "db-1", &once);
+    let two = start(&server.addresses, second.path(), "db-1", &once);
     until_said(second.path(), "Invalid org_id or token").await;
     let hosts: Vec<String> = messages(&server, "default", "heartbeat").await.into_keys().collect();
     assert_eq!(hosts, ["db-1"], "the token names the host, not whoever has it");
     // The same secret in another organisation's words is another token.
     let third = tempfile::tempdir().unwrap();
     let forged = once.replacen("sm_default_", "sm_victim_", 1);
-    let three = Agent::start(&server.addresses, third.path(), "db-1", &forged);
+    let three = start(&server.addresses, third.path(), "db-1", &forged);
     until_said(third.path(), "Invalid org_id or token").await;
     drop((one, two, three));
     server.stop().await;
@@ -55,8 +54,7 @@ async fn two_hosts_of_one_name_are_told_apart() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let one = enrolled(&server, &first, "web-1", &token).await;
     server.until(async || fleet(&server, "default").await.iter().any(|agent| agent["connected"] == true)).await;
-    append(second.path(), []);
-    let two = Agent::start(&server.addresses, second.path(), "web-1", &token);
+    let two = start(&server.addresses, second.path(), "web-1", &token);
     server.until(async || fleet(&server, "default").await.len() == 2).await;
     let mut hosts: Vec<String> =
         fleet(&server, "default").await.iter().map(|agent| agent["host"].as_str().unwrap().to_owned()).collect();
@@ -78,14 +76,13 @@ async fn an_authority_that_changed_is_believed_by_agents_of_before_and_after() {
     let after = token(&server, "default", json!({})).await;
     assert_ne!(before.rsplit_once('.').unwrap().1, after.rsplit_once('.').unwrap().1, "another root");
     // Who knows the old root comes again; who has a token of before or of after enrols.
-    assert_eq!(agent.terminate().await, Some(0));
+    assert_eq!(terminated(agent).await, Some(0));
     append(dir.path(), lines(0..10));
-    let agent = Agent::start(&server.addresses, dir.path(), "old-1", &before);
+    let agent = start(&server.addresses, dir.path(), "old-1", &before);
     until_stored(&server, ("default", "old-1", "file"), 10).await;
     for (host, token) in [("new-1", &before), ("new-2", &after)] {
         let dir = tempfile::tempdir().unwrap();
-        append(dir.path(), []);
-        let _agent = Agent::start(&server.addresses, dir.path(), host, token);
+        let _agent = start(&server.addresses, dir.path(), host, token);
         until_stored(&server, ("default", host, "heartbeat"), 1).await;
     }
     drop(agent);

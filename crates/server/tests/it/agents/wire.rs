@@ -1,6 +1,6 @@
 //! What can be read between agent and control plane.
 
-use super::host::{Agent, append};
+use super::host::{append, start_towards};
 use super::{token, until_stored};
 use crate::support::TestServer;
 use serde_json::json;
@@ -41,8 +41,7 @@ async fn nothing_that_an_agent_says_can_be_read_on_the_way() {
     let between = tap(server.addresses.agents.unwrap(), Arc::clone(&seen)).await;
     let dir = tempfile::tempdir().unwrap();
     let token = token(&server, "default", json!({})).await;
-    append(dir.path(), []);
-    let agent = Agent::start_towards(&between.to_string(), dir.path(), "web-1", &token);
+    let agent = start_towards(&between.to_string(), dir.path(), "web-1", &token);
     until_stored(&server, ("default", "web-1", "heartbeat"), 1).await;
     let words = (0..50).map(|n| format!("a very secret sentence {n}"));
     append(dir.path(), words);
