@@ -227,6 +227,12 @@ impl ServerCertVerifier for OwnCertificate {
     }
 }
 
+/// What TLS says in an error, bare or wrapped as one of reading and writing (which hides it from `source()`).
+pub fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or(error.downcast_ref())
+}
+
 /// The crypto provider that every TLS use of ours names explicitly.
 pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())

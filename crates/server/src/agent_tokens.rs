@@ -37,10 +37,6 @@ pub fn installer_sha256() -> String {
     Secret::fingerprint_of(INSTALLER.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn before_authority(token: &str) -> (&str, Option<&str>) {
-    token.split_once('.').map_or((token, None), |(token, authority)| (token, Some(authority)))
-}
-
 fn base32(bytes: &[u8; SECRET_BYTES]) -> String {
     let mut text = String::with_capacity(SECRET_BYTES * 8 / 5);
     for five in bytes.chunks_exact(5) {
@@ -58,7 +54,7 @@ fn base32(bytes: &[u8; SECRET_BYTES]) -> String {
 pub fn install_command(token: &str, gateway: &str) -> String {
     let settings = format!("export SM_TOKEN='{token}' SM_INGEST_URL='{gateway}'");
     let run = "sudo --preserve-env=SM_TOKEN,SM_INGEST_URL sh";
-    let Some(authority) = before_authority(token).1 else {
+    let Some(authority) = runtime::trust::look(token).ok().and_then(|found| found.fingerprint) else {
         let run = "sudo --preserve-env=SM_TOKEN,SM_INGEST_URL,SM_CA_FILE sh";
         return format!("{settings} SM_CA_FILE='system'; curl -fsS 'https://{gateway}/install.sh' | {run}");
     };

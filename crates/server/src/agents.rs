@@ -51,6 +51,7 @@ impl AgentDoor {
             addresses,
             plaintext: settings.plaintext,
             connections_max: settings.connections_max,
+            connections_per_ip_max: settings.connections_per_address_max,
             durability: settings.durability,
             ..GatewayConfig::default()
         })

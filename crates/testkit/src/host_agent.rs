@@ -77,6 +77,25 @@ impl HostAgent {
     }
 }
 
+/// A library for `LD_PRELOAD` that lets a process see so many cores, as tokio and others ask for them. Needs `cc`.
+pub fn pretend_cores(dir: &Path, cores: u32) -> PathBuf {
+    let (source, library) = (dir.join("cores.c"), dir.join("cores.so"));
+    let text = format!(
+        "#define _GNU_SOURCE\n#include <sched.h>\n#include <string.h>\n\
+         int sched_getaffinity(pid_t pid, size_t size, cpu_set_t *set) {{\n\
+         memset(set, 0, size);\n\
+         for (int n = 0; n < {cores}; n++) CPU_SET_S(n, size, set);\n\
+         return 0;\n}}\n"
+    );
+    std::fs::write(&source, text).expect("a file in a temporary folder");
+    let made = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status();
+    assert!(made.is_ok_and(|status| status.success()), "cc makes a library");
+    // What asks as the others do sees them, or nothing is shown by this.
+    let seen = Command::new("nproc").env("LD_PRELOAD", &library).output().expect("nproc runs");
+    assert_eq!(String::from_utf8_lossy(&seen.stdout).trim(), cores.to_string(), "the cores are seen");
+    library
+}
+
 /// What an agent of `dir` said.
 pub fn log_of(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("agent.err")).unwrap_or_default()

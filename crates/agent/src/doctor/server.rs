@@ -1,10 +1,11 @@
 //! The way to the server: its name, its port, whether it is to be believed.
 
 use super::{DAY_MS, Finding, good, note, wrong};
-use crate::link::{Identity, Judge, Word, chain, connector, judge, of_tls, server_name};
+use crate::link::{Identity, Judge, Word, chain, connector, judge, server_name};
 use crate::report::age;
 use crate::settings::{Fingerprint, Settings};
 use crate::validity::validity;
+use runtime::tls::tls_error;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{AlertDescription, CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -161,7 +162,7 @@ fn refused(error: &std::io::Error, seen: &Seen, now_unix_ms: i64) -> Finding {
     let shown: Vec<String> = seen.chain.iter().skip(1).map(|der| Fingerprint::of(der).to_string()).collect();
     let shown = if shown.is_empty() { "none".to_owned() } else { shown.join(", ") };
     let now = model::Timestamp::from_millis(now_unix_ms).rfc3339();
-    match of_tls(error) {
+    match tls_error(error) {
         Some(Error::InvalidCertificate(why)) => match why {
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 let advice = format!("renew the server's certificate; or this host's clock is wrong: it says {now}");

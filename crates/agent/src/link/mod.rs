@@ -15,6 +15,7 @@ use crate::settings::Settings;
 use agent_core::Failure;
 use http::uri::PathAndQuery;
 use hyper_util::rt::TokioIo;
+use runtime::tls::tls_error;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -225,18 +226,12 @@ fn failed(error: &(dyn std::error::Error + 'static)) -> Failed {
 fn is_about_trust(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = of_tls(error) {
+        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_)) = tls_error(error) {
             return true;
         }
         next = error.source();
     }
     false
-}
-
-/// What TLS says, bare or wrapped as an error of reading and writing.
-pub(crate) fn of_tls<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()).or(error.downcast_ref())
 }
 
 /// An error with its causes, on one line and not without end.
@@ -254,7 +249,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn words(error: &(dyn std::error::Error + 'static)) -> String {
-    match of_tls(error) {
+    match tls_error(error) {
         // Shown by rustls as programmers see it.
         Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(ours))) => ours.to_string(),
         _ => error.to_string(),

@@ -2,6 +2,7 @@
 
 use crate::server::Server;
 use crate::{Agent, append, file_in, log_of, run, until_said};
+use std::path::Path;
 
 #[test]
 fn the_command_line_ends_as_the_original_did() {
@@ -21,6 +22,33 @@ fn the_command_line_ends_as_the_original_did() {
         assert!(stderr.contains(start), "{args:?}: {stderr}");
     }
     assert!(run(&["-version"]).stdout.starts_with(b"sm-agent "));
+}
+
+/// Threads of a process, when it has begun to follow its file.
+async fn threads_of(server: &Server, dir: &Path, preload: Option<&Path>) -> usize {
+    std::fs::create_dir(dir).unwrap();
+    let (path, name) = file_in(dir, "app.log");
+    append(&path, "");
+    let log = std::fs::File::create(dir.join("agent.err")).unwrap();
+    let mut command = Agent::command(server, dir);
+    command.args(["-file", &name]).stderr(log);
+    command.envs(preload.map(|library| ("LD_PRELOAD", library)));
+    let agent = Agent::of(command.spawn().unwrap());
+    until_said(dir, "following /", 1).await;
+    until_said(dir, "the session stands", 1).await;
+    std::fs::read_dir(format!("/proc/{}/task", agent.pid())).unwrap().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_of_32_cores_gets_no_more_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = testkit::host_agent::pretend_cores(dir.path(), 32);
+    let server = Server::start().await;
+    let here = threads_of(&server, &dir.path().join("here"), None).await;
+    let large = threads_of(&server, &dir.path().join("large"), Some(&library)).await;
+    // A few come and go by what is to be done at the moment.
+    assert!(large < here + 4, "{here} threads, {large} on a large host");
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

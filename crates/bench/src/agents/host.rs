@@ -8,11 +8,14 @@ use crate::record::{Record, percentile};
 use anyhow::{Context, Result, bail};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
+use testkit::host_agent::{HostAgent, pretend_cores};
 
 /// Lines a second.
 pub const RATES: [u64; 3] = [0, 100, 1_000];
+/// Of a large host, as far as a process can ask.
+pub const CORES: u32 = 32;
 const LINE: &str =
     "a line of a program, as long as such lines often are, with a number and some more words behind it: ";
 const PROBES: usize = 200;
@@ -21,68 +24,27 @@ pub fn host(plan: &Plan, record: &mut Record) -> Result<()> {
     let rounds = if plan.quick { 1 } else { 2 };
     for _ in 0..rounds {
         for rate in RATES {
-            cost(plan, record, rate)?;
+            cost(plan, record, rate, None)?;
         }
+        cost(plan, record, 100, Some(CORES))?;
         latency(plan, record)?;
     }
     Ok(())
 }
 
-struct Agent {
-    child: Child,
-    dir: PathBuf,
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Agent {
-    fn start(plan: &Plan, muttd: &Muttd, token: &str) -> Result<Self> {
-        let dir = fresh_dir(plan, "agent")?;
-        std::fs::write(dir.join("app.log"), "")?;
-        let log = std::fs::File::create(dir.join("log"))?;
-        let binary = plan.muttd.with_file_name("sm-agent");
-        let child = Command::new(&binary)
-            .env_clear()
-            .env("SM_TOKEN", token)
-            .env("SM_CONFIG", "/dev/null")
-            .args(["-ingest", &muttd.agents.context("no address for agents")?.to_string(), "-host", "bench"])
-            .arg("-data-dir")
-            .arg(dir.join("data"))
-            .arg("-file")
-            .arg(dir.join("app.log"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("starting `{}`: cargo build --release -p agent", binary.display()))?;
-        let agent = Self { child, dir };
-        let began = Instant::now();
-        while !std::fs::read_to_string(agent.dir.join("log"))?.contains("following /") {
-            if began.elapsed() > Duration::from_secs(20) {
-                bail!("the agent follows nothing: {}", std::fs::read_to_string(agent.dir.join("log"))?);
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(agent)
-    }
-
-    fn file(&self) -> PathBuf {
-        self.dir.join("app.log")
-    }
-}
-
-fn started(plan: &Plan) -> Result<(Muttd, Agent)> {
+fn started(plan: &Plan, cores: Option<u32>) -> Result<(Muttd, HostAgent, PathBuf)> {
     let mut setup = Setup::new(ALL_ROLES, "strict");
     setup.agents = Some("127.0.0.1:0".parse()?);
     let muttd = Muttd::start(plan, &setup)?;
     let token = super::crowd::token(plan, &muttd)?;
-    let agent = Agent::start(plan, &muttd, &token)?;
-    Ok((muttd, agent))
+    let dir = fresh_dir(plan, "agent")?;
+    let mut command = Command::new("env");
+    command.args(cores.map(|cores| format!("LD_PRELOAD={}", pretend_cores(&dir, cores).display())));
+    command.arg(HostAgent::binary(&plan.muttd));
+    let ingest = muttd.agents.context("no address for agents")?.to_string();
+    let agent = HostAgent::start(command, &dir, &ingest, "bench", &token, &[]);
+    agent.until_said("following /");
+    Ok((muttd, agent, dir.join("app.log")))
 }
 
 /// Writes so many lines a second for a time.
@@ -100,19 +62,19 @@ fn write(file: &Path, rate: u64, time: Duration) -> Result<()> {
     Ok(())
 }
 
-fn cost(plan: &Plan, record: &mut Record, rate: u64) -> Result<()> {
+fn cost(plan: &Plan, record: &mut Record, rate: u64, cores: Option<u32>) -> Result<()> {
     let time = Duration::from_secs(if plan.quick { 5 } else { 30 });
-    let (muttd, agent) = started(plan)?;
+    let (muttd, agent, file) = started(plan, cores)?;
     // What a start costs is not what it costs to be there.
     std::thread::sleep(Duration::from_secs(3));
-    let before = Usage::of(agent.child.id());
-    write(&agent.file(), rate, time)?;
-    let after = Usage::of(agent.child.id());
-    let name = format!("agent/{rate}");
+    let before = Usage::of(agent.pid());
+    write(&file, rate, time)?;
+    let after = Usage::of(agent.pid());
+    let name = cores.map_or_else(|| format!("agent/{rate}"), |cores| format!("agent/{rate}@{cores}"));
     record.push(format!("{name}/cpu_percent"), (after.cpu_seconds - before.cpu_seconds) * 100.0 / time.as_secs_f64());
     record.push(format!("{name}/rss_mb"), after.rss_peak_mb);
     drop((agent, muttd));
-    if rate > 0 {
+    if rate > 0 && cores.is_none() {
         let peer = FileFollower::start(plan)?;
         std::thread::sleep(Duration::from_secs(2));
         let before = peer.usage();
@@ -127,12 +89,12 @@ fn cost(plan: &Plan, record: &mut Record, rate: u64) -> Result<()> {
 
 /// Single lines: from before the write to when the store has it.
 fn latency(plan: &Plan, record: &mut Record) -> Result<()> {
-    let (muttd, agent) = started(plan)?;
+    let (muttd, agent, file) = started(plan, None)?;
     let web = muttd.web.context("no address of the Web API")?;
     let key = std::fs::read_to_string(muttd.data().join("keys/webui_api_key"))?;
     let key = format!("X-API-KEY: {}\r\n", key.trim());
     let mut waits = Vec::new();
-    let mut file = std::fs::OpenOptions::new().append(true).open(agent.file())?;
+    let mut file = std::fs::OpenOptions::new().append(true).open(file)?;
     for n in 0..PROBES {
         let word = format!("probe-{n:08}");
         let began = Instant::now();
@@ -147,6 +109,7 @@ fn latency(plan: &Plan, record: &mut Record) -> Result<()> {
         waits.push(began.elapsed().as_micros() as u32);
         std::thread::sleep(Duration::from_millis(37));
     }
+    drop((agent, muttd));
     record.push("agent/latency/p50_ms", percentile(&mut waits, 0.50) / 1e3);
     record.push("agent/latency/p99_ms", percentile(&mut waits, 0.99) / 1e3);
     Ok(())

@@ -4,4 +4,4 @@ mod crowd;
 mod host;
 
 pub use crowd::{CROWDS, gateway};
-pub use host::{RATES, host};
+pub use host::{CORES, RATES, host};

@@ -1,7 +1,7 @@
 //! What agents cost, and what their gateway holds.
 
 use super::{cell, shown, table};
-use crate::agents::{CROWDS, RATES};
+use crate::agents::{CORES, CROWDS, RATES};
 use crate::record::Record;
 
 pub fn agents(record: &Record) -> String {
@@ -37,10 +37,11 @@ pub fn agents(record: &Record) -> String {
     let mut text = table("Gateway for agents", note, &header, &rows);
     text.push('\n');
     let mut rows = Vec::new();
-    for rate in RATES {
-        let name = |what: &str| format!("agent/{rate}/{what}");
+    let large = [(format!("100, and sees {CORES} cores"), format!("agent/100@{CORES}"))];
+    for (shown_rate, name) in RATES.map(|rate| (rate.to_string(), format!("agent/{rate}"))).into_iter().chain(large) {
+        let name = |what: &str| format!("{name}/{what}");
         rows.push(vec![
-            rate.to_string(),
+            shown_rate,
             cell(record, &name("cpu_percent")),
             cell(record, &name("rss_mb")),
             cell(record, &name("rsyslog_cpu_percent")),

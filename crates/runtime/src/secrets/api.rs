@@ -277,10 +277,12 @@ fn redact(text: &str, hidden: &[Secret]) -> String {
     hidden.fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "***"))
 }
 
-/// Whether rustls is among the causes. An `io::Error` hides what it wraps from `source()`.
+/// Whether rustls is among the causes.
 fn of_tls(error: &(dyn Error + 'static)) -> bool {
     let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>() || wrapped.is_some_and(|inner| of_tls(inner)) || error.source().is_some_and(of_tls)
+    crate::tls::tls_error(error).is_some()
+        || wrapped.is_some_and(|inner| of_tls(inner))
+        || error.source().is_some_and(of_tls)
 }
 
 #[cfg(test)]

@@ -611,13 +611,10 @@ fn tls(settings: Option<&TlsSettings>, setting: &str) -> Result<Option<Arc<TlsFi
 
 /// What is told to whoever adds an agent. The authority is read when a token is made, since it may be changed meanwhile;
 /// what is not there is not made by this.
-fn agent_gate(config: &Config, clock: &Arc<dyn Clock>) -> AgentGate {
+fn agent_gate(config: &Config) -> AgentGate {
     let Some(agents) = &config.agents else { return AgentGate::default() };
-    let (authority, clock) = (agents.authority.clone(), Arc::clone(clock));
-    let token_suffix = move || match Authority::is_in(&authority.dir) {
-        true => Ok(Authority::open(authority.clone(), Arc::clone(&clock))?.token_suffix()),
-        false => Ok(None),
-    };
+    let authority = agents.authority.clone();
+    let token_suffix = move || Authority::token_suffix(&authority);
     AgentGate {
         token_suffix: Arc::new(token_suffix),
         port: agents.listen.address.port(),
@@ -646,7 +643,7 @@ fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> 
         planner: parts.planner.clone(),
         sees_events: config.sees_events(),
         org: OrgId::default(),
-        agent_gate: agent_gate(config, &parts.clock),
+        agent_gate: agent_gate(config),
         options: ApiOptions {
             version_prefix: config.version_prefix,
             key_in_url: config.key_in_url,

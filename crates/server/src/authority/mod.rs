@@ -71,6 +71,15 @@ impl Authority {
         kept::file_in(dir).is_file()
     }
 
+    /// What a token made now says behind its last point of the root that is in force: the first half of its fingerprint.
+    /// `None`: the gateway shows a certificate of others, or there is no authority yet; none is made by this.
+    pub fn token_suffix(config: &AuthorityConfig) -> Result<Option<String>> {
+        if config.server_files.is_some() || !Self::is_in(&config.dir) {
+            return Ok(None);
+        }
+        Ok(Some(fingerprint(&Kept::read(&config.dir)?.root)))
+    }
+
     fn current(&self) -> Arc<Current> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -80,11 +89,6 @@ impl Authority {
         let current = self.current();
         let previous = current.kept.previous.as_ref().map(|previous| &previous.root);
         std::iter::once(&current.kept.root).chain(previous).map(|der| kept::pem("CERTIFICATE", der)).collect()
-    }
-
-    /// What a token says of the root behind its last point; `None` where the gateway shows a certificate of others.
-    pub fn token_suffix(&self) -> Option<String> {
-        self.config.server_files.is_none().then(|| fingerprint(&self.current().kept.root))
     }
 
     /// Signs by the root's key: ECDSA over the SHA-256, as DER.

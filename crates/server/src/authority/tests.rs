@@ -60,7 +60,7 @@ fn it_is_made_once_for_its_owner_only_and_stays() {
     let again = open(dir.path());
     assert_eq!(first.roots_pem(), again.roots_pem());
     assert_eq!(std::fs::read_dir(dir.path().join("ca")).unwrap().count(), 1, "nothing half made is left");
-    let suffix = first.token_suffix().unwrap();
+    let suffix = Authority::token_suffix(&first.config).unwrap().unwrap();
     assert!(suffix.len() == 32 && suffix.bytes().all(|b| b.is_ascii_hexdigit()));
 }
 

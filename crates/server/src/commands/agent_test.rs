@@ -169,8 +169,7 @@ async fn connect(ingest: &str, secure: Option<tokio_rustls::TlsConnector>) -> Re
 fn distrust(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        match inner.and_then(|inner| inner.downcast_ref()).or(error.downcast_ref()) {
+        match runtime::tls::tls_error(error) {
             Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why))) => {
                 return Some(why.0.to_string());
             }

@@ -25,6 +25,7 @@ pub struct AgentSettings {
     /// What agents are to dial, for the commands that people are shown; `None`: the listener's address.
     pub address: Option<String>,
     pub connections_max: usize,
+    pub connections_per_address_max: usize,
     pub durability: Durability,
 }
 
@@ -59,6 +60,8 @@ pub fn agents(check: &mut Check<'_>, raw: &raw::Agents, data_dir: &str) -> Optio
         );
     }
     let connections_max = check.range("ingest.agents.connections_max", raw.connections_max, 1, 1_000_000);
+    let connections_per_address_max =
+        check.range("ingest.agents.connections_per_address_max", raw.connections_per_address_max, 1, 1_000_000);
     let durability = check.durability("ingest.agents.durability", &raw.durability);
     Some(AgentSettings {
         listen: listen?,
@@ -74,6 +77,7 @@ pub fn agents(check: &mut Check<'_>, raw: &raw::Agents, data_dir: &str) -> Optio
         downloads,
         address: (!raw.public_address.is_empty()).then(|| raw.public_address.clone()),
         connections_max,
+        connections_per_address_max,
         durability,
     })
 }

@@ -86,6 +86,7 @@ pub struct Agents {
     pub certificate_days: i64,
     pub downloads: String,
     pub connections_max: i64,
+    pub connections_per_address_max: i64,
     pub durability: String,
 }
 
