@@ -73,5 +73,6 @@ for name in "$@"; do
     exit 1
   fi
   install -m 0755 "$built" "$out/sm-agent-linux-$name"
+  (cd "$out" && sha256sum "sm-agent-linux-$name" >"sm-agent-linux-$name.sha256")
 done
 ls -l "$out"

@@ -31,6 +31,9 @@ MANAGED=(
   /etc/logrotate.d/mutt /etc/sysctl.d/90-mutt.conf /etc/firewalld/services/mutt.xml
   /etc/systemd/system/mutt.target /etc/systemd/system/muttd.service "/etc/systemd/system/mutt-alerter@.service"
 )
+# Agents for hosts to install: beside muttd, which serves them from there.
+readonly AGENTS=(sm-agent-linux-amd64 sm-agent-linux-arm64 sm-agent-linux-arm)
+for agent in "${AGENTS[@]}"; do MANAGED+=("/opt/mutt/bin/$agent"); done
 for service in "${SERVICES[@]}"; do MANAGED+=("/etc/systemd/system/mutt-$service.service"); done
 
 usage() {
@@ -42,7 +45,8 @@ mutt-deploy.sh COMMAND [OPTIONS]
   status      versions, services, health
   uninstall   remove everything but the data; with --purge the data too
 Options
-  --binary FILE     muttd [default: muttd beside this script]
+  --binary FILE     muttd [default: muttd beside this script]; agents beside it (sm-agent-linux-amd64 and so on,
+                    each with its .sha256) come along, for hosts to install
   --sha256 HEX      its checksum [default: from FILE.sha256]
   --unverified      take a binary without a checksum
   --unattended      ask nothing
@@ -232,6 +236,21 @@ check_binary() {
   install -m 0755 "$BINARY" "$STAGE/muttd"
   timeout 20 "$STAGE/muttd" --version >"$STAGE/version" 2>&1 </dev/null || refuse "$BINARY does not run here: $(head -c 300 "$STAGE/version")"
   say "binary: $(cat "$STAGE/version"), sha256 $(sha256sum "$STAGE/muttd" | cut -d' ' -f1)"
+}
+
+# Agents run as root on every host: none without a checksum of its own.
+check_agents() {
+  local agent file
+  for agent in "${AGENTS[@]}"; do
+    file=$(dirname "$BINARY")/$agent
+    [ -f "$file" ] || continue
+    if [ "$VERIFY" = 1 ]; then
+      [ -r "$file.sha256" ] || refuse "no checksum for $file: put $file.sha256 beside it, or say --unverified"
+      [ "$(sha256sum "$file" | cut -d' ' -f1)" = "$(cut -d' ' -f1 <"$file.sha256")" ] || refuse "the checksum of $file is wrong"
+    fi
+    install -m 0755 "$file" "$STAGE/$agent"
+    say "agent for hosts: $agent, sha256 $(sha256sum "$file" | cut -d' ' -f1)"
+  done
 }
 
 # Values that were never meant to be used. Names only are shown. `secret` and `password` are bad secrets and good
@@ -600,6 +619,10 @@ put_settings() {
 put_binary() {
   put 0755 root:root "$STAGE/muttd" /opt/mutt/bin/muttd
   put 0755 root:root "${BASH_SOURCE[0]}" /opt/mutt/bin/mutt-deploy.sh
+  local agent
+  for agent in "${AGENTS[@]}"; do
+    if [ -f "$STAGE/$agent" ]; then put 0755 root:root "$STAGE/$agent" "/opt/mutt/bin/$agent"; fi
+  done
   if [ "$(readlink /usr/local/bin/muttd 2>/dev/null || true)" != /opt/mutt/bin/muttd ]; then ln -sfn /opt/mutt/bin/muttd /usr/local/bin/muttd; fi
   if command -v restorecon >/dev/null; then restorecon -R /opt/mutt /etc/mutt /var/lib/mutt || true; fi
 }
@@ -756,6 +779,7 @@ begin_changes() {
 install_all() {
   refuse_interrupted
   check_binary
+  check_agents
   prepare_settings
   check_placeholders "$STAGE/mutt.env" "the configuration"
   check_embedded
@@ -782,6 +806,7 @@ upgrade_all() {
   TOPOLOGY=$(cat "$KEEP/topology")
   refuse_interrupted
   check_binary
+  check_agents
   [ -f "$ENV_FILE" ] || refuse "$ENV_FILE is missing"
   check_stores "$ENV_FILE"
   check_instances

@@ -390,10 +390,17 @@ same "nothing that muttd asked of Redis was denied" "" "$(redis ACL LOG)"
 # ------------------------------------------------------------------ one process on embedded stores
 in_c systemctl stop redis-server postgresql
 printf 'TOPOLOGY=single\nMUTT_GRACE_SECONDS=5\n' >"$R/src/single"
+AGENT_NAME=sm-agent-linux-amd64
+[ "$(uname -m)" = x86_64 ] || AGENT_NAME=sm-agent-linux-arm64
+echo "an agent, as far as who only hands it on can tell" >"$R/src/$AGENT_NAME"
+deploys 2 "an agent without a checksum is refused" install --unattended --binary /src/muttd --config /src/single
+(cd "$R/src" && sha256sum "$AGENT_NAME" >"$AGENT_NAME.sha256")
 deploys 0 "a single process needs no stores" install --unattended --binary /src/muttd --config /src/single
 active muttd || fail "muttd is active"
 for port in 8080 8081 8082 8083 8084 8086 8087 8090; do health $port >/dev/null || fail "health on $port"; done
 ok "health answers on every port of the manual here too"
+same "hosts get the agent that came along" "$(cat "$R/src/$AGENT_NAME")" "$(in_c curl -fsSk "https://127.0.0.1:9002/$AGENT_NAME")"
+rm "$R/src/$AGENT_NAME" "$R/src/$AGENT_NAME.sha256"
 key=$(sed -n 's/^INGEST_API_KEY=//p' "$R/etc/mutt/mutt.env")
 [ ${#key} -ge 40 ] || fail "a key was made"
 grep -q "$key" "$WORK/out" "$R/var/log/mutt-deploy.log" && fail "the key is not shown"

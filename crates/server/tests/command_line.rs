@@ -330,8 +330,12 @@ fn doctor_knows_its_own_services_on_their_ports_and_foreign_ones() {
     let running: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(path.join("data/running.json")).unwrap()).unwrap();
     let (ingest, webui) = (running["ingest"].as_str().unwrap(), running["webui"].as_str().unwrap());
+    // A gateway for agents does not say whose it is, no more than syslog does.
+    let gateway = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let agents = format!("listen = \"{}\"", gateway.local_addr().unwrap());
     let doctor = |ingest: &str| {
-        let config = CONFIG.replacen("127.0.0.1:0", ingest, 1).replacen("127.0.0.1:0", webui, 1);
+        let config = CONFIG.replacen("listen = \"\"", &agents, 1);
+        let config = config.replacen("127.0.0.1:0", ingest, 1).replacen("127.0.0.1:0", webui, 1);
         std::fs::write(path.join("fixed.toml"), config).unwrap();
         let listens = muttd(path, &["check-config", "--listens", "--config", "fixed.toml"], &[]);
         assert!(text(&listens.stdout).contains(&format!("tcp {ingest} ingest.http.listen\n")), "{listens:?}");
@@ -342,6 +346,7 @@ fn doctor_knows_its_own_services_on_their_ports_and_foreign_ones() {
     };
     let (code, said) = doctor(ingest);
     assert!(code == Some(0) && said.contains("mutt-ingestor runs on") && said.contains("mutt-webui runs on"), "{said}");
+    assert!(said.contains("(ingest.agents.listen)"), "{said}");
     let foreign = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     // Somebody who takes connections and says nothing of ours.
     let address = foreign.local_addr().unwrap().to_string();

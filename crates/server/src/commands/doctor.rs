@@ -108,11 +108,11 @@ fn ports(config: &Config, findings: &mut Vec<Finding>) {
             None => None,
         };
         for (listen, udp, error) in taken {
-            // Syslog and SNMP do not say whose they are: an ingestor of ours has them all.
-            let service = if udp.is_empty() && !listen.setting.starts_with("ingest.syslog") {
-                service_at(config, listen.address).await
-            } else {
+            // Syslog, SNMP and the gateway for agents do not say whose they are: an ingestor of ours has them all.
+            let service = if listen.setting.starts_with("ingest.") {
                 ingestor.clone()
+            } else {
+                service_at(config, listen.address).await
             };
             findings.push(match service {
                 Some(service) => {

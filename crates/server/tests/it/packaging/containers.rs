@@ -27,6 +27,10 @@ fn the_image_has_the_originals_targets_and_none_runs_as_root() {
     let targets = targets();
     let base = targets["muttd"].join("\n");
     assert!(base.contains("USER 1000:1000") && base.contains("COPY --from=build /muttd /opt/mutt/bin/muttd"));
+    assert!(
+        base.contains("COPY --from=build /agents /usr/share/muttd/agents")
+            && targets["build"].join("\n").contains("scripts/agents.sh")
+    );
     assert!(base.contains("packaging/config/muttd.toml") && packaging().join("config/muttd.toml").exists());
     for service in SERVICES {
         let lines = targets[service].join("\n");
