@@ -29,7 +29,7 @@ fmt: ## Format the code
 	$(CARGO) fmt --all
 
 chaos: ## The kill -9 loop, longer: CHAOS_ROUNDS=1000 make chaos
-	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-500} $(CARGO) test --locked -p server --test chaos -- --nocapture
+	CHAOS_ROUNDS=$${CHAOS_ROUNDS:-500} AGENT_CHAOS_ROUNDS=$${AGENT_CHAOS_ROUNDS:-500} $(CARGO) test --locked -p server --test chaos -- --nocapture
 
 outage: ## Ten minutes without the receiver, and without the link of an agent, with the settings that ship
 	$(CARGO) test --locked -p server --test chaos -- --ignored --nocapture outage

@@ -931,7 +931,8 @@ if [ "$COMMAND" = status ]; then LOG=/dev/null TOUCHED=1; trap - PIPE; check_hos
 { touch "$LOG" && chmod 0600 "$LOG"; } 2>/dev/null || LOG=/dev/null
 check_host
 exec 9>/run/mutt-deploy.lock
-flock -n 9 || refuse "another mutt-deploy.sh is running"
+# What a run that was killed has started ends a moment later.
+flock -w 10 9 || refuse "another mutt-deploy.sh is running"
 # Not below /run or /tmp: programs may not be run from there on hardened hosts.
 # What a run that was killed has left goes.
 rm -rf -- /opt/.mutt-deploy.*
