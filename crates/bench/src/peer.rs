@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -123,6 +123,24 @@ pub struct Rsyslog {
     pub udp: SocketAddr,
 }
 
+/// Starts one on its folder. What it says of itself stays within it.
+fn rsyslogd(dir: &Path, config: &str) -> Result<Child> {
+    let file = dir.join("rsyslog.conf");
+    let global =
+        format!("global(workDirectory=\"{}\" net.enableDNS=\"off\" processInternalMessages=\"on\")\n", dir.display());
+    std::fs::write(&file, global + config)?;
+    let log = std::fs::File::create(dir.join("log"))?;
+    Command::new("rsyslogd")
+        .args(["-n", "-f"])
+        .arg(&file)
+        .arg("-i")
+        .arg(dir.join("pid"))
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .context("rsyslogd is not installed; bench/run.sh installs it")
+}
+
 impl Rsyslog {
     /// `synced`: with an fsync for each batch of its queue, which is what comes nearest to our default.
     pub fn start(plan: &Plan, synced: bool) -> Result<Self> {
@@ -130,12 +148,10 @@ impl Rsyslog {
         let sync = if synced { r#" sync="on""# } else { "" };
         let tcp = StdListener::bind(ANY)?.local_addr()?;
         let udp = UdpSocket::bind(ANY)?.local_addr()?;
-        let file = dir.join("rsyslog.conf");
-        std::fs::write(
-            &file,
-            format!(
-                r#"global(workDirectory="{dir}" net.enableDNS="off" processInternalMessages="on")
-main_queue(queue.type="FixedArray" queue.size="500000" queue.dequeueBatchSize="4096")
+        let child = rsyslogd(
+            &dir,
+            &format!(
+                r#"main_queue(queue.type="FixedArray" queue.size="500000" queue.dequeueBatchSize="4096")
 module(load="imtcp")
 module(load="imudp" timeRequery="8" batchSize="128")
 input(type="imtcp" address="127.0.0.1" port="{tcp}")
@@ -149,16 +165,6 @@ if $inputname == "imtcp" or $inputname == "imudp" then {{
                 udp = udp.port(),
             ),
         )?;
-        let log = std::fs::File::create(dir.join("log"))?;
-        let child = Command::new("rsyslogd")
-            .args(["-n", "-f"])
-            .arg(&file)
-            .arg("-i")
-            .arg(dir.join("pid"))
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("rsyslogd is not installed; bench/run.sh installs it")?;
         let peer = Self { child, dir, tcp, udp };
         let started = Instant::now();
         let port = format!(":{:04X} ", udp.port());
@@ -224,12 +230,10 @@ impl FileFollower {
             }
         });
         std::fs::write(dir.join("app.log"), "")?;
-        let config = dir.join("rsyslog.conf");
-        std::fs::write(
-            &config,
-            format!(
-                r#"global(workDirectory="{dir}" net.enableDNS="off" processInternalMessages="on")
-module(load="imfile" mode="inotify")
+        let child = rsyslogd(
+            &dir,
+            &format!(
+                r#"module(load="imfile" mode="inotify")
 input(type="imfile" File="{dir}/app.log" Tag="app:" addMetadata="off")
 if $syslogtag == "app:" then {{
   action(type="omfwd" target="127.0.0.1" port="{port}" protocol="tcp")
@@ -238,16 +242,6 @@ if $syslogtag == "app:" then {{
                 dir = dir.display(),
             ),
         )?;
-        let log = std::fs::File::create(dir.join("log"))?;
-        let child = Command::new("rsyslogd")
-            .args(["-n", "-f"])
-            .arg(&config)
-            .arg("-i")
-            .arg(dir.join("pid"))
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("rsyslogd is not installed; bench/run.sh installs it")?;
         Ok(Self { child, dir })
     }
 

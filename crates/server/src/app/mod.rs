@@ -1,14 +1,15 @@
 //! The whole server: build (open stores, bind sockets, run nothing) → run → drain.
 
+mod api;
 mod early;
 mod parts;
 mod workers;
 
+pub use api::offline_api;
 pub use parts::Parts;
 pub(crate) use parts::patiently;
 
 use crate::agents::AgentDoor;
-use crate::api::{AgentGate, ApiOptions, ApiState, Prometheus};
 use crate::authority::Authority;
 use crate::config::{Config, Listen, PairListen, Role, TlsSettings};
 use crate::detection_rules;
@@ -18,7 +19,6 @@ use crate::keys::{self, Key};
 use crate::site::Site;
 use crate::worker_http::RoleHealth;
 use anyhow::{Context, Result};
-use axum::Router;
 use connectors::inputs::http::{HttpIngest, HttpIngestConfig, IngestKey};
 use connectors::inputs::snmp::{self, Snmp};
 use connectors::inputs::syslog::{self, Syslog, SyslogConfig, TlsListen};
@@ -30,7 +30,7 @@ use pipeline::metrics::Metrics;
 use runtime::http::HttpLimits;
 use runtime::secrets::{Refresher, Secrets, SecretsConfig};
 use runtime::tls::TlsFiles;
-use runtime::{Clock, Health, KeyRing, ServiceManager, Stop, Stopper, Supervisor};
+use runtime::{Clock, Health, ServiceManager, Stop, Stopper, Supervisor};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -174,7 +174,7 @@ impl App {
             }
         }
         if let Some(listen) = config.webui_listen.as_ref().filter(|_| config.has(Role::Webui)) {
-            let mut state = api_state(&self.parts, &config, self.webui_key.ring.clone())?;
+            let mut state = api::state(&self.parts, &config, self.webui_key.ring.clone())?;
             if let Some(address) = self.addresses.agents {
                 state.agent_gate.port = address.port();
             }
@@ -588,67 +588,9 @@ async fn start_secrets(config: &Config, health: &Health, stop: &Stop) -> Result<
     Secrets::start(sources, &config.required_secrets(), health.clone(), stop).await.context("no secrets")
 }
 
-/// The API over the stores of a data directory that no server runs on, with a key for this use.
-pub async fn offline_api(config: Config) -> Result<(Router, String)> {
-    let clock: Arc<dyn Clock> = Arc::new(runtime::SystemClock);
-    let config = Config { channels: Vec::new(), ..config };
-    let stop = command_stop();
-    let health = Health::default();
-    let (secrets, _refresher) = start_secrets(&config, &health, &stop).await?;
-    let parts = Parts::open(&config, &secrets, health, Metrics::new(), &clock, &stop).await?;
-    let key = runtime::Secret::generate("")?;
-    let state = api_state(&parts, &config, KeyRing::fixed(key.clone()))?;
-    let state = ApiState { works_events: false, ..state };
-    Ok((crate::api::router(state), key.expose().to_owned()))
-}
-
 fn tls(settings: Option<&TlsSettings>, setting: &str) -> Result<Option<Arc<TlsFiles>>> {
     let Some(settings) = settings else { return Ok(None) };
     let files = TlsFiles::open(&settings.cert, &settings.key, settings.minimum)
         .with_context(|| format!("failed to read certificate and key (setting {setting})"))?;
     Ok(Some(files))
-}
-
-/// What is told to whoever adds an agent. The authority is read when a token is made, since it may be changed meanwhile;
-/// what is not there is not made by this.
-fn agent_gate(config: &Config) -> AgentGate {
-    let Some(agents) = &config.agents else { return AgentGate::default() };
-    let authority = agents.authority.clone();
-    let token_suffix = move || Authority::token_suffix(&authority);
-    AgentGate {
-        token_suffix: Arc::new(token_suffix),
-        port: agents.listen.address.port(),
-        address: agents.address.clone(),
-    }
-}
-
-fn api_state(parts: &Parts, config: &Config, keys: KeyRing) -> Result<ApiState> {
-    let prometheus = config.prometheus_url.as_ref().map(|url| Prometheus::open(url.expose())).transpose()?;
-    Ok(ApiState {
-        catalog: Arc::clone(&parts.catalog),
-        events: Arc::clone(&parts.events),
-        coordination: Arc::clone(&parts.coordination),
-        queues: parts.queues.clone(),
-        live: parts.live.clone(),
-        rulebook: parts.rulebook.clone(),
-        detections: parts.detections.clone(),
-        works_events: config.has(Role::Alerter),
-        rejects: Arc::clone(&parts.rejects),
-        metrics: Arc::clone(&parts.metrics),
-        health: parts.health.clone(),
-        clock: Arc::clone(&parts.clock),
-        keys,
-        prometheus,
-        channels: config.channels.iter().map(|channel| channel.0.name().to_owned()).collect(),
-        planner: parts.planner.clone(),
-        sees_events: config.sees_events(),
-        org: OrgId::default(),
-        agent_gate: agent_gate(config),
-        options: ApiOptions {
-            version_prefix: config.version_prefix,
-            key_in_url: config.key_in_url,
-            metrics_cache: config.metrics_cache,
-            tls: config.webui_tls.is_some(),
-        },
-    })
 }
