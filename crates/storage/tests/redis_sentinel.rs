@@ -84,7 +84,7 @@ async fn work_goes_on_at_the_new_master_and_nothing_that_was_copied_is_lost() {
     // The old one comes back as a replica; who still talked to it would be refused.
     group.servers[0].start_again();
     let end = Instant::now() + Duration::from_secs(60);
-    while !group.servers[0].cli(&["ROLE"]).starts_with("slave") {
+    while !group.servers[0].is_replica() {
         assert!(Instant::now() < end, "the old master does not become a replica: {}", group.said());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -111,7 +111,7 @@ async fn a_switch_while_the_old_master_lives_is_followed() {
         .unwrap();
     assert_eq!(String::from_utf8_lossy(&switched.stdout).trim(), "OK");
     let end = Instant::now() + Duration::from_secs(30);
-    while !group.servers[0].cli(&["ROLE"]).starts_with("slave") {
+    while !group.servers[0].is_replica() {
         assert!(Instant::now() < end, "no switch");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -106,6 +106,11 @@ impl RedisServer {
         self.try_cli(args).unwrap_or_else(|| panic!("redis-cli {args:?} failed"))
     }
 
+    /// Whether it follows a master. One that Sentinel makes to ends every connection, that of the question too.
+    pub fn is_replica(&self) -> bool {
+        self.try_cli(&["ROLE"]).is_some_and(|role| role.starts_with("slave"))
+    }
+
     /// `redis-cli MONITOR`: every command that runs from now on, those of scripts too, a line each in
     /// [`Daemon::output`].
     pub fn monitor(&self) -> Daemon {
