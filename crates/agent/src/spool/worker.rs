@@ -205,7 +205,6 @@ impl Worker {
         }
         // What the disk did not take until now is read again by the next run, where it can be.
         self.write();
-        self.forget();
         self.spool.close()
     }
 
@@ -250,6 +249,8 @@ impl Worker {
     }
 
     fn write(&mut self) {
+        // What is durable at the other end is not given up for want of room.
+        self.forget();
         while !self.waiting.is_empty() {
             let now_unix_ms = self.clock.now().millis();
             let result = self.spool.put(self.waiting.make_contiguous(), now_unix_ms);

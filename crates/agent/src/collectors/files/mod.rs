@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 /// Without news, files are looked at this often: news do not come from every filesystem.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// News come in swarms. The first of one is followed at once, then so much is gathered: half of what a line may take
-/// to the store at most, and few wakes for a file that is written to all the time.
+/// News come in swarms. The first of one is followed at once, then so much is gathered: few wakes for a file that is
+/// written to all the time, and still no line takes more than 100 ms to the store.
 const GATHER: Duration = Duration::from_millis(80);
 /// Turns without news after which patterns are expanded again.
 const EXPAND_EVERY: u32 = 10;
