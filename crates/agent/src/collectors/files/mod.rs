@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// News come in swarms. The first of one is followed at once, then so much is gathered: few wakes for a file that is
 /// written to all the time, and still no line takes more than 100 ms to the store.
-const GATHER: Duration = Duration::from_millis(80);
+const GATHER: Duration = Duration::from_millis(90);
 /// Turns without news after which patterns are expanded again.
 const EXPAND_EVERY: u32 = 10;
 /// How long a file that was renamed may still be written to.
